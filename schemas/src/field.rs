@@ -102,8 +102,12 @@ impl Field {
             "" => self.doc.to_string(),
             unit => format!("{} [{unit}]", self.doc),
         };
-        ArrowField::new(self.name.as_ref(), self.kind.arrow(), !self.required)
-            .with_metadata(HashMap::from([(arrow_avro::schema::AVRO_DOC_METADATA_KEY.to_string(), doc)]))
+        let mut metadata = HashMap::from([(arrow_avro::schema::AVRO_DOC_METADATA_KEY.to_string(), doc)]);
+        if !self.required {
+            // A default lets readers of a later schema read records that were written without the column.
+            metadata.insert(arrow_avro::schema::AVRO_FIELD_DEFAULT_METADATA_KEY.to_string(), "null".to_string());
+        }
+        ArrowField::new(self.name.as_ref(), self.kind.arrow(), !self.required).with_metadata(metadata)
     }
 }
 
