@@ -1,7 +1,14 @@
 //! Sources to records to log: read, parse, decide what is new, publish once.
 
+pub mod inputs;
+pub mod pipeline;
+pub mod position;
+pub mod report;
+mod rows;
 pub mod source;
 pub mod sources;
+mod trail;
+pub mod unpack;
 
 /// What can go wrong with an input as a whole. What is wrong with one record is a [`source::Bad`].
 #[derive(Debug, thiserror::Error)]

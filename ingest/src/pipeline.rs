@@ -1,0 +1,311 @@
+//! One input from its bytes to the log: recognise, find its position, parse, publish chunk by chunk, each with the position behind it.
+
+use crate::Error;
+use crate::position::{self, Known, Position, SourceId};
+use crate::report::{FileReport, Outcome};
+use crate::source::{Chunk, End, Format, Given, HEAD_BYTES, Parser};
+use crate::trail::Trail;
+use crate::unpack::Input;
+use crate::{rows, sources};
+use eventlog::{Batch, EventLog, Records, State, StateTopic, Writer};
+use schemas::{Family, frame};
+use std::collections::HashMap;
+use std::io::{self, Cursor, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+/// Records of a chunk, and so of a transaction. The first position of a source, and so its name, depends on it: never change it.
+const CHUNK_RECORDS: usize = 65_536;
+/// Chunks that may wait between parsing and publishing.
+const CHUNKS_AHEAD: usize = 1;
+/// How often a source is taken up again after the log failed in the middle of it.
+const ATTEMPTS: usize = 3;
+
+/// What a run is told while it works. Called from the publishing thread.
+pub trait Progress: Sync {
+    /// An input begins; `bytes` is its length as received.
+    fn begin(&self, label: &str, bytes: u64);
+    /// So many more records of it are published.
+    fn published(&self, records: u64);
+    /// The input is done.
+    fn end(&self);
+}
+
+/// Publishes one input and reports what became of it. Only a fault of the log, never one of the input, is an `Err`.
+pub fn ingest(log: &dyn EventLog, input: &Input, progress: &dyn Progress, stop: &AtomicBool) -> Result<FileReport, eventlog::Error> {
+    let mut report = FileReport::new(&input.given.label());
+    progress.begin(&report.file, input.bytes);
+    for attempt in 1.. {
+        match (Run { log, input, progress, stop, report: &mut report }).run() {
+            Ok(()) => break,
+            // Nothing is known of the transaction: begin again from the position that the log has.
+            Err(Error::Log(eventlog::Error::Failed { doing, why })) if attempt < ATTEMPTS => {
+                tracing::warn!(file = report.file, doing, why, attempt, "publishing failed, taking the source up from its position");
+            }
+            Err(Error::Log(why)) => return Err(why),
+            Err(why) => {
+                report.outcome = Outcome::Failed(why.to_string());
+                break;
+            }
+        }
+    }
+    progress.end();
+    Ok(report)
+}
+
+struct Run<'a> {
+    log: &'a dyn EventLog,
+    input: &'a Input,
+    progress: &'a dyn Progress,
+    stop: &'a AtomicBool,
+    report: &'a mut FileReport,
+}
+
+/// Where a run begins: who the source is, and what of it is published.
+struct Begin {
+    id: SourceId,
+    position: Option<Position>,
+    writer: Box<dyn Writer>,
+}
+
+impl Run<'_> {
+    fn run(&mut self) -> Result<(), Error> {
+        let given = &self.input.given;
+        let (head, content) = sniff(self.input.open()?);
+        let format = sources::all().into_iter().find(|format| (format.recognise)(&head, given)).ok_or_else(|| Error::Input {
+            file: given.label(),
+            what: "is of no known format".into(),
+            todo: "see `tape ingest --help` for the formats".into(),
+        })?;
+        let trail = if sources::consumes_whole(format.parser) { Trail::eager() } else { Trail::default() };
+        let mut parser = (format.open)(Box::new(trail.follow(content)), given)?;
+        let first = parser.next(CHUNK_RECORDS)?;
+        self.report.parser = format.parser.into();
+        self.report.dataset = parser.dataset();
+        let Some(begin) = self.begin(&format, parser.as_ref(), &head, &trail, &first)? else {
+            return Ok(());
+        };
+        self.publish_all(&format, parser, &head, &trail, first, begin)
+    }
+
+    /// Settles who the source is. `None` when all of it is published already.
+    fn begin(&mut self, format: &Format, parser: &dyn Parser, head: &[u8], trail: &Trail, first: &Chunk) -> Result<Option<Begin>, Error> {
+        let path_facts = parser.path_facts();
+        let new_id = position::source_id(format.parser, &path_facts, &trail.hash_at(first.bytes));
+        let look = |positions: &HashMap<SourceId, Position>| {
+            position::find(positions, format.parser, &path_facts, &self.input.given.label(), head, || self.input.open())
+        };
+        // Opening the writer settles what a predecessor left open, so what is known must be read again after it.
+        let mut known = look(&positions(self.log)?)?;
+        loop {
+            let id = match &known {
+                Known::Source { id, .. } => *id,
+                Known::New { .. } => new_id,
+            };
+            self.report.source_id = hex::encode(id);
+            if let Known::Source { position, grown: false, .. } = &known {
+                self.report.known = position.records;
+                self.report.outcome = Outcome::Known;
+                return Ok(None);
+            }
+            let writer = self.log.writer(&format!("ingest.{}", hex::encode(id)))?;
+            let now = look(&positions(self.log)?)?;
+            let settled = match (&known, &now) {
+                (Known::Source { id: a, .. }, Known::Source { id: b, .. }) => a == b,
+                (Known::New { .. }, Known::New { .. }) => true,
+                _ => false,
+            };
+            known = now;
+            if !settled {
+                continue;
+            }
+            let position = match known {
+                Known::Source { position, .. } => Some(position),
+                Known::New { same_name } => {
+                    if same_name {
+                        self.report.notes.push("a source of this name was read before with other content: this is a new source".into());
+                    }
+                    None
+                }
+            };
+            return Ok(Some(Begin { id, position, writer }));
+        }
+    }
+
+    fn publish_all(
+        &mut self,
+        format: &Format,
+        mut parser: Box<dyn Parser>,
+        head: &[u8],
+        trail: &Trail,
+        first: Chunk,
+        begin: Begin,
+    ) -> Result<(), Error> {
+        let Begin { id, position, mut writer } = begin;
+        let skip = position.as_ref().map_or(0, |position| position.records);
+        let reads = position.as_ref().map_or(0, |position| position.reads);
+        self.report.known = skip;
+        let known_state = if sources::is_snapshot(format.parser) { self.log.states(StateTopic::State)? } else { HashMap::new() };
+        let stage = Stage { format, given: &self.input.given, bytes: self.input.bytes, head, trail, id, skip, reads, known_state };
+        let stop = self.stop;
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::sync_channel::<Result<Staged, Error>>(CHUNKS_AHEAD);
+            scope.spawn(move || {
+                let mut chunk = Ok(first);
+                loop {
+                    let more = matches!(&chunk, Ok(Chunk { end: End::More, .. }));
+                    let staged = chunk.and_then(|chunk| stage.stage(chunk, parser.as_ref()));
+                    let failed = staged.is_err();
+                    if sender.send(staged).is_err() || failed || !more {
+                        return;
+                    }
+                    chunk = parser.next(CHUNK_RECORDS);
+                }
+            });
+            for staged in receiver {
+                let staged = staged?;
+                if stop.load(Ordering::Relaxed) {
+                    self.report.outcome = Outcome::Interrupted;
+                    return Ok(());
+                }
+                if let Some(batch) = &staged.batch {
+                    writer.publish(batch)?;
+                    self.progress.published(staged.report.total());
+                }
+                self.report.add(staged.report);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What parsing hands to publishing.
+struct Staged {
+    batch: Option<Batch>,
+    report: FileReport,
+}
+
+/// What every chunk of a source shares.
+struct Stage<'a> {
+    format: &'a Format,
+    given: &'a Given,
+    bytes: u64,
+    head: &'a [u8],
+    trail: &'a Trail,
+    id: SourceId,
+    skip: i64,
+    reads: i32,
+    known_state: HashMap<String, bytes::Bytes>,
+}
+
+impl Stage<'_> {
+    /// Chunk to transaction: the new records, the bad ones as quarantine, the position behind them, and at the end the source's own row.
+    fn stage(&self, chunk: Chunk, parser: &dyn Parser) -> Result<Staged, Error> {
+        let mut report = FileReport::new(&self.given.label());
+        let mut batches = Vec::new();
+        for mut family_rows in chunk.rows {
+            let family = family_rows.family();
+            rows::complete(&mut family_rows, &self.id);
+            let batch = rows::from_record(family_rows.finish()?, family, self.skip)?;
+            batches.push((family, batch));
+        }
+        let mut states = Vec::new();
+        if sources::is_snapshot(self.format.parser) {
+            let decided = sources::decide(self.given, batches, &self.known_state)?;
+            report.unchanged += decided.unchanged;
+            states = decided.states;
+            batches = decided.batches;
+        }
+        let bad: Vec<_> = chunk.bad.iter().filter(|bad| bad.record >= self.skip).collect();
+        if !bad.is_empty() {
+            batches.push((Family::Quarantine, rows::quarantine(&parser.dataset(), &self.id, &bad)?));
+        }
+        report.quarantine(&bad, self.given);
+        report.notes = chunk.notes;
+        for (family, batch) in &batches {
+            report.count(*family, batch.num_rows() as u64);
+        }
+        match &chunk.end {
+            End::More => {}
+            End::Finished => report.outcome = Outcome::Done,
+            End::CutShort(why) => report.outcome = Outcome::CutShort(why.clone()),
+        }
+        let ended = chunk.end != End::More;
+        let sha256 = self.trail.hash_at(chunk.bytes);
+        let nothing_new = batches.iter().all(|(_, batch)| batch.num_rows() == 0) && chunk.records <= self.skip;
+        if nothing_new && (!ended || self.reads > 0) {
+            return Ok(Staged { batch: None, report });
+        }
+        if ended {
+            let row = rows::source_row(self.format.parser, self.given, self.bytes, parser, &self.id, self.reads, &sha256)?;
+            batches.push((Family::Sources, row));
+        }
+        let position = Position {
+            parser: self.format.parser.into(),
+            path_facts: parser.path_facts(),
+            name: self.given.label(),
+            records: chunk.records,
+            bytes: chunk.bytes,
+            sha256: hex::encode(sha256),
+            head_sha256: position::head_sha256(self.head, chunk.bytes),
+            reads: self.reads + i32::from(ended),
+        };
+        let value = serde_json::to_vec(&position).expect("a position is plain text and numbers");
+        states.push(State { topic: StateTopic::Positions, key: hex::encode(self.id), value: Some(value.into()) });
+        let records = batches
+            .iter()
+            .filter(|(_, batch)| batch.num_rows() > 0)
+            .map(|(family, batch)| {
+                Ok(Records { family: *family, keys: frame::keys(*family, batch), values: frame::encode(*family, batch)? })
+            })
+            .collect::<Result<_, schemas::Error>>()?;
+        Ok(Staged { batch: Some(Batch { records, states }), report })
+    }
+}
+
+/// All known positions.
+fn positions(log: &dyn EventLog) -> Result<HashMap<SourceId, Position>, Error> {
+    let states = log.states(StateTopic::Positions)?;
+    states
+        .into_iter()
+        .map(|(key, value)| {
+            let broken = |why: String| eventlog::Error::Failed { doing: format!("reading the position of source {key}"), why };
+            let id = hex::decode(&key).ok().and_then(|id| id.try_into().ok()).ok_or_else(|| broken("its key is no source id".into()))?;
+            let position = serde_json::from_slice(&value).map_err(|e| broken(e.to_string()))?;
+            Ok((id, position))
+        })
+        .collect()
+}
+
+/// The first bytes, and the content from its beginning; an error met in the first bytes comes again where it was.
+fn sniff(mut content: Box<dyn Read + Send>) -> (Vec<u8>, Box<dyn Read + Send>) {
+    let mut head = Vec::new();
+    let mut fault = None;
+    let mut buffer = vec![0; 8192];
+    while head.len() < HEAD_BYTES {
+        let want = buffer.len().min(HEAD_BYTES - head.len());
+        match content.read(&mut buffer[..want]) {
+            Ok(0) => break,
+            Ok(count) => head.extend_from_slice(&buffer[..count]),
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) => {
+                fault = Some(why);
+                break;
+            }
+        }
+    }
+    let whole: Box<dyn Read + Send> = match fault {
+        None => Box::new(Cursor::new(head.clone()).chain(content)),
+        Some(why) => Box::new(Cursor::new(head.clone()).chain(Broken(Some(why)))),
+    };
+    (head, whole)
+}
+
+/// A reader that fails as an earlier one did.
+struct Broken(Option<io::Error>);
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(self.0.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+    }
+}

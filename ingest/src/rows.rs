@@ -1,0 +1,117 @@
+//! The rows that ingest itself makes: what every record shares, quarantine, and the `sources` row.
+
+use crate::Error;
+use crate::position::SourceId;
+use crate::source::{Bad, Given, Parser};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::Int64Type;
+use schemas::{Family, Rows};
+
+/// Fills what every row has and no parser sets: the source, and `new`, revision 0 where the row does not say otherwise.
+pub fn complete(rows: &mut Rows, id: &SourceId) {
+    let topic = rows.topic();
+    rows.default_bytes(topic.column("source_id"), id);
+    rows.default_text(topic.column("change"), "new");
+    rows.default_i32(topic.column("revision"), 0);
+}
+
+/// The rows whose record is not yet published. Rows of the header (record −1) belong to the first publication.
+pub fn from_record(batch: RecordBatch, family: Family, first: i64) -> Result<RecordBatch, Error> {
+    if first == 0 {
+        return Ok(batch);
+    }
+    let records = batch.column(family.topic().column("source_record")).as_primitive::<Int64Type>();
+    let keep: BooleanArray = records.values().iter().map(|record| Some(*record >= first)).collect();
+    filter_record_batch(&batch, &keep).map_err(|e| Error::Schema(schemas::Error::Build { topic: family.topic().name, why: e.to_string() }))
+}
+
+/// Bad records, whole, as rows of `quarantine`.
+pub fn quarantine(dataset: &str, id: &SourceId, bad: &[&Bad]) -> Result<RecordBatch, Error> {
+    let mut rows = Rows::new(Family::Quarantine);
+    let column = |name| Family::Quarantine.topic().column(name);
+    for bad in bad {
+        let place = bad.line.map_or(format!("byte {}", bad.byte), |line| format!("line {line}, byte {}", bad.byte));
+        rows.text(column("dataset"), dataset);
+        rows.text(column("reason"), &format!("{} ({place})", bad.reason));
+        rows.i64(column("source_record"), bad.record);
+        rows.i64(column("source_byte"), bad.byte);
+        if let Some(field) = &bad.field {
+            rows.text(column("field"), field);
+        }
+        rows.bytes(column("raw"), &bad.raw);
+        rows.end_row();
+    }
+    complete(&mut rows, id);
+    Ok(rows.finish()?)
+}
+
+/// The row of `sources` for one reading of a source: revision 0 at the first, one more whenever it had grown.
+pub fn source_row(
+    parser_name: &str,
+    given: &Given,
+    bytes: u64,
+    parser: &dyn Parser,
+    id: &SourceId,
+    reads: i32,
+    sha256: &[u8; 32],
+) -> Result<RecordBatch, Error> {
+    let mut rows = Rows::new(Family::Sources);
+    let column = |name| Family::Sources.topic().column(name);
+    let header = parser.header();
+    rows.text(column("dataset"), &parser.dataset());
+    rows.text(column("name"), &given.name);
+    rows.text(column("parser"), parser_name);
+    rows.text(column("path_facts"), &json(&parser.path_facts()));
+    rows.i64(column("bytes"), bytes as i64);
+    rows.bytes(column("sha256"), sha256);
+    rows.i64(column("source_record"), -1);
+    rows.i64(column("source_byte"), 0);
+    rows.i32(column("revision"), reads);
+    if reads > 0 {
+        rows.text(column("change"), "correct");
+        rows.i32(column("supersedes"), reads - 1);
+        rows.text(column("reason"), "the source has grown");
+    }
+    if let Some(captured_ms) = given.captured_ms {
+        rows.i64(column("ts_recv"), captured_ms * 1_000_000);
+    }
+    for (name, value) in [
+        ("member", given.member.clone()),
+        ("schema", header.schema),
+        ("licence", header.licence),
+        ("stype_in", header.stype_in),
+        ("stype_out", header.stype_out),
+        ("symbols", header.symbols.as_ref().map(json)),
+        ("columns", header.columns.as_ref().map(json)),
+    ] {
+        if let Some(value) = value {
+            rows.text(column(name), &value);
+        }
+    }
+    for (name, value) in [
+        ("version", header.version),
+        ("start", header.start),
+        ("end", header.end),
+        ("n_symbols", header.symbols.as_ref().map(|symbols| symbols.len() as i64)),
+        ("n_mappings", header.n_mappings),
+    ] {
+        if let Some(value) = value {
+            rows.i64(column(name), value);
+        }
+    }
+    if let Some(limit) = header.limit {
+        rows.decimal(column("limit"), i128::from(limit));
+    }
+    if let Some(ts_out) = header.ts_out {
+        rows.bool(column("ts_out"), ts_out);
+    }
+    rows.end_row();
+    complete(&mut rows, id);
+    Ok(rows.finish()?)
+}
+
+/// Lists and maps of text as JSON.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("lists and maps of text are JSON")
+}

@@ -1,0 +1,225 @@
+//! A path to unpacked streams: gz, zst and zip are read through, each zip member is a source of its own.
+
+use crate::Error;
+use crate::source::Given;
+use flate2::Crc;
+use flate2::read::{DeflateDecoder, MultiGzDecoder};
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// How deep packings may lie in one another (a gz in a zip is two).
+const DEPTH_MAX: usize = 4;
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+const ZIP: &[u8] = b"PK\x03\x04";
+const EMPTY_ZIP: &[u8] = b"PK\x05\x06";
+
+/// One unpacked input: a plain file, or a member of an archive.
+pub struct Input {
+    /// What is known of it before it is read.
+    pub given: Given,
+    /// Length of the file as received (of the member's packed bytes, in an archive).
+    pub bytes: u64,
+    opener: Opener,
+}
+
+enum Opener {
+    Whole(std::path::PathBuf),
+    Member { path: std::path::PathBuf, offset: u64, packed: u64, deflated: bool, crc: u32 },
+}
+
+impl Input {
+    /// A new reader of the unpacked content from its beginning.
+    pub fn open(&self) -> Result<Box<dyn Read + Send>, Error> {
+        let fault = |why: io::Error| refusal(&self.given.label(), &why);
+        let packed: Box<dyn Read + Send> = match &self.opener {
+            Opener::Whole(path) => Box::new(File::open(path).map_err(fault)?),
+            Opener::Member { path, offset, packed, deflated, crc } => {
+                let mut file = File::open(path).map_err(fault)?;
+                file.seek(SeekFrom::Start(*offset)).map_err(fault)?;
+                let raw = BufReader::new(file.take(*packed));
+                let plain: Box<dyn Read + Send> = if *deflated { Box::new(DeflateDecoder::new(raw)) } else { Box::new(raw) };
+                Box::new(Checked { inner: plain, crc: Crc::new(), expected: *crc })
+            }
+        };
+        through(packed, &self.given.label(), DEPTH_MAX)
+    }
+}
+
+/// The inputs of one path: the file itself, or every member of a zip archive.
+pub fn inputs(path: &Path, given: &Given) -> Result<Vec<Input>, Error> {
+    let fault = |why: io::Error| refusal(&given.name, &why);
+    let mut file = File::open(path).map_err(fault)?;
+    let metadata = file.metadata().map_err(fault)?;
+    let head = head_of(&mut file, 4).map_err(fault)?;
+    if !head.starts_with(ZIP) && !head.starts_with(EMPTY_ZIP) {
+        return Ok(vec![Input { given: given.clone(), bytes: metadata.len(), opener: Opener::Whole(path.to_path_buf()) }]);
+    }
+    file.seek(SeekFrom::Start(0)).map_err(fault)?;
+    let broken = |why: zip::result::ZipError| Error::Input {
+        file: given.name.clone(),
+        what: format!("is a zip archive that cannot be read: {why}"),
+        todo: "check that it was copied whole".into(),
+    };
+    let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(broken)?;
+    (0..archive.len()).filter_map(|index| member(&mut archive, index, path, given).transpose()).collect()
+}
+
+fn member(archive: &mut zip::ZipArchive<BufReader<File>>, index: usize, path: &Path, given: &Given) -> Result<Option<Input>, Error> {
+    let refuse = |name: &str, what: String, todo: &str| Error::Input { file: format!("{}:{name}", given.name), what, todo: todo.into() };
+    let member = archive.by_index_raw(index).map_err(|why| refuse(&format!("member {index}"), why.to_string(), "check the archive"))?;
+    if member.is_dir() {
+        return Ok(None);
+    }
+    let name = match member.name() {
+        Ok(name) => name.into_owned(),
+        Err(_) => String::from_utf8_lossy(member.name_raw()).into_owned(),
+    };
+    if member.encrypted() {
+        return Err(refuse(&name, "is encrypted".into(), "unpack it first"));
+    }
+    let deflated = match member.compression() {
+        zip::CompressionMethod::Stored => false,
+        zip::CompressionMethod::Deflated => true,
+        other => {
+            return Err(refuse(&name, format!("is packed with {other}, only stored and deflate are read"), "pack it again with deflate"));
+        }
+    };
+    let offset = member.data_start().ok_or_else(|| refuse(&name, "has no data in the archive".into(), "check the archive"))?;
+    let opener = Opener::Member { path: path.to_path_buf(), offset, packed: member.compressed_size(), deflated, crc: member.crc32() };
+    let bytes = member.compressed_size();
+    Ok(Some(Input { given: Given { member: Some(name), ..given.clone() }, bytes, opener }))
+}
+
+/// Reads through packings until the content is plain.
+fn through(mut packed: Box<dyn Read + Send>, label: &str, depth: usize) -> Result<Box<dyn Read + Send>, Error> {
+    let head = head_of(&mut packed, 4).map_err(|why| Error::Read { file: label.into(), byte: 0, why })?;
+    let whole: Box<dyn Read + Send> = Box::new(Cursor::new(head.clone()).chain(packed));
+    if depth == 0 {
+        return Err(Error::Input {
+            file: label.into(),
+            what: format!("is packed more than {DEPTH_MAX} times"),
+            todo: "unpack it first".into(),
+        });
+    }
+    if head.starts_with(GZIP) {
+        return through(Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, whole))), label, depth - 1);
+    }
+    if head.starts_with(ZSTD) {
+        let decoder = zstd::Decoder::new(whole).map_err(|why| Error::Read { file: label.into(), byte: 0, why })?;
+        return through(Box::new(decoder), label, depth - 1);
+    }
+    Ok(whole)
+}
+
+/// Up to `count` bytes from where the reader stands; fewer only at its end.
+pub fn head_of(reader: &mut impl Read, count: usize) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(count.min(1 << 16));
+    reader.take(count as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn refusal(file: &str, why: &io::Error) -> Error {
+    let todo = match why.kind() {
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::PermissionDenied => "give this user the right to read it",
+        _ => "check the file and its disk",
+    };
+    Error::Input { file: file.into(), what: format!("cannot be opened: {why}"), todo: todo.into() }
+}
+
+/// Compares what an archive member unpacks to with the checksum that the archive states.
+struct Checked<R> {
+    inner: R,
+    crc: Crc,
+    expected: u32,
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.crc.update(&buffer[..count]);
+        if count == 0 && !buffer.is_empty() && self.crc.sum() != self.expected {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the archive member does not have the checksum that the archive states",
+            ));
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn read(path: &Path) -> Vec<(String, Vec<u8>)> {
+        let given = Given { name: path.display().to_string(), ..Given::default() };
+        inputs(path, &given)
+            .expect("inputs")
+            .iter()
+            .map(|input| {
+                let mut content = Vec::new();
+                input.open().expect("opens").read_to_end(&mut content).expect("reads");
+                (input.given.inner_name().to_string(), content)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_same_content_comes_out_of_every_packing() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let content = b"a,b\n1,2\n".repeat(10_000);
+        let gz = |data: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(data).expect("memory");
+            encoder.finish().expect("memory")
+        };
+        let zst = |data: &[u8]| zstd::encode_all(data, 1).expect("memory");
+        let two_frames = [zst(&content[..500]), zst(&content[500..])].concat();
+        let two_members = [gz(&content[..500]), gz(&content[500..])].concat();
+        for (name, bytes) in [("p", content.clone()), ("p.gz", two_members), ("p.zst", two_frames), ("p.gz.zst", zst(&gz(&content)))] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).expect("written");
+            assert!(read(&path)[0].1 == content, "{name}");
+        }
+        let path = dir.path().join("p.zip");
+        let mut archive = zip::ZipWriter::new(File::create(&path).expect("created"));
+        for (member, method) in [("x/a.csv", zip::CompressionMethod::Deflated), ("b.csv.gz", zip::CompressionMethod::Stored)] {
+            archive.start_file(member, zip::write::SimpleFileOptions::default().compression_method(method)).expect("begun");
+            archive.write_all(&if member.ends_with("gz") { gz(&content) } else { content.clone() }).expect("written");
+        }
+        archive.finish().expect("finished");
+        let members = read(&path);
+        assert!(members[0].1 == content && members[1].1 == content);
+        assert!(members[0].0 == "x/a.csv" && members[1].0 == "b.csv");
+    }
+
+    #[test]
+    fn a_damaged_member_is_an_error_not_other_data() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("p.zip");
+        let mut archive = zip::ZipWriter::new(File::create(&path).expect("created"));
+        let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        archive.start_file("a.csv", options).expect("begun");
+        archive.write_all(b"price\n2.81\n").expect("written");
+        archive.finish().expect("finished");
+        let mut bytes = std::fs::read(&path).expect("read");
+        let at = bytes.windows(4).position(|w| w == b"2.81").expect("stored plain");
+        bytes[at] = b'9';
+        std::fs::write(&path, bytes).expect("written");
+        let given = Given { name: "p.zip".into(), ..Given::default() };
+        let mut content = Vec::new();
+        let result = inputs(&path, &given).expect("the directory is whole")[0].open().expect("opens").read_to_end(&mut content);
+        assert_eq!(result.expect_err("checksum").kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_says_what_to_do() {
+        let given = Given { name: "gone.csv".into(), ..Given::default() };
+        let message = inputs(Path::new("/nonexistent/gone.csv"), &given).err().expect("an error").to_string();
+        assert!(message.contains("gone.csv") && message.contains("check the path"), "{message}");
+    }
+}
