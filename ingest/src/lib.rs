@@ -7,6 +7,7 @@ pub mod report;
 mod rows;
 pub mod source;
 pub mod sources;
+pub mod synthetic;
 mod trail;
 pub mod unpack;
 

@@ -1,1 +1,27 @@
-fn main(){}
+//! `tape`: reads what was typed, settles what it means, runs one command, answers with an exit code.
+
+mod args;
+mod commands;
+mod home;
+mod registry;
+mod settings;
+mod signals;
+mod summary;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("TAPE_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    match settings::settle(&args.common).and_then(|settings| commands::run(&args.command, &settings)) {
+        Ok(code) => ExitCode::from(code as u8),
+        Err(fault) => {
+            eprintln!("tape: {fault:#}");
+            ExitCode::from(fault.downcast_ref::<settings::WrongUse>().map_or(commands::Code::Fault, |_| commands::Code::WrongUse) as u8)
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What was typed: commands, flags, environment. What it means is in settings.rs.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// The record of what was published, when, and as known when: market data of AI compute from source files to SQL.
+#[derive(Debug, Parser)]
+#[command(name = "tape", version, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tape up                                   everything in one process, with sample feeds
+  tape ingest --home H trades.dbn.zst       publish a file (any known format, gz, zst and zip too)
+  tape store  --home H --once               store what is in the log, then exit
+  tape sql    --home H \"SELECT count(*) FROM trades\"
+
+Exit codes: 0 fine; 1 done, but something was found, cut short or quarantined; 2 wrong use; 3 a fault: nothing or only part was done.";
+
+/// Flags of every command.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Common {
+    /// Folder of a one-machine installation: its log, tables, socket and settings [default: ~/.tokentape]
+    #[arg(long, global = true, env = "TAPE_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Kafka brokers (host:port,…); without them the embedded log of the home is used
+    #[arg(long, global = true, env = "TAPE_BROKERS", value_name = "LIST")]
+    pub brokers: Option<String>,
+    /// Where the Delta tables lie: a folder or a file:// URL [default: tables in the home]
+    #[arg(long, global = true, env = "TAPE_TABLES", value_name = "URL")]
+    pub tables: Option<String>,
+    /// Prefix of topic names [default: tape.]
+    #[arg(long, global = true, env = "TAPE_PREFIX", value_name = "TEXT")]
+    pub prefix: Option<String>,
+    /// Settings file [default: tape.toml in the home]
+    #[arg(long, global = true, env = "TAPE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print results as JSON, for scripts
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process: embedded log, sample feeds, store, SQL
+    Up(Up),
+    /// Publish files to the log: DBN, CTP snapshots and bars, usage reports, price lists, request logs, CSV by a mapping
+    Ingest(Ingest),
+    /// Store what is in the log as Delta tables
+    Store(Store),
+    /// Ask the tables, in SQL: one statement, or a shell
+    Sql(Sql),
+    /// Serve SQL over HTTP on one address, with health and the schema routes
+    Query(Query),
+    /// Show the record families: columns, units, clocks; or serve the schema registry's read routes
+    Schema(Schema),
+    /// Create the missing topics and check all of them
+    Topics(Topics),
+    /// Check configuration, log, tables and clock, and say what to do
+    Doctor,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Up {
+    /// Exit after the answers
+    #[arg(long)]
+    pub once: bool,
+    /// Do not ingest the sample feeds
+    #[arg(long)]
+    pub no_samples: bool,
+    /// Address of health, schema routes and SQL over HTTP
+    #[arg(long, default_value = "127.0.0.1:8642", value_name = "ADDR")]
+    pub listen: String,
+    /// Seed of the synthetic market
+    #[arg(long, default_value_t = 20261005)]
+    pub seed: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Ingest {
+    /// Files, folders or archives
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Dataset code of the records, where the content does not say it (at most 15 characters)
+    #[arg(long, value_name = "CODE")]
+    pub dataset: Option<String>,
+    /// DBN version of a fragment without a header
+    #[arg(long, value_name = "N")]
+    pub dbn_version: Option<u8>,
+    /// DBN schema of a fragment without a header
+    #[arg(long, value_name = "NAME")]
+    pub schema: Option<String>,
+    /// Mapping of CSV columns: a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub mapping: Option<PathBuf>,
+    /// Time of the capture, where the content does not say it (RFC 3339): ts_recv of pages that were fetched
+    #[arg(long, value_name = "TIME")]
+    pub captured: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Store {
+    /// Store up to the end of the log, then exit
+    #[arg(long)]
+    pub once: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Sql {
+    /// The statement; without one a shell starts
+    #[arg(value_name = "SQL")]
+    pub statement: Option<String>,
+    /// How results are written
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Longest time of a statement, in seconds
+    #[arg(long, default_value_t = 600, value_name = "S")]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Csv,
+    Json,
+    Arrow,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Query {
+    /// Address to listen on; there is no authentication, so keep it on loopback or a private network
+    #[arg(long, default_value = "127.0.0.1:8642", env = "TAPE_LISTEN", value_name = "ADDR")]
+    pub listen: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Schema {
+    /// One family only
+    #[arg(value_name = "TABLE")]
+    pub family: Option<String>,
+    /// The dictionary as Markdown
+    #[arg(long, conflicts_with = "avro")]
+    pub markdown: bool,
+    /// The Avro schema of the frames
+    #[arg(long)]
+    pub avro: bool,
+    /// Serve the schema registry's read routes on this address
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Topics {
+    /// Only check: create nothing
+    #[arg(long)]
+    pub check: bool,
+}
