@@ -1,0 +1,41 @@
+//! The commands, one file each, and what their exit codes mean.
+
+mod doctor;
+mod ingest;
+mod query;
+mod schema;
+mod sql;
+mod store;
+mod topics;
+mod up;
+
+use crate::args::Command;
+use crate::settings::Settings;
+use anyhow::Result;
+
+/// Exit codes (design: how it feels to use).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// Fine.
+    Fine = 0,
+    /// Done, but something was found, cut short or quarantined.
+    Found = 1,
+    /// Wrong use.
+    WrongUse = 2,
+    /// A fault: nothing or only part could be done.
+    Fault = 3,
+}
+
+/// Runs one command.
+pub fn run(command: &Command, settings: &Settings) -> Result<Code> {
+    match command {
+        Command::Up(args) => up::run(args, settings),
+        Command::Ingest(args) => ingest::run(args, settings),
+        Command::Store(args) => store::run(args, settings),
+        Command::Sql(args) => sql::run(args, settings),
+        Command::Query(args) => query::run(args, settings),
+        Command::Schema(args) => schema::run(args, settings),
+        Command::Topics(args) => topics::run(args, settings),
+        Command::Doctor => doctor::run(settings),
+    }
+}

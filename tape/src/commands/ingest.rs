@@ -1,0 +1,90 @@
+//! `tape ingest`: publishes files to the log and says what became of each.
+
+use super::Code;
+use crate::args::Ingest;
+use crate::settings::{Settings, WrongUse};
+use crate::{home, signals, summary};
+use anyhow::{Context, Result};
+use eventlog::EventLog;
+use ingest::report::{FileReport, Outcome};
+use ingest::source::Given;
+use ingest::unpack::Input;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Longest dataset code: DBN's header has no room for more.
+const DATASET_MAX: usize = 15;
+
+pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
+    let given = given(args)?;
+    let runtime = home::runtime()?;
+    let stop = signals::stop_flag(&runtime)?;
+    let log = home::log(settings)?;
+    home::refuse_unfit_topics(log.as_ref())?;
+    let began = Instant::now();
+    let inputs: Vec<_> = args.files.iter().flat_map(|path| inputs(path, &given)).collect();
+    let bar = summary::Bar::new(inputs.len(), settings.json);
+    let reports = publish(log.as_ref(), inputs, &bar, &stop)?;
+    if settings.json {
+        println!("{}", summary::json(&reports, began.elapsed()));
+    } else {
+        print!("{}", summary::text(&reports, began.elapsed()));
+    }
+    Ok(if summary::failed(&reports) {
+        Code::Fault
+    } else if summary::found_something(&reports) {
+        Code::Found
+    } else {
+        Code::Fine
+    })
+}
+
+/// The inputs of one path.
+pub fn inputs(path: &Path, given: &Given) -> Vec<Result<Input, ingest::Error>> {
+    ingest::inputs::of(path, given, SystemTime::now())
+}
+
+/// Publishes the inputs one after the other. An input that cannot be read does not keep the others back.
+pub fn publish(
+    log: &dyn EventLog,
+    inputs: Vec<Result<Input, ingest::Error>>,
+    bar: &summary::Bar,
+    stop: &AtomicBool,
+) -> Result<Vec<FileReport>> {
+    let mut reports = Vec::new();
+    for input in inputs {
+        if stop.load(Ordering::Relaxed) {
+            reports.push(FileReport { outcome: Outcome::Interrupted, ..FileReport::new("the remaining files") });
+            break;
+        }
+        reports.push(match input {
+            Ok(input) => ingest::pipeline::ingest(log, &input, bar, stop).with_context(|| format!("ingesting {}", input.given.label()))?,
+            Err(why) => FileReport { outcome: Outcome::Failed(why.to_string()), ..FileReport::default() },
+        });
+    }
+    Ok(reports)
+}
+
+fn given(args: &Ingest) -> Result<Given> {
+    if let Some(dataset) = &args.dataset {
+        let fit = !dataset.is_empty() && dataset.len() <= DATASET_MAX && dataset.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+        if !fit {
+            return Err(WrongUse(format!("--dataset {dataset}: a code has 1 to {DATASET_MAX} visible ASCII characters and no slash")).into());
+        }
+    }
+    let captured_ms = match &args.captured {
+        None => SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_millis() as i64,
+        Some(text) => chrono::DateTime::parse_from_rfc3339(text)
+            .map_err(|why| WrongUse(format!("--captured {text}: {why}; write for example 2026-10-05T14:30:00Z")))?
+            .timestamp_millis(),
+    };
+    Ok(Given {
+        dataset: args.dataset.clone(),
+        dbn_version: args.dbn_version,
+        schema: args.schema.clone(),
+        mapping: args.mapping.clone(),
+        captured_ms: Some(captured_ms),
+        ..Given::default()
+    })
+}

@@ -1,0 +1,30 @@
+//! `tape topics`: creates the topics that are missing and checks all of them.
+
+use super::Code;
+use crate::args::Topics;
+use crate::home;
+use crate::settings::Settings;
+use anyhow::Result;
+use serde_json::json;
+
+pub fn run(args: &Topics, settings: &Settings) -> Result<Code> {
+    let log = home::log(settings)?;
+    let reports = if args.check { log.check_topics()? } else { log.create_topics()? };
+    if settings.json {
+        let topics: Vec<_> =
+            reports.iter().map(|report| json!({ "name": report.name, "created": report.created, "problems": report.problems })).collect();
+        println!("{}", json!({ "log": log.describe(), "topics": topics }));
+    } else {
+        println!("{}", log.describe());
+        for report in &reports {
+            let state = match (report.created, report.problems.is_empty()) {
+                (_, false) => "unfit",
+                (true, true) => "created",
+                (false, true) => "fine",
+            };
+            println!("{:<28} {state}", report.name);
+            report.problems.iter().for_each(|problem| println!("    {problem}"));
+        }
+    }
+    Ok(if reports.iter().all(|report| report.problems.is_empty()) { Code::Fine } else { Code::Found })
+}
