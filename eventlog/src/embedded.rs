@@ -585,7 +585,9 @@ fn full(events: &[Event], events_max: usize, bytes: usize) -> bool {
 pub(crate) fn beyond_end(name: &str, partition: i32, offset: i64, end: i64) -> Error {
     Error::Failed {
         doing: format!("reading {name}[{partition}] from offset {offset}"),
-        why: format!("the log ends at {end}: it is not the log that this offset comes from, or it was cut back; check the brokers or --home"),
+        why: format!(
+            "the log ends at {end}: it is not the log that this offset comes from, or it was cut back; check the brokers or --home"
+        ),
     }
 }
 
@@ -680,7 +682,9 @@ fn corrupt(doing: String, place: &str, what: &str) -> Error {
 fn failed(doing: String, e: fjall::Error) -> Error {
     let why = match &e {
         fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => advice(io),
-        fjall::Error::Poisoned => "an earlier write failed (disk full or broken), so nothing more is written: stop, mend the disk, start again".into(),
+        fjall::Error::Poisoned => {
+            "an earlier write failed (disk full or broken), so nothing more is written: stop, mend the disk, start again".into()
+        }
         fjall::Error::Locked => "another process has its files open: stop it first".to_string(),
         other => format!("the storage engine says {other}"),
     };

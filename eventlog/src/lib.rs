@@ -99,7 +99,8 @@ impl Batch {
         for records in &self.records {
             let topic = records.family.topic();
             if records.keys.len() != records.values.len() {
-                let why = format!("{} keys for {} values of {}: a mistake in the caller", records.keys.len(), records.values.len(), topic.name);
+                let why =
+                    format!("{} keys for {} values of {}: a mistake in the caller", records.keys.len(), records.values.len(), topic.name);
                 return Err(Error::Failed { doing: "publishing".to_string(), why });
             }
             let largest = records.keys.iter().zip(&records.values).map(|(key, value)| key.len() + value.len()).max();
@@ -296,7 +297,9 @@ pub enum Error {
         id: String,
     },
     /// An offset is no longer in the log.
-    #[error("{name}[{partition}]: offset {offset} is no longer in the log, which begins at {low}: records {offset}..{low} are lost to retention")]
+    #[error(
+        "{name}[{partition}]: offset {offset} is no longer in the log, which begins at {low}: records {offset}..{low} are lost to retention"
+    )]
     OffsetGone {
         /// Topic name.
         name: String,

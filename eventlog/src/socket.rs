@@ -71,7 +71,8 @@ pub fn serve(log: Arc<dyn EventLog>, path: &Path) -> Result<Server, Error> {
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
     let shared = Arc::new(Shared { log, stopping: AtomicBool::new(false), next: AtomicU64::new(0), connections: Mutex::default() });
     let accepting = shared.clone();
-    let acceptor = std::thread::Builder::new().name("log socket".to_string()).spawn(move || accept(&listener, &accepting)).map_err(failed)?;
+    let acceptor =
+        std::thread::Builder::new().name("log socket".to_string()).spawn(move || accept(&listener, &accepting)).map_err(failed)?;
     Ok(Server { path: path.to_path_buf(), shared, acceptor: Some(acceptor) })
 }
 

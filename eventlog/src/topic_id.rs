@@ -114,7 +114,8 @@ unsafe fn copy(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<Describ
                 return Err(code);
             }
         }
-        let id = CStr::from_ptr(sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic))).to_string_lossy().into_owned();
+        let id =
+            CStr::from_ptr(sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic))).to_string_lossy().into_owned();
         let mut count = 0;
         let partitions = sys::rd_kafka_TopicDescription_partitions(topic, &mut count);
         let mut fewest = i32::MAX;

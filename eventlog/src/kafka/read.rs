@@ -138,7 +138,9 @@ impl KafkaReader {
                 why: format!("offset {} came through the wrong queue: make a new reader", message.offset()),
             }),
             // Lost connections mend themselves, and a group that is refused is never used.
-            Some(Err(KafkaError::MessageConsumptionFatal(code))) => Err(self.shared.error("reading", KafkaError::MessageConsumptionFatal(code))),
+            Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                Err(self.shared.error("reading", KafkaError::MessageConsumptionFatal(code)))
+            }
             Some(Err(e)) => {
                 tracing::debug!(error = %e, "while reading");
                 Ok(())

@@ -146,7 +146,8 @@ fn settings(kafka: &Kafka, names: &[&str]) -> Result<HashMap<String, HashMap<Str
     let described = block_on(kafka.admin.describe_configs(&asked, &options)).map_err(|e| kafka.shared.error(doing, e))?;
     let mut settings = HashMap::new();
     for (name, resource) in names.iter().zip(described) {
-        let resource = resource.map_err(|code| kafka.shared.error(&format!("reading the settings of topic {name}"), KafkaError::AdminOp(code)))?;
+        let resource =
+            resource.map_err(|code| kafka.shared.error(&format!("reading the settings of topic {name}"), KafkaError::AdminOp(code)))?;
         settings.insert((*name).to_string(), values(resource));
     }
     Ok(settings)

@@ -69,7 +69,10 @@ impl Trouble {
         let (doing, log) = (doing.to_string(), log.to_string());
         let last = self.last.lock().expect("nothing that holds it can panic").clone();
         if let KafkaError::ClientConfig(_, why, name, value) = &e {
-            return Error::Failed { doing, why: format!("property {name} = {value}: {why}: correct it (librdkafka's CONFIGURATION.md lists all)") };
+            return Error::Failed {
+                doing,
+                why: format!("property {name} = {value}: {why}: correct it (librdkafka's CONFIGURATION.md lists all)"),
+            };
         }
         match (kind(code(&e)), last) {
             (Kind::Silent, Some(last)) if speaks_of_rights(&last) => Error::Refused { doing, log, why: last },

@@ -87,7 +87,10 @@ pub(super) fn family(name: &str) -> Result<Family, Error> {
 }
 
 fn not_understood(why: &str) -> Error {
-    Error::Failed { doing: "reading a message of the log's socket".to_string(), why: format!("{why}: use the same tokentape on both sides") }
+    Error::Failed {
+        doing: "reading a message of the log's socket".to_string(),
+        why: format!("{why}: use the same tokentape on both sides"),
+    }
 }
 
 /// Why a channel is of no use any more.
@@ -106,9 +109,9 @@ impl Fault {
         let failed = |why: String| Error::Failed { doing: format!("{doing} at the log's socket {}", path.display()), why };
         match self {
             Fault::Io(e) => unreachable(doing, path, &e.to_string()),
-            Fault::Version(version) => {
-                failed(format!("its owner speaks version {version} of the protocol, this tokentape {VERSION}: use the same release for both"))
-            }
+            Fault::Version(version) => failed(format!(
+                "its owner speaks version {version} of the protocol, this tokentape {VERSION}: use the same release for both"
+            )),
             Fault::Stranger => failed("whoever listens there is not tokentape: remove the file, or end that process".to_string()),
             Fault::TooLong(bytes) => failed(format!("a message has {bytes} bytes, more than {MESSAGE_BYTES_MAX}: publish smaller batches")),
             Fault::Broken(why) => failed(format!("a message was not understood ({why}): use the same tokentape on both sides")),
