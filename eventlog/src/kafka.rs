@@ -1,1 +1,260 @@
-//! kafka
+//! Apache Kafka as the log: one transaction per publish, manual assignment for reading, nothing that differs between homes for the caller.
+//!
+//! The only file (with topic_id.rs and the files below kafka/) that knows rdkafka.
+
+mod read;
+mod topics;
+mod trouble;
+mod write;
+
+use crate::embedded::beyond_end;
+use crate::topic_id::{self, Described};
+use crate::{Error, EventLog, Reader, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
+use bytes::Bytes;
+use rdkafka::admin::AdminClient;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+use schemas::Family;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use trouble::{Context, Trouble};
+
+/// How long a question to the brokers may take.
+const ASK_WAIT: Duration = Duration::from_secs(10);
+/// Room for the largest record with everything a batch adds to it.
+const MESSAGE_BYTES_MAX: usize = schemas::topic::RAW_MESSAGE_BYTES_MAX + (1 << 20);
+
+/// How to reach a Kafka.
+#[derive(Debug, Clone)]
+pub struct KafkaOptions {
+    /// Brokers to begin with, `host:port,host:port`.
+    pub brokers: String,
+    /// What topic names begin with.
+    pub prefix: String,
+    /// librdkafka properties, handed on as they are (TLS, SASL, …). Those that exactly-once rests on are refused.
+    pub properties: BTreeMap<String, String>,
+    /// Replicas of a new topic; -1 leaves it to the brokers' default.
+    pub replication_factor: i32,
+    /// `retention.ms` of the families' topics; -1, for ever, unless somebody decides otherwise.
+    pub retention_ms: i64,
+}
+
+impl KafkaOptions {
+    /// The usual options for these brokers.
+    pub fn new(brokers: &str) -> KafkaOptions {
+        KafkaOptions {
+            brokers: brokers.to_string(),
+            prefix: "tape.".to_string(),
+            properties: BTreeMap::new(),
+            replication_factor: -1,
+            retention_ms: -1,
+        }
+    }
+}
+
+/// A Kafka cluster as a log.
+pub struct Kafka {
+    shared: Arc<Shared>,
+    admin: AdminClient<Context>,
+    /// Asks as a reader does: the high end is what is committed.
+    committed: BaseConsumer<Context>,
+    /// Writes group offsets for lag displays; made when first needed.
+    lag: Mutex<Option<BaseConsumer<Context>>>,
+    cluster_id: String,
+}
+
+/// What writers and readers need of their log.
+struct Shared {
+    options: KafkaOptions,
+    trouble: Arc<Trouble>,
+    names: Vec<String>,
+}
+
+/// Properties that tokentape sets itself: another value would break a promise of the log.
+const OWN_PROPERTIES: [&str; 17] = [
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "group.id",
+    "isolation.level",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "enable.partition.eof",
+    "check.crcs",
+    "acks",
+    "request.required.acks",
+    "enable.idempotence",
+    "transactional.id",
+    "transaction.timeout.ms",
+    "partitioner",
+    "allow.auto.create.topics",
+    "delivery.report.only.error",
+];
+
+impl Kafka {
+    /// Connects, and waits until a broker has answered.
+    pub fn connect(options: KafkaOptions) -> Result<Kafka, Error> {
+        if let Some(name) = options.properties.keys().find(|name| OWN_PROPERTIES.contains(&name.as_str())) {
+            let why = format!("tokentape sets {name} itself, because exactly-once rests on it: remove it from the properties");
+            return Err(Error::Failed { doing: "reading the Kafka settings".to_string(), why });
+        }
+        let names = Family::ALL.iter().map(|family| format!("{}{}", options.prefix, family.topic().name)).collect();
+        let shared = Arc::new(Shared { options, trouble: Arc::default(), names });
+        // Between transactions' ends there is more in the log than a reader may see: the admin client is asked for that.
+        let admin: AdminClient<Context> = shared.create(&[("isolation.level", "read_uncommitted")])?;
+        let committed: BaseConsumer<Context> = shared.create(&[("isolation.level", "read_committed")])?;
+        let cluster_id = admin.inner().fetch_cluster_id(ASK_WAIT).ok_or_else(|| shared.silent("connecting"))?;
+        Ok(Kafka { shared, admin, committed, lag: Mutex::default(), cluster_id })
+    }
+
+    fn describe_topics(&self, names: &[String], doing: &str) -> Result<Vec<Result<Described, RDKafkaErrorCode>>, Error> {
+        topic_id::describe(self.admin.inner(), names, ASK_WAIT).map_err(|code| self.shared.error(doing, KafkaError::Global(code)))
+    }
+
+    fn topics(&self, families: &[Family]) -> Result<Vec<TopicInfo>, Error> {
+        let names: Vec<String> = families.iter().map(|family| self.shared.name(*family).to_string()).collect();
+        let described = self.describe_topics(&names, "describing topics")?;
+        names.into_iter().zip(described).map(|(name, described)| self.shared.info(name, described)).collect()
+    }
+
+    fn group_offsets(&self) -> Result<std::sync::MutexGuard<'_, Option<BaseConsumer<Context>>>, Error> {
+        let mut lag = self.lag.lock().expect("nothing that holds the lag consumer can panic");
+        if lag.is_none() {
+            let group = format!("{}store", self.shared.options.prefix);
+            *lag = Some(self.shared.create(&[("group.id", &group), ("enable.auto.commit", "false")])?);
+        }
+        Ok(lag)
+    }
+}
+
+impl Shared {
+    fn name(&self, family: Family) -> &str {
+        &self.names[family as usize]
+    }
+
+    fn state_name(&self, topic: StateTopic) -> String {
+        format!("{}{}", self.options.prefix, topic.name())
+    }
+
+    fn describe(&self) -> String {
+        format!("Kafka at {}", self.options.brokers)
+    }
+
+    /// A client with what the user set and, above it, what we need.
+    fn create<T: FromClientConfigAndContext<Context>>(&self, own: &[(&str, &str)]) -> Result<T, Error> {
+        let mut config = ClientConfig::new();
+        let bytes = MESSAGE_BYTES_MAX.to_string();
+        config.set("client.id", "tokentape").set("message.max.bytes", bytes).set("socket.keepalive.enable", "true");
+        for (name, value) in &self.options.properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.options.brokers);
+        for (name, value) in own {
+            config.set(*name, *value);
+        }
+        config.create_with_context(Context::new(self.trouble.clone())).map_err(|e| self.error("reading the Kafka settings", e))
+    }
+
+    /// Nobody answered: what librdkafka has complained of says why.
+    fn silent(&self, doing: &str) -> Error {
+        self.error(doing, KafkaError::Global(RDKafkaErrorCode::OperationTimedOut))
+    }
+
+    fn error(&self, doing: &str, e: KafkaError) -> Error {
+        self.trouble.error(doing, &self.describe(), e)
+    }
+
+    fn info(&self, name: String, described: Result<Described, RDKafkaErrorCode>) -> Result<TopicInfo, Error> {
+        match described {
+            Ok(topic) => Ok(TopicInfo { name, id: topic.id, partitions: topic.partitions }),
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Err(Error::TopicMissing { name }),
+            Err(code) => Err(self.error(&format!("describing topic {name}"), KafkaError::Global(code))),
+        }
+    }
+
+    /// Why the log does not have an offset that somebody wants to read.
+    fn out_of_range(&self, consumer: &BaseConsumer<Context>, start: &Start) -> Error {
+        let name = self.name(start.family);
+        match consumer.fetch_watermarks(name, start.partition, ASK_WAIT) {
+            Ok((low, _)) if start.offset < low => {
+                Error::OffsetGone { name: name.to_string(), partition: start.partition, offset: start.offset, low }
+            }
+            Ok((_, high)) => beyond_end(name, start.partition, start.offset, high),
+            Err(e) => self.error(&format!("asking for the ends of {name}[{}]", start.partition), e),
+        }
+    }
+}
+
+impl EventLog for Kafka {
+    fn describe(&self) -> String {
+        self.shared.describe()
+    }
+
+    fn cluster_id(&self) -> Result<String, Error> {
+        Ok(self.cluster_id.clone())
+    }
+
+    fn create_topics(&self) -> Result<Vec<TopicReport>, Error> {
+        topics::create(self)
+    }
+
+    fn check_topics(&self) -> Result<Vec<TopicReport>, Error> {
+        topics::check(self, &[])
+    }
+
+    fn topic(&self, family: Family) -> Result<TopicInfo, Error> {
+        Ok(self.topics(&[family])?.remove(0))
+    }
+
+    fn writer(&self, transactional_id: &str) -> Result<Box<dyn Writer>, Error> {
+        let states = StateTopic::ALL.map(|topic| self.shared.state_name(topic));
+        let names: Vec<String> = self.shared.names.iter().cloned().chain(states).collect();
+        let described = self.describe_topics(&names, "describing topics")?;
+        let existing = names.into_iter().zip(described).filter(|(_, described)| described.is_ok()).map(|(name, _)| name).collect();
+        Ok(Box::new(write::KafkaWriter::open(self.shared.clone(), transactional_id, existing)?))
+    }
+
+    fn states(&self, topic: StateTopic) -> Result<HashMap<String, Bytes>, Error> {
+        read::states(self, topic)
+    }
+
+    fn reader(&self, starts: &[Start]) -> Result<Box<dyn Reader>, Error> {
+        let mut families: Vec<Family> = starts.iter().map(|start| start.family).collect();
+        families.sort_unstable();
+        families.dedup();
+        let topics = self.topics(&families)?;
+        for start in starts {
+            let topic = &topics[families.binary_search(&start.family).expect("every start's family was asked for")];
+            if !(0..topic.partitions).contains(&start.partition) {
+                let why = format!("it has no partition {}, only 0 to {}", start.partition, topic.partitions - 1);
+                return Err(Error::Failed { doing: format!("reading {}", topic.name), why });
+            }
+        }
+        Ok(Box::new(read::KafkaReader::open(self.shared.clone(), starts)?))
+    }
+
+    fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error> {
+        let topic = self.topic(family)?;
+        (0..topic.partitions)
+            .map(|partition| match self.committed.fetch_watermarks(&topic.name, partition, ASK_WAIT) {
+                Ok((low, high)) => Ok(Watermarks { low, high }),
+                Err(e) => Err(self.shared.error(&format!("asking for the ends of {}[{partition}]", topic.name), e)),
+            })
+            .collect()
+    }
+
+    /// Commits a group offset, for lag displays only: where that fails, nothing is lost, so it is logged and forgotten.
+    fn stored(&self, family: Family, partition: i32, offset: i64) -> Result<(), Error> {
+        let mut offsets = TopicPartitionList::new();
+        let set = offsets.add_partition_offset(self.shared.name(family), partition, Offset::Offset(offset));
+        set.map_err(|e| self.shared.error("noting what is stored", e))?;
+        let lag = self.group_offsets()?;
+        if let Some(Err(e)) = lag.as_ref().map(|consumer| consumer.commit(&offsets, CommitMode::Sync)) {
+            tracing::warn!(topic = self.shared.name(family), partition, offset, error = %e, "group offset for lag displays not committed");
+        }
+        Ok(())
+    }
+}

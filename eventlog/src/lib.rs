@@ -10,16 +10,28 @@
 
 use bytes::Bytes;
 use schemas::Family;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::Duration;
 
+mod codec;
 pub mod embedded;
+pub mod home;
 pub mod kafka;
 pub mod murmur2;
 pub mod socket;
+mod topic_id;
+
+pub use home::open_home;
+
+/// What Kafka adds to a record's key and value inside a batch of one, rounded up: a record that fits with it fits its topic.
+pub const RECORD_OVERHEAD_BYTES: usize = 512;
+
+/// Largest record of a compacted topic, with key and overhead.
+pub const STATE_BYTES_MAX: usize = schemas::topic::MESSAGE_BYTES_MAX;
 
 /// The two compacted topics beside the families: key → last value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StateTopic {
     /// `positions`: how far each source was published.
     Positions,
@@ -81,6 +93,33 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.len() == 0 && self.states.is_empty()
     }
+
+    /// Refuses what its topic would refuse, before anything is written: the same rule in every home.
+    fn check(&self, prefix: &str) -> Result<(), Error> {
+        for records in &self.records {
+            let topic = records.family.topic();
+            if records.keys.len() != records.values.len() {
+                let why =
+                    format!("{} keys for {} values of {}: a mistake in the caller", records.keys.len(), records.values.len(), topic.name);
+                return Err(Error::Failed { doing: "publishing".to_string(), why });
+            }
+            let largest = records.keys.iter().zip(&records.values).map(|(key, value)| key.len() + value.len()).max();
+            check_size(prefix, topic.name, largest.unwrap_or(0), topic.max_message_bytes)?;
+        }
+        for state in &self.states {
+            let bytes = state.key.len() + state.value.as_ref().map_or(0, Bytes::len);
+            check_size(prefix, state.topic.name(), bytes, STATE_BYTES_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_size(prefix: &str, name: &str, bytes: usize, max: usize) -> Result<(), Error> {
+    let bytes = bytes + RECORD_OVERHEAD_BYTES;
+    if bytes <= max {
+        return Ok(());
+    }
+    Err(Error::TooLarge { name: format!("{prefix}{name}"), bytes, max })
 }
 
 /// Who set an event's timestamp.
@@ -120,7 +159,8 @@ pub struct Event {
 pub struct Polled {
     /// Events, in offset order within each partition.
     pub events: Vec<Event>,
-    /// Partitions whose end was reached: everything visible before this poll returned has been delivered.
+    /// Partitions whose end was reached: everything that was visible when this poll began has been delivered. A partition is named once
+    /// each time its end is reached, and again after more of it was delivered.
     pub at_end: Vec<(Family, i32)>,
 }
 
@@ -136,7 +176,7 @@ pub struct Start {
 }
 
 /// What the log says of a family's topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicInfo {
     /// Topic name with the prefix.
     pub name: String,
@@ -147,7 +187,7 @@ pub struct TopicInfo {
 }
 
 /// One topic in the report of `tape topics`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicReport {
     /// Topic name with the prefix.
     pub name: String,
@@ -158,11 +198,11 @@ pub struct TopicReport {
 }
 
 /// Lowest and next offset of a partition, as a read-committed reader sees them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watermarks {
     /// First offset still in the log.
     pub low: i64,
-    /// Offset after the last visible one.
+    /// Offset after the last visible one; Kafka counts the markers that end transactions too.
     pub high: i64,
 }
 
@@ -203,7 +243,7 @@ pub trait EventLog: Send + Sync {
 /// The single writer of a transactional id.
 pub trait Writer: Send {
     /// Publishes all of `batch` in one transaction. On return it is durable and visible. After an error nothing is known: throw the writer
-    /// away, make a new one, and read the position again.
+    /// away (it refuses to publish again), make a new one, and read the position again.
     fn publish(&mut self, batch: &Batch) -> Result<(), Error>;
 }
 
@@ -214,7 +254,7 @@ pub trait Reader: Send {
 }
 
 /// What can go wrong with a log. Every variant says what was being done and what to do next.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 pub enum Error {
     /// The log cannot be reached.
     #[error("{doing}: {log} cannot be reached: {why}")]
@@ -257,7 +297,9 @@ pub enum Error {
         id: String,
     },
     /// An offset is no longer in the log.
-    #[error("{name}[{partition}]: offset {offset} is no longer in the log, which begins at {low}: records {offset}..{low} are lost to retention")]
+    #[error(
+        "{name}[{partition}]: offset {offset} is no longer in the log, which begins at {low}: records {offset}..{low} are lost to retention"
+    )]
     OffsetGone {
         /// Topic name.
         name: String,
