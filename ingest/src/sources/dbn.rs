@@ -32,6 +32,8 @@ use symbols::Symbols;
 pub const FORMAT: Format = Format { parser: "dbn/1", recognise, open };
 
 const MAGIC: &[u8] = b"DBN";
+/// Enough to tell a DBN file, a DBZ file and a record apart.
+const HEAD_BYTES: usize = 12;
 /// How much of an unreadable rest is kept in quarantine.
 const LOST_BYTES_MAX: usize = 16 << 20;
 /// A dataset code has at most so many characters, in DBN's header and in ours.
@@ -76,22 +78,24 @@ fn ts_out_of(version: u8, rtype: u8, length: usize) -> Option<bool> {
 }
 
 fn open(mut input: Box<dyn Read + Send>, given: &Given) -> Result<Box<dyn Parser>, Error> {
-    let mut magic = Vec::with_capacity(12);
-    input
-        .as_mut()
-        .take(12)
-        .read_to_end(&mut magic)
-        .map_err(|why| Error::Read { file: given.label(), byte: 0, why })
-        .or_else(|e| if magic.is_empty() { Err(e) } else { Ok(magic.len()) })?;
-    if is_dbz(&magic) {
+    let head = header::read_up_to(&mut input, Vec::new(), HEAD_BYTES, given)?;
+    if is_dbz(&head) {
         return Err(Error::Input {
             file: given.label(),
             what: "legacy DBZ, which is not read, expected DBN version 1, 2 or 3".into(),
             todo: "convert it with Databento's own tool: dbn FILE.dbz --dbn -o FILE.dbn".into(),
         });
     }
-    let input: Box<dyn Read + Send> = Box::new(std::io::Cursor::new(magic.clone()).chain(input));
-    let parser = if magic.starts_with(MAGIC) { DbnParser::of_file(input, given)? } else { DbnParser::of_fragment(input, &magic, given)? };
+    let fragment = match (given.dbn_version, &given.schema) {
+        (Some(version), Some(schema)) if !head.starts_with(MAGIC) => Some((version, schema)),
+        _ => None,
+    };
+    let ts_out = fragment.and_then(|(version, _)| ts_out_of(version, *head.get(1)?, usize::from(head[0]) * 4));
+    let input: Box<dyn Read + Send> = Box::new(std::io::Cursor::new(head).chain(input));
+    let parser = match fragment {
+        Some((version, schema)) => DbnParser::of_fragment(input, version, schema, ts_out.unwrap_or(false), given)?,
+        None => DbnParser::of_file(input, given)?,
+    };
     Ok(Box::new(parser))
 }
 
@@ -130,12 +134,8 @@ impl DbnParser {
         })
     }
 
-    fn of_fragment(input: Box<dyn Read + Send>, head: &[u8], given: &Given) -> Result<DbnParser, Error> {
-        let (version, schema) = fragment_facts(given)?;
-        let ts_out = match head {
-            [length, rtype, ..] => ts_out_of(version, *rtype, usize::from(*length) * 4).unwrap_or(false),
-            _ => false,
-        };
+    fn of_fragment(input: Box<dyn Read + Send>, version: u8, schema: &str, ts_out: bool, given: &Given) -> Result<DbnParser, Error> {
+        let schema = fragment_schema(version, schema, given)?;
         Ok(DbnParser {
             dataset: dataset(None, given)?,
             header: Header {
@@ -154,18 +154,12 @@ impl DbnParser {
     }
 }
 
-fn fragment_facts(given: &Given) -> Result<(u8, dbn::Schema), Error> {
+fn fragment_schema(version: u8, schema: &str, given: &Given) -> Result<dbn::Schema, Error> {
     let wrong = |what: String, todo: &str| Error::Input { file: given.label(), what, todo: todo.into() };
-    let (Some(version), Some(name)) = (given.dbn_version, &given.schema) else {
-        return Err(wrong("DBN records without a header".into(), "say what they are with --dbn-version and --schema"));
-    };
     if !(1..=3).contains(&version) {
         return Err(wrong(format!("DBN version {version} is not known, known are versions 1, 2 and 3"), "give --dbn-version 1, 2 or 3"));
     }
-    match name.parse() {
-        Ok(schema) => Ok((version, schema)),
-        Err(_) => Err(wrong(format!("{name:?} is no DBN schema"), "give --schema trades, mbp-1, mbo, definition, …")),
-    }
+    schema.parse().map_err(|_| wrong(format!("{schema:?} is no DBN schema"), "give --schema trades, mbp-1, mbo, definition, …"))
 }
 
 fn dataset(stated: Option<&str>, given: &Given) -> Result<String, Error> {

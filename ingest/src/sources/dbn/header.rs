@@ -35,6 +35,7 @@ pub(super) struct RawHeader {
 /// Reads the header from the beginning of the stream.
 pub(super) fn read(input: &mut dyn Read, given: &Given) -> Result<RawHeader, Error> {
     let mut bytes = read_up_to(input, Vec::new(), PRELUDE_LEN, given)?;
+    expect_magic(&bytes, given)?;
     expect_length(&bytes, PRELUDE_LEN, given)?;
     expect_version(bytes[3], given)?;
     let length = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
@@ -49,13 +50,24 @@ pub(super) fn read(input: &mut dyn Read, given: &Given) -> Result<RawHeader, Err
 }
 
 /// Reads on until `end` bytes are there or the stream ends; memory grows with what really comes, not with what a length claims.
-fn read_up_to(input: &mut dyn Read, mut bytes: Vec<u8>, end: usize, given: &Given) -> Result<Vec<u8>, Error> {
+pub(super) fn read_up_to(input: &mut dyn Read, mut bytes: Vec<u8>, end: usize, given: &Given) -> Result<Vec<u8>, Error> {
     let missing = (end - bytes.len()) as u64;
     match input.take(missing).read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(bytes),
         Err(why) => Err(Error::Read { file: given.label(), byte: bytes.len() as u64, why }),
     }
+}
+
+fn expect_magic(bytes: &[u8], given: &Given) -> Result<(), Error> {
+    if bytes.iter().zip(super::MAGIC).all(|(byte, magic)| byte == magic) {
+        return Ok(());
+    }
+    Err(Error::Input {
+        file: given.label(),
+        what: "does not begin with DBN, as a DBN file with a header does".into(),
+        todo: "if it holds DBN records without a header, say what they are with --dbn-version and --schema".into(),
+    })
 }
 
 fn expect_length(bytes: &[u8], expected: usize, given: &Given) -> Result<(), Error> {

@@ -60,8 +60,7 @@ fn real_files_tell_the_facts_that_other_libraries_computed() {
 }
 
 /// Facts of the packed file, or of the library that computed them, which no record holds.
-const ABOUT_THE_FILE: [&str; 8] =
-    ["bytes", "sha256", "kind", "walk", "python_types", "walk_agrees", "databento_client", "first_definitions_note"];
+const ABOUT_THE_FILE: [&str; 7] = ["bytes", "sha256", "kind", "walk", "python_types", "walk_agrees", "databento_client"];
 
 fn facts(tape: &Tape) -> Map<String, Value> {
     let header = &tape.header;
@@ -105,6 +104,9 @@ fn facts(tape: &Tape) -> Map<String, Value> {
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();
         for batch in families.into_iter().flat_map(of).filter(|batch| batch.column_by_name(column).is_some()) {
             texts(&batch, column).into_iter().flatten().for_each(|letter| *counts.entry(letter).or_default() += 1);
+        }
+        for batch in tape.of(Family::Status).iter().filter(|_| column == "action") {
+            i32s(batch, column).into_iter().flatten().for_each(|number| *counts.entry(number.to_string()).or_default() += 1);
         }
         say(fact, json!(counts));
     }
