@@ -128,18 +128,18 @@ fn time(ns: u64) -> Option<i64> {
 
 /// The header's rows: its bytes in `documents`, its mappings in `instruments`. They count from 0 in `source_byte` and stand at record -1.
 pub(super) fn rows(header: &RawHeader, dataset: &str, given: &Given) -> Vec<Rows> {
-    let (documents, next) = document(&header.bytes, dataset, given);
+    let (documents, next) = document(&header.bytes, PART_BYTES, dataset, given);
     let mappings = mappings(&header.metadata, dataset, next);
     if mappings.is_empty() { vec![documents] } else { vec![documents, mappings] }
 }
 
-fn document(bytes: &[u8], dataset: &str, given: &Given) -> (Rows, i64) {
+fn document(bytes: &[u8], part_bytes: usize, dataset: &str, given: &Given) -> (Rows, i64) {
     let mut rows = Rows::new(Family::Documents);
     let topic = rows.topic();
     let sha256 = Sha256::digest(bytes);
-    let parts = bytes.chunks(PART_BYTES).count() as i32;
+    let parts = bytes.chunks(part_bytes).count() as i32;
     rows.default_text(topic.column("dataset"), dataset);
-    for (part, body) in (0..).zip(bytes.chunks(PART_BYTES)) {
+    for (part, body) in (0..).zip(bytes.chunks(part_bytes)) {
         rows.text(topic.column("uri"), &given.label());
         rows.text(topic.column("media_type"), METADATA_MEDIA_TYPE);
         rows.bytes(topic.column("body"), body);
@@ -198,4 +198,24 @@ fn instrument_number(metadata: &Metadata, asked: &str, answered: &str) -> Option
 /// Midnight UTC of a Julian day; `None` beyond the years 1677 to 2262, as in open-ended intervals.
 fn midnight(julian_day: i32) -> Option<i64> {
     i64::from(day_of(julian_day)).checked_mul(DAY_NS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::AsArray;
+
+    #[test]
+    fn a_header_too_long_for_one_message_goes_in_parts() {
+        let (mut rows, next) = document(&[1, 2, 3, 4, 5], 2, "GLBX.MDP3", &Given::default());
+        let topic = rows.topic();
+        rows.default_text(topic.column("change"), "new");
+        rows.default_i32(topic.column("revision"), 0);
+        rows.default_bytes(topic.column("source_id"), &[7; 16]);
+        let batch = rows.finish().unwrap();
+        let bodies = batch.column_by_name("body").unwrap().as_binary::<i32>();
+        assert_eq!((next, bodies.iter().flatten().collect::<Vec<_>>()), (3, vec![&[1, 2][..], &[3, 4], &[5]]));
+        let whole = batch.column_by_name("sha256").unwrap().as_binary::<i32>();
+        assert!(whole.iter().all(|sha256| sha256 == Some(&Sha256::digest([1, 2, 3, 4, 5])[..])));
+    }
 }
