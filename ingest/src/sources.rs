@@ -1,39 +1,80 @@
 //! The formats that tokentape knows, in the order in which they are tried.
 
-use crate::Error;
-use crate::source::{Format, Given};
-use arrow::array::RecordBatch;
-use bytes::Bytes;
-use eventlog::State;
-use schemas::Family;
-use std::collections::HashMap;
+pub mod anthropic_usage;
+pub mod clock;
+pub mod ctp;
+pub mod dbn;
+pub mod document;
+pub mod mapping;
+pub mod openai_usage;
+pub(crate) mod page;
+pub mod prices;
+pub mod products;
+pub mod records;
+pub mod requests;
+pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+pub(crate) mod trial;
+pub(crate) mod usage;
+
+use crate::source::Format;
 
 /// Every format; the first one that recognises a file reads it.
 pub fn all() -> Vec<Format> {
-    vec![]
+    vec![
+        dbn::FORMAT,
+        ctp::format(),
+        mapping::ctp_bars(),
+        mapping::csv(),
+        openai_usage::format(),
+        anthropic_usage::format(),
+        prices::openrouter(),
+        prices::litellm(),
+        requests::format(),
+        document::format(), // recognises everything: last
+    ]
 }
 
-/// True when the parser always consumes the whole source, so that its bytes need not be held back.
-pub fn consumes_whole(parser: &str) -> bool {
-    parser == "document/1"
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Given, HEAD_BYTES};
 
-/// True when each source of this parser is a snapshot of which only what changed is published.
-pub fn is_snapshot(_parser: &str) -> bool {
-    false
-}
+    fn reader(name: &str, body: &[u8]) -> &'static str {
+        let given = Given { name: name.into(), ..Given::default() };
+        let head = &body[..body.len().min(HEAD_BYTES)];
+        all().into_iter().find(|format| (format.recognise)(head, &given)).map_or("nothing", |format| format.parser)
+    }
 
-/// What is new in a snapshot.
-pub struct Decided {
-    /// Rows to publish.
-    pub batches: Vec<(Family, RecordBatch)>,
-    /// What is known from now on.
-    pub states: Vec<State>,
-    /// Values that are as they were.
-    pub unchanged: u64,
-}
+    // Content decides, not the name: every shape finds its own parser, and what looks like none of them is a document.
+    #[test]
+    fn every_page_finds_its_parser() {
+        let page = |results: &str| {
+            format!(r#"{{"object":"page","data":[{{"object":"bucket","start_time":1,"end_time":2,"results":[{results}]}}]}}"#)
+        };
+        assert_eq!(reader("a.txt", page("").as_bytes()), "openai-usage/1");
+        assert_eq!(reader("a", page(r#"{"object":"organization.usage.embeddings.result"}"#).as_bytes()), "openai-usage/1");
+        assert_eq!(reader("a", page(r#"{"object":"organization.costs.result"}"#).as_bytes()), "document/1");
+        assert_eq!(reader("a", br#"{"data":[{"starting_at":"","ending_at":"","results":[]}]}"#), "anthropic-usage/1");
+        assert_eq!(reader("a", br#"{"data":[{"id":"m","pricing":{"prompt":"0","completion":"0"}}]}"#), "openrouter/1");
+        assert_eq!(reader("a", br#"{"m":{"input_cost_per_token":0}}"#), "litellm-prices/1");
+        assert_eq!(reader("a", br#"{"timestamp":0,"input_length":1,"output_length":2}"#), "mooncake/1");
+        assert_eq!(reader("signal.json", br#"{"entry":2710,"stop":2650,"target":2800}"#), "document/1");
+        assert_eq!(reader("a.json", br#"{"price":1}"#), "document/1");
+        assert_eq!(reader("a", b"\x00\xff"), "document/1");
+    }
 
-/// Compares a snapshot's rows with what was last known.
-pub fn decide(_given: &Given, batches: Vec<(Family, RecordBatch)>, _known: &HashMap<String, Bytes>) -> Result<Decided, Error> {
-    Ok(Decided { batches, states: vec![], unchanged: 0 })
+    #[test]
+    fn every_real_page_finds_its_parser() {
+        let Some(data) = testing::data() else { return };
+        for (kind, parser) in
+            [("openai-usage-json", "openai-usage/1"), ("price-list-json", "litellm-prices/1"), ("llm-trace-jsonl", "mooncake/1")]
+        {
+            let files = testing::files(&data, kind);
+            assert!(!files.is_empty(), "{kind}");
+            files.iter().for_each(|file| assert_eq!(reader("x", &testing::read(&data, file)), parser, "{file}"));
+        }
+    }
 }
