@@ -1,1 +1,23 @@
-//! query
+//! SQL over the whole history: the tables of one moment, queried read-only, with exact numbers and nanosecond clocks.
+//!
+//! ```text
+//! lake's file lists ──► catalog.rs ──► table.rs   one family = one table (files pruned, times as TIMESTAMP(ns, UTC))
+//!                           │      └─► units.rs   currency and unit of a price, from the instruments
+//!        (principal, SQL) ──► engine.rs ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables)
+//!                                                             └─► shell.rs
+//! ```
+//!
+//! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
+
+pub mod catalog;
+pub mod draw;
+pub mod engine;
+pub mod error;
+pub mod output;
+pub mod shell;
+pub mod table;
+mod units;
+
+pub use catalog::{Catalog, FileInfo, Listing, TableFiles};
+pub use engine::{Engine, Options, Principal};
+pub use error::Error;

@@ -1,0 +1,155 @@
+//! The tables as they stood at one moment: every family is there, an empty one too, and a catalog never changes once it is made.
+//!
+//! This file is the boundary to `lake`: a [`Listing`] says which files each table consists of. When the hot tail comes, its rows belong beside
+//! `files` in [`TableFiles`], and [`crate::table::TapeTable`] puts them in union with the scan: one value, so that files and tail have one cut.
+
+use crate::error::Error;
+use crate::table::{PricedTable, TapeTable};
+use crate::units::InstrumentUnits;
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::future::BoxFuture;
+use object_store::ObjectStore;
+use schemas::Family;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use url::Url;
+
+/// Name of the SQL catalog.
+pub const CATALOG: &str = "tokentape";
+/// Name of the SQL schema that holds the families; it is the default one.
+pub const SCHEMA: &str = "tape";
+/// Name of the table of wire schemas.
+pub const SCHEMAS_TABLE: &str = "schemas";
+
+/// One Parquet file of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Where it is, relative to the table's root, as the object store names it (not percent-encoded).
+    pub path: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Number of rows.
+    pub rows: u64,
+    /// Value of every partition column as Delta writes it; `None` is NULL.
+    pub partition_values: Vec<(String, Option<String>)>,
+    /// When it was written, in milliseconds since 1970.
+    pub modification_time_ms: i64,
+}
+
+/// The files that one version of a table consists of.
+#[derive(Clone)]
+pub struct TableFiles {
+    /// The family stored in the table.
+    pub family: Family,
+    /// The table's root, for messages and to tell two installations apart.
+    pub root: Url,
+    /// The object store, rooted at the table: it knows a file by [`FileInfo::path`].
+    pub store: Arc<dyn ObjectStore>,
+    /// Delta version.
+    pub version: i64,
+    /// The files of that version.
+    pub files: Vec<FileInfo>,
+}
+
+impl fmt::Debug for TableFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} version {} at {}: {} files", self.family.topic().name, self.version, self.root, self.files.len())
+    }
+}
+
+/// Says how the tables stand now. A family without a table is left out.
+pub type Listing =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<TableFiles>, Box<dyn std::error::Error + Send + Sync + 'static>>> + Send + Sync>;
+
+/// What identifies the state of a table: its root and version.
+type Standing = (Url, i64);
+
+/// All tables at one moment.
+#[derive(Debug)]
+pub struct Catalog {
+    provider: Arc<dyn CatalogProvider>,
+    standing: BTreeMap<Family, Standing>,
+    rows: BTreeMap<Family, u64>,
+    units: Arc<InstrumentUnits>,
+}
+
+impl Catalog {
+    /// The catalog over these tables; `earlier` lends what has not changed since.
+    pub fn new(tables: Vec<TableFiles>, runtime: &RuntimeEnv, earlier: Option<&Catalog>) -> Result<Catalog, Error> {
+        let mut listed: BTreeMap<Family, TableFiles> = tables.into_iter().map(|table| (table.family, table)).collect();
+        let standing: BTreeMap<Family, Standing> = standing(listed.values());
+        let rows = listed.iter().map(|(family, table)| (*family, table.files.iter().map(|file| file.rows).sum())).collect();
+        let mut tapes = BTreeMap::new();
+        for family in Family::ALL {
+            let table = match listed.remove(&family) {
+                Some(files) => TapeTable::open(files, runtime)?,
+                None => TapeTable::empty(family),
+            };
+            tapes.insert(family, Arc::new(table));
+        }
+        let instruments = tapes[&Family::Instruments].clone();
+        let units = earlier
+            .filter(|earlier| earlier.standing.get(&Family::Instruments) == standing.get(&Family::Instruments))
+            .map_or_else(|| Arc::new(InstrumentUnits::new(instruments)), |earlier| earlier.units.clone());
+        let schema = MemorySchemaProvider::new();
+        let building = |e| Error::from_engine("building the catalog", e);
+        for (family, table) in tapes {
+            let provider = match PricedTable::over(table.clone(), &units).map_err(building)? {
+                Some(priced) => Arc::new(priced) as _,
+                None => table as _,
+            };
+            schema.register_table(family.topic().name.to_string(), provider).map_err(building)?;
+        }
+        schema.register_table(SCHEMAS_TABLE.to_string(), Arc::new(wire_schemas().map_err(building)?)).map_err(building)?;
+        let provider = MemoryCatalogProvider::new();
+        provider.register_schema(SCHEMA, Arc::new(schema)).map_err(building)?;
+        Ok(Catalog { provider: Arc::new(provider), standing, rows, units })
+    }
+
+    /// True when `tables` is what this catalog was made of.
+    pub fn is_of(&self, tables: &[TableFiles]) -> bool {
+        self.standing == standing(tables)
+    }
+
+    /// Rows of a family's table.
+    pub fn rows(&self, family: Family) -> u64 {
+        self.rows.get(&family).copied().unwrap_or(0)
+    }
+
+    /// Delta version of a family's table; `None` where there is no table yet.
+    pub fn version(&self, family: Family) -> Option<i64> {
+        self.standing.get(&family).map(|(_, version)| *version)
+    }
+
+    pub(crate) fn provider(&self) -> Arc<dyn CatalogProvider> {
+        self.provider.clone()
+    }
+
+    pub(crate) fn units(&self) -> &InstrumentUnits {
+        &self.units
+    }
+}
+
+fn standing<'a>(tables: impl IntoIterator<Item = &'a TableFiles>) -> BTreeMap<Family, Standing> {
+    tables.into_iter().map(|table| (table.family, (table.root.clone(), table.version))).collect()
+}
+
+/// `tape.schemas`: what `_schema` in a row refers to.
+fn wire_schemas() -> datafusion::error::Result<MemTable> {
+    let topics: Vec<_> = Family::ALL.iter().map(|family| family.topic()).collect();
+    let id = topics.iter().map(|topic| i32::try_from(topic.schema_id).expect("ids are declared small"));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int32Array::from_iter_values(id)),
+        Arc::new(StringArray::from_iter_values(topics.iter().map(|topic| topic.name))),
+        Arc::new(StringArray::from_iter_values(topics.iter().map(|topic| hex::encode(Sha256::digest(topic.avro()))))),
+        Arc::new(StringArray::from_iter_values(topics.iter().map(|topic| topic.avro()))),
+    ];
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int32, false), text("topic"), text("sha256"), text("text")]));
+    MemTable::try_new(schema.clone(), vec![vec![RecordBatch::try_new(schema, columns)?]])
+}

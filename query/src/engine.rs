@@ -1,0 +1,235 @@
+//! One door for every query: read-only, one statement, bounded in memory and time, over the tables of one moment.
+
+use crate::catalog::{CATALOG, Catalog, Listing, SCHEMA};
+use crate::error::Error;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::Result as EngineResult;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use futures::StreamExt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Limits of the engine. All queries together share memory and temporary files; each has the time.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes that sorts, joins, aggregates and the instruments' units may hold together.
+    pub memory_limit: usize,
+    /// How many streams a query is split into; the number of cores.
+    pub target_partitions: usize,
+    /// Where what does not fit into memory goes while a query runs.
+    pub temp_dir: PathBuf,
+    /// Bytes that may be in `temp_dir`.
+    pub temp_limit: u64,
+    /// How long a query may take, from its text to its last row.
+    pub timeout: Duration,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// Name as the door knows it.
+    pub name: String,
+}
+
+impl Principal {
+    /// The person at this machine.
+    pub fn local() -> Principal {
+        Principal { name: "local".into() }
+    }
+}
+
+/// The query engine. Cheap to share by `Arc`; queries run on the caller's tokio runtime.
+pub struct Engine {
+    options: Options,
+    listing: Listing,
+    runtime: Arc<RuntimeEnv>,
+    current: RwLock<Published>,
+}
+
+/// A catalog with the session state that every query over it begins from.
+#[derive(Clone)]
+struct Published {
+    catalog: Arc<Catalog>,
+    state: SessionState,
+}
+
+/// Most nested parentheses and operators of a statement: what the engine's own default allows.
+const DEPTH_MAX: usize = 50;
+/// How many of the largest holders of memory an error names.
+const HOLDERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("3 is not 0");
+
+impl Engine {
+    /// An engine over the tables that `listing` gives now.
+    pub async fn open(options: Options, listing: Listing) -> Result<Engine, Error> {
+        let starting = |e| Error::from_engine("starting the query engine", e);
+        std::fs::create_dir_all(&options.temp_dir).map_err(|e| Error::Execution {
+            doing: "making the folder for temporary files",
+            what: format!("{}: {e}", options.temp_dir.display()),
+        })?;
+        let disk = DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![options.temp_dir.clone()]))
+            .with_max_temp_directory_size(options.temp_limit);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(options.memory_limit), HOLDERS_NAMED)))
+            .with_disk_manager_builder(disk)
+            .build_arc()
+            .map_err(starting)?;
+        let tables = listing().await.map_err(Error::Listing)?;
+        let catalog = Catalog::new(tables, &runtime, None)?;
+        let current = RwLock::new(publish(catalog, &options, &runtime));
+        Ok(Engine { options, listing, runtime, current })
+    }
+
+    /// Takes the tables' newest versions for queries that begin from now on; a running query keeps its own. True when something is new.
+    pub async fn refresh(&self) -> Result<bool, Error> {
+        let tables = (self.listing)().await.map_err(Error::Listing)?;
+        let earlier = self.catalog();
+        if earlier.is_of(&tables) {
+            return Ok(false);
+        }
+        let catalog = Catalog::new(tables, &self.runtime, Some(&earlier))?;
+        let published = publish(catalog, &self.options, &self.runtime);
+        *self.current.write().expect("no holder of this lock can panic") = published;
+        Ok(true)
+    }
+
+    /// The tables that the next query will see.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.published().catalog
+    }
+
+    fn published(&self) -> Published {
+        self.current.read().expect("no holder of this lock can panic").clone()
+    }
+
+    /// Answers one statement. The query runs while the stream is polled and ends when it is dropped; an error in the stream is an
+    /// engine error that [`Error::from_engine`] turns into ours.
+    pub async fn run(&self, principal: &Principal, sql: &str) -> Result<(SchemaRef, SendableRecordBatchStream), Error> {
+        let begun = Instant::now();
+        tracing::debug!(principal = %principal.name, sql, "query");
+        let limit = self.options.timeout;
+        let planned = tokio::time::timeout_at(begun + limit, self.plan_and_start(sql)).await;
+        let stream = planned.map_err(|_| Error::TimedOut(limit))??;
+        let schema = stream.schema();
+        Ok((schema, until(stream, begun + limit, limit)))
+    }
+
+    async fn plan_and_start(&self, sql: &str) -> Result<SendableRecordBatchStream, Error> {
+        let Published { catalog, state } = self.published();
+        // A context of its own gives the query its own now().
+        let state = SessionContext::new_with_state(state).state();
+        let planning = |e| Error::from_engine("planning the query", e);
+        let statement = one_statement(sql)?;
+        let plan = state.statement_to_plan(statement).await.map_err(planning)?;
+        verify_read_only(&plan)?;
+        let plan = state.optimize(&plan).map_err(planning)?;
+        catalog.units().load_for(&plan, &state).await.map_err(|e| Error::from_engine("reading the instruments", e))?;
+        let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(planning)?;
+        execute_stream(plan, state.task_ctx()).map_err(|e| Error::from_engine("starting the query", e))
+    }
+}
+
+fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Published {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(options.target_partitions)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true);
+    let settings = config.options_mut();
+    // A literal 2.81 is a decimal: a float must never stand beside a price.
+    settings.sql_parser.parse_float_as_decimal = true;
+    settings.sql_parser.map_string_types_to_utf8view = false;
+    settings.execution.time_zone = Some("+00:00".into());
+    settings.explain.logical_plan_only = false;
+    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.clone()).with_default_features().build();
+    state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
+    Published { catalog: Arc::new(catalog), state }
+}
+
+/// Parses `sql` and lets through what only reads. DataFusion's own check of the plan comes after.
+fn one_statement(sql: &str) -> Result<Statement, Error> {
+    let syntax = |e: DataFusionError| Error::from_engine("parsing the statement", e);
+    let mut statements = DFParserBuilder::new(sql)
+        .with_dialect(&GenericDialect {})
+        .with_recursion_limit(DEPTH_MAX)
+        .build()
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(syntax)?;
+    let statement = statements
+        .pop_front()
+        .ok_or(Error::NotOneStatement("the statement is empty: type a query, for example SELECT * FROM trades LIMIT 10"))?;
+    if !statements.is_empty() {
+        return Err(Error::NotOneStatement("more than one statement in one call: send them one by one"));
+    }
+    match only_reads(&statement) {
+        true => Ok(statement),
+        false => Err(Error::Refused { statement: first_words(&statement.to_string()) }),
+    }
+}
+
+fn only_reads(statement: &Statement) -> bool {
+    match statement {
+        Statement::Statement(sql) => matches!(
+            sql.as_ref(),
+            Sql::Query(_)
+                | Sql::Explain { .. }
+                | Sql::ExplainTable { .. }
+                | Sql::ShowTables { .. }
+                | Sql::ShowColumns { .. }
+                | Sql::ShowFunctions { .. }
+                | Sql::ShowVariable { .. }
+        ),
+        Statement::Explain(explain) => only_reads(&explain.statement),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
+    }
+}
+
+/// `CREATE TABLE x …` as `CREATE TABLE`.
+fn first_words(statement: &str) -> String {
+    let upper = |word: &&str| word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase());
+    let words: Vec<&str> = statement.split_whitespace().take(3).take_while(upper).collect();
+    if words.is_empty() { "this statement".into() } else { words.join(" ") }
+}
+
+fn verify_read_only(plan: &LogicalPlan) -> Result<(), Error> {
+    let statement = match plan {
+        LogicalPlan::Ddl(ddl) => ddl.name().to_string(),
+        LogicalPlan::Dml(dml) => dml.op.to_string(),
+        LogicalPlan::Statement(statement) => statement.name().to_string(),
+        LogicalPlan::Copy(_) => "COPY".to_string(),
+        _ => "this statement".to_string(),
+    };
+    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    read_only.verify_plan(plan).map_err(|_| Error::Refused { statement })
+}
+
+/// The stream, but an error in place of what comes after `deadline`.
+fn until(stream: SendableRecordBatchStream, deadline: Instant, limit: Duration) -> SendableRecordBatchStream {
+    let schema = stream.schema();
+    let limited = futures::stream::unfold(Some(stream), move |stream| async move {
+        let mut stream = stream?;
+        let next: EngineResult<RecordBatch> = match tokio::time::timeout_at(deadline, stream.next()).await {
+            Ok(next) => next?,
+            Err(_) => return Some((Err(DataFusionError::External(Box::new(Error::TimedOut(limit)))), None)),
+        };
+        Some((next, Some(stream)))
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, limited))
+}

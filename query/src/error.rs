@@ -1,0 +1,171 @@
+//! Everything that can go wrong with a query, in words that say what to do about it.
+
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+use schemas::Family;
+use std::io;
+use std::time::Duration;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text is not one statement.
+    #[error("{0}")]
+    NotOneStatement(&'static str),
+    /// The statement would change something or reach outside the tables.
+    #[error("{statement} is refused: the history is read-only and only its tables can be queried; SELECT, EXPLAIN, SHOW and DESCRIBE work")]
+    Refused {
+        /// What was asked for.
+        statement: String,
+    },
+    /// The text is not SQL.
+    #[error("not understood as SQL: {0}")]
+    Syntax(String),
+    /// No such table.
+    #[error("no table {name}{}; SHOW TABLES (in the shell: \\d) lists all", did_you_mean(.nearest))]
+    NoTable {
+        /// The name as asked for.
+        name: String,
+        /// A name that exists.
+        nearest: Option<String>,
+    },
+    /// No such column.
+    #[error("no column {name}{}; DESCRIBE {} (in the shell: \\d {}) lists its columns", did_you_mean(.nearest), .table, .table)]
+    NoColumn {
+        /// The name as asked for.
+        name: String,
+        /// The table it was looked for in.
+        table: String,
+        /// A name that exists.
+        nearest: Option<String>,
+    },
+    /// The statement is SQL, but has no meaning here.
+    #[error("cannot be answered: {0}")]
+    Plan(String),
+    /// The query needs more memory than it may have.
+    #[error(
+        "more memory is needed than a query may have: {0}; narrow it (a filter on dataset, date or symbol, fewer columns, LIMIT) or allow more"
+    )]
+    Memory(String),
+    /// The query took too long.
+    #[error("stopped after {} s, the time limit of a query: narrow it (a filter on dataset, date or symbol) or allow more", .0.as_secs_f32())]
+    TimedOut(Duration),
+    /// The query was stopped by the person who asked.
+    #[error("cancelled")]
+    Cancelled,
+    /// A table's file list cannot be used.
+    #[error("table {table} version {version} at {root}: {what}; the table's log and this program disagree, run tape verify")]
+    Table {
+        /// The table.
+        table: &'static str,
+        /// Where it is.
+        root: String,
+        /// Its version.
+        version: i64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The tables could not be listed.
+    #[error("listing the tables: {0}")]
+    Listing(Box<dyn std::error::Error + Send + Sync>),
+    /// The query began and could not go on.
+    #[error("{doing}: {what}")]
+    Execution {
+        /// What was being done.
+        doing: &'static str,
+        /// What the engine says.
+        what: String,
+    },
+    /// The result could not be written.
+    #[error("writing the result: {0}")]
+    Write(#[from] io::Error),
+    /// The terminal could not be used.
+    #[error("reading from the terminal: {0}")]
+    Terminal(String),
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+}
+
+impl Error {
+    /// The engine's error in our words.
+    pub fn from_engine(doing: &'static str, error: DataFusionError) -> Error {
+        if let DataFusionError::External(own) = error {
+            return match own.downcast::<Error>() {
+                Ok(own) => *own,
+                Err(other) => Error::Execution { doing, what: other.to_string() },
+            };
+        }
+        let root = error.find_root();
+        let text = || root.strip_backtrace();
+        match root {
+            DataFusionError::SchemaError(schema, _) => schema_error(schema),
+            DataFusionError::ResourcesExhausted(what) => Error::Memory(first_line(what)),
+            DataFusionError::SQL(parser, _) => Error::Syntax(parser.to_string()),
+            DataFusionError::Plan(what) => plan_error(what),
+            DataFusionError::NotImplemented(what) => Error::Plan(what.clone()),
+            _ => Error::Execution { doing, what: text() },
+        }
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or(text).trim_end_matches(['.', ':']).to_string()
+}
+
+fn schema_error(error: &SchemaError) -> Error {
+    let SchemaError::FieldNotFound { field, valid_fields } = error else { return Error::Plan(error.to_string()) };
+    let nearest = nearest(&field.name, valid_fields.iter().map(|column| column.name.as_str()));
+    let table = field.relation.as_ref().or_else(|| valid_fields.iter().find_map(|column| column.relation.as_ref()));
+    Error::NoColumn {
+        name: field.name.clone(),
+        table: table.map_or("<table>".to_string(), |table| table.table().to_string()),
+        nearest: nearest.map(str::to_string),
+    }
+}
+
+/// DataFusion has no variant of its own for an unknown table.
+fn plan_error(what: &str) -> Error {
+    let unknown = what.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found"));
+    let Some(name) = unknown else { return Error::Plan(what.to_string()) };
+    let name = name.strip_prefix("tokentape.tape.").unwrap_or(name).to_string();
+    let short = name.rsplit('.').next().unwrap_or(&name);
+    let nearest = nearest(short, Family::ALL.into_iter().map(|family| family.topic().name));
+    Error::NoTable { nearest: nearest.map(str::to_string), name }
+}
+
+/// The name that takes the fewest edits, where these are few enough to be a slip.
+fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted = wanted.to_lowercase();
+    let slip = (wanted.chars().count() / 3).max(1);
+    names.map(|name| (edits(&wanted, name), name)).filter(|(edits, _)| *edits <= slip).min().map(|(_, name)| name)
+}
+
+/// Levenshtein's distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let cost = (diagonal + usize::from(from != *to)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], cost);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_recognised_and_other_words_are_not() {
+        let names = ["trades", "quotes", "token_usage"];
+        assert_eq!(nearest("trade", names.into_iter()), Some("trades"));
+        assert_eq!(nearest("Token_Usages", names.into_iter()), Some("token_usage"));
+        assert_eq!(nearest("candles", names.into_iter()), None);
+        assert_eq!((edits("", "abc"), edits("kitten", "sitting"), edits("same", "same")), (3, 3, 0));
+    }
+}

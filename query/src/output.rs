@@ -1,0 +1,391 @@
+//! Results as text or Arrow, as they stream in: every number with all its digits, every time to the nanosecond, and NULL never taken for a value.
+
+use crate::draw::{self, Cell};
+use crate::error::Error;
+use arrow::array::{Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::StreamExt;
+use std::collections::HashSet;
+use std::io::Write;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// How a result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// A drawn table for people.
+    #[default]
+    Table,
+    /// RFC 4180 with a header line and line feeds; NULL is nothing, empty text is `""`.
+    Csv,
+    /// One array of objects.
+    Json,
+    /// One object per line.
+    JsonLines,
+    /// Arrow's IPC stream.
+    Arrow,
+}
+
+impl Format {
+    /// The names that [`Format::from_str`] knows.
+    pub const NAMES: [&str; 5] = ["table", "csv", "json", "jsonl", "arrow"];
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Format, String> {
+        match name {
+            "table" => Ok(Format::Table),
+            "csv" => Ok(Format::Csv),
+            "json" => Ok(Format::Json),
+            "jsonl" => Ok(Format::JsonLines),
+            "arrow" => Ok(Format::Arrow),
+            other => Err(format!("unknown format {other:?}: one of {}", Format::NAMES.join(", "))),
+        }
+    }
+}
+
+/// How a table is drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableStyle {
+    /// Columns of the terminal; `None` draws as wide as the data is.
+    pub width: Option<usize>,
+    /// May escape sequences be used (dim NULL, bold header)?
+    pub color: bool,
+    /// Most rows drawn; the rest is left unread and the last line says so.
+    pub rows_max: usize,
+    /// One line per column instead of one per row.
+    pub expanded: bool,
+    /// Say how long it took.
+    pub timing: bool,
+}
+
+impl Default for TableStyle {
+    fn default() -> TableStyle {
+        TableStyle { width: None, color: false, rows_max: ROWS_DRAWN_MAX, expanded: false, timing: true }
+    }
+}
+
+/// Most rows of a drawn table unless told otherwise: more than a person reads, few enough to hold.
+pub const ROWS_DRAWN_MAX: usize = 10_000;
+/// Longest cell of a drawn table in characters; of an expanded one; both are for people, the other formats cut nothing.
+const CELL_MAX: usize = 200;
+const EXPANDED_CELL_MAX: usize = 4_000;
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Rows written.
+    pub rows: u64,
+    /// False where the table was cut at `rows_max`.
+    pub complete: bool,
+}
+
+/// Writes a whole result. `begun` is when the query was asked. May be dropped half-way; what was written until then stays written.
+pub async fn write(
+    format: Format,
+    style: &TableStyle,
+    begun: Instant,
+    stream: SendableRecordBatchStream,
+    out: &mut (dyn Write + Send),
+) -> Result<Written, Error> {
+    let written = match format {
+        Format::Table => table(style, begun, stream, out).await?,
+        Format::Csv => csv(stream, out).await?,
+        Format::Json => json(stream, out, "[\n", ",\n", "\n]\n", "[]\n").await?,
+        Format::JsonLines => json(stream, out, "", "\n", "\n", "").await?,
+        Format::Arrow => ipc(stream, out).await?,
+    };
+    out.flush()?;
+    Ok(written)
+}
+
+fn running(e: DataFusionError) -> Error {
+    Error::from_engine("running the query", e)
+}
+
+fn formatting(e: ArrowError) -> Error {
+    Error::Execution { doing: "writing the result", what: e.to_string() }
+}
+
+/// Times in ISO 8601 with nine digits: `Z` where the zone is UTC, the offset where it is another one.
+fn format_options(data_type: &DataType) -> FormatOptions<'static> {
+    let zone = match data_type {
+        DataType::Timestamp(_, Some(zone)) if matches!(zone.as_ref(), "UTC" | "Z" | "+00:00" | "+00") => "%Y-%m-%dT%H:%M:%S%.9fZ",
+        _ => "%Y-%m-%dT%H:%M:%S%.9f%:z",
+    };
+    FormatOptions::new()
+        .with_display_error(false)
+        .with_timestamp_tz_format(Some(zone))
+        .with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.9f"))
+        .with_datetime_format(Some("%Y-%m-%dT%H:%M:%S%.9f"))
+        .with_time_format(Some("%H:%M:%S%.9f"))
+}
+
+fn formatter(column: &dyn Array) -> Result<ArrayFormatter<'_>, Error> {
+    ArrayFormatter::try_new(column, &format_options(column.data_type())).map_err(formatting)
+}
+
+fn text(formatter: &ArrayFormatter<'_>, row: usize) -> Result<String, Error> {
+    formatter.value(row).try_to_string().map_err(formatting)
+}
+
+async fn csv(mut stream: SendableRecordBatchStream, out: &mut (dyn Write + Send)) -> Result<Written, Error> {
+    let names: Vec<String> = stream.schema().fields().iter().map(|field| quoted(field.name())).collect();
+    writeln!(out, "{}", names.join(","))?;
+    let mut rows = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(running)?;
+        out.write_all(csv_lines(&batch)?.as_bytes())?;
+        rows += batch.num_rows() as u64;
+    }
+    Ok(Written { rows, complete: true })
+}
+
+fn csv_lines(batch: &RecordBatch) -> Result<String, Error> {
+    let formatters = batch.columns().iter().map(|column| formatter(column)).collect::<Result<Vec<_>, _>>()?;
+    let mut lines = String::new();
+    for row in 0..batch.num_rows() {
+        for (i, (formatter, column)) in formatters.iter().zip(batch.columns()).enumerate() {
+            if i > 0 {
+                lines.push(',');
+            }
+            if !column.is_null(row) && column.data_type() != &DataType::Null {
+                lines.push_str(&quoted(&text(formatter, row)?));
+            }
+        }
+        lines.push('\n');
+    }
+    Ok(lines)
+}
+
+/// A CSV field; empty text is quoted so that it is not NULL.
+fn quoted(text: &str) -> String {
+    match text.is_empty() || text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_string(),
+    }
+}
+
+async fn json(
+    mut stream: SendableRecordBatchStream,
+    out: &mut (dyn Write + Send),
+    open: &str,
+    between: &str,
+    close: &str,
+    none: &str,
+) -> Result<Written, Error> {
+    let keys = json_keys(&stream.schema());
+    let mut rows = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(running)?;
+        let columns = batch.columns().iter().map(|column| JsonColumn::new(column)).collect::<Result<Vec<_>, _>>()?;
+        let mut objects = String::new();
+        for row in 0..batch.num_rows() {
+            objects.push_str(if rows == 0 { open } else { between });
+            json_object(&keys, &columns, row, &mut objects)?;
+            rows += 1;
+        }
+        out.write_all(objects.as_bytes())?;
+    }
+    out.write_all(if rows == 0 { none } else { close }.as_bytes())?;
+    Ok(Written { rows, complete: true })
+}
+
+/// Column names as JSON text, each with its colon. A name that occurs again gets a number: an object holds a key once.
+fn json_keys(schema: &Schema) -> Vec<String> {
+    let mut taken = HashSet::new();
+    let mut keys = Vec::new();
+    for field in schema.fields() {
+        let mut name = field.name().clone();
+        let mut number = 1;
+        while !taken.insert(name.clone()) {
+            name = format!("{}_{number}", field.name());
+            number += 1;
+        }
+        keys.push(format!("{}:", json_text(&name)));
+    }
+    keys
+}
+
+fn json_text(text: &str) -> String {
+    serde_json::to_string(text).expect("text is always JSON")
+}
+
+fn json_object(keys: &[String], columns: &[JsonColumn<'_>], row: usize, out: &mut String) -> Result<(), Error> {
+    out.push('{');
+    for (i, (key, column)) in keys.iter().zip(columns).enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        out.push_str(key);
+        column.write(row, out)?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+/// One column on its way to JSON.
+struct JsonColumn<'a> {
+    array: &'a dyn Array,
+    shape: JsonShape<'a>,
+}
+
+enum JsonShape<'a> {
+    /// Digits as they are: integers and decimals, all of them; also true and false.
+    Plain(ArrayFormatter<'a>),
+    /// Everything that JSON has no form for.
+    Text(ArrayFormatter<'a>),
+    /// A number where it is finite; JSON has no form for the others, they become text.
+    Float(Box<dyn Fn(usize) -> f64 + 'a>, ArrayFormatter<'a>),
+    List(Box<dyn Fn(usize) -> (usize, usize) + 'a>, Box<JsonColumn<'a>>),
+    Object(Vec<String>, Vec<JsonColumn<'a>>),
+}
+
+impl<'a> JsonColumn<'a> {
+    fn new(array: &'a ArrayRef) -> Result<JsonColumn<'a>, Error> {
+        let array = array.as_ref();
+        let shape = match array.data_type() {
+            t if t.is_integer() || t.is_decimal() || t == &DataType::Boolean => JsonShape::Plain(formatter(array)?),
+            DataType::Float32 => {
+                let values = array.as_primitive::<Float32Type>();
+                JsonShape::Float(Box::new(|row| f64::from(values.value(row))), formatter(array)?)
+            }
+            DataType::Float64 => {
+                let values = array.as_primitive::<Float64Type>();
+                JsonShape::Float(Box::new(|row| values.value(row)), formatter(array)?)
+            }
+            DataType::List(_) => json_list(array.as_list::<i32>())?,
+            DataType::LargeList(_) => json_list(array.as_list::<i64>())?,
+            DataType::Struct(_) => {
+                let rows = array.as_struct();
+                let columns = rows.columns().iter().map(JsonColumn::new).collect::<Result<_, _>>()?;
+                JsonShape::Object(json_keys(&Schema::new(rows.fields().clone())), columns)
+            }
+            _ => JsonShape::Text(formatter(array)?),
+        };
+        Ok(JsonColumn { array, shape })
+    }
+
+    fn write(&self, row: usize, out: &mut String) -> Result<(), Error> {
+        if self.array.is_null(row) || self.array.data_type() == &DataType::Null {
+            out.push_str("null");
+            return Ok(());
+        }
+        match &self.shape {
+            JsonShape::Plain(formatter) => out.push_str(&text(formatter, row)?),
+            JsonShape::Text(formatter) => out.push_str(&json_text(&text(formatter, row)?)),
+            JsonShape::Float(value, formatter) => {
+                let digits = text(formatter, row)?;
+                out.push_str(&if value(row).is_finite() { digits } else { json_text(&digits) });
+            }
+            JsonShape::Object(keys, columns) => json_object(keys, columns, row, out)?,
+            JsonShape::List(range, values) => {
+                let (from, to) = range(row);
+                out.push('[');
+                for value in from..to {
+                    if value > from {
+                        out.push(',');
+                    }
+                    values.write(value, out)?;
+                }
+                out.push(']');
+            }
+        }
+        Ok(())
+    }
+}
+
+fn json_list<O: OffsetSizeTrait>(list: &GenericListArray<O>) -> Result<JsonShape<'_>, Error> {
+    let offsets = list.value_offsets();
+    let range = |row: usize| (offsets[row].as_usize(), offsets[row + 1].as_usize());
+    Ok(JsonShape::List(Box::new(range), Box::new(JsonColumn::new(list.values())?)))
+}
+
+async fn ipc(mut stream: SendableRecordBatchStream, out: &mut (dyn Write + Send)) -> Result<Written, Error> {
+    let mut writer = StreamWriter::try_new(out, &stream.schema()).map_err(ipc_error)?;
+    let mut rows = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(running)?;
+        rows += batch.num_rows() as u64;
+        writer.write(&batch).map_err(ipc_error)?;
+    }
+    writer.finish().map_err(ipc_error)?;
+    Ok(Written { rows, complete: true })
+}
+
+fn ipc_error(e: ArrowError) -> Error {
+    match e {
+        ArrowError::IoError(_, io) => Error::Write(io),
+        other => formatting(other),
+    }
+}
+
+async fn table(
+    style: &TableStyle,
+    begun: Instant,
+    mut stream: SendableRecordBatchStream,
+    out: &mut (dyn Write + Send),
+) -> Result<Written, Error> {
+    let schema = stream.schema();
+    let longest = if style.expanded { EXPANDED_CELL_MAX } else { CELL_MAX };
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    let mut complete = true;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(running)?;
+        let room = style.rows_max - rows.len();
+        complete = batch.num_rows() <= room;
+        cells(&batch.slice(0, batch.num_rows().min(room)), longest, &mut rows)?;
+        if !complete {
+            break;
+        }
+    }
+    drop(stream);
+    let took = style.timing.then(|| begun.elapsed());
+    let written = Written { rows: rows.len() as u64, complete };
+    out.write_all(draw::table(&columns(&schema), &rows, style, &written, took).as_bytes())?;
+    Ok(written)
+}
+
+fn columns(schema: &SchemaRef) -> Vec<draw::Column> {
+    schema.fields().iter().map(|f| draw::Column { name: f.name().clone(), numeric: f.data_type().is_numeric() }).collect()
+}
+
+fn cells(batch: &RecordBatch, longest: usize, rows: &mut Vec<Vec<Cell>>) -> Result<(), Error> {
+    let short: Vec<ArrayRef> = batch.columns().iter().map(|column| shortened(column, longest)).collect();
+    let formatters = short.iter().map(|column| formatter(column)).collect::<Result<Vec<_>, _>>()?;
+    for row in 0..batch.num_rows() {
+        let cell =
+            |(column, formatter): (&ArrayRef, &ArrayFormatter<'_>)| match column.is_null(row) || column.data_type() == &DataType::Null {
+                true => Ok(None),
+                false => text(formatter, row).map(|text| Some(draw::one_line(&text, longest))),
+            };
+        rows.push(batch.columns().iter().zip(&formatters).map(cell).collect::<Result<_, _>>()?);
+    }
+    Ok(())
+}
+
+/// Long bytes cut before they become twice as much text; a cut is seen because one byte more than fits is kept.
+fn shortened(column: &ArrayRef, longest: usize) -> ArrayRef {
+    match column.data_type() {
+        DataType::Binary => {
+            let cut = column.as_binary::<i32>().iter().map(|bytes| bytes.map(|bytes| &bytes[..bytes.len().min(longest / 2 + 1)]));
+            std::sync::Arc::new(cut.collect::<arrow::array::BinaryArray>())
+        }
+        _ => column.clone(),
+    }
+}
+
+/// `1.234 s`, `12 ms`.
+pub(crate) fn seconds(took: Duration) -> String {
+    match took.as_millis() {
+        ms @ 0..1000 => format!("{ms} ms"),
+        _ => format!("{:.3} s", took.as_secs_f64()),
+    }
+}
