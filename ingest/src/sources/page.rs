@@ -4,13 +4,18 @@ use crate::Error;
 use crate::source::{Bad, Chunk, End, Given, Header, Parser};
 use crate::sources::document;
 use schemas::{Rows, exact};
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Read;
 
 /// The largest page that is read: it must fit one record of `documents`.
 pub(crate) const PAGE_BYTES_MAX: usize = document::PART_BYTES_MAX;
+/// The most records of a page: a whole page is held in memory, and the largest known one has some ten thousand.
+const PAGE_RECORDS_MAX: i64 = 500_000;
+/// The most members of an object and elements of a list, for the same reason.
+const CHILDREN_MAX: usize = 500_000;
 
 /// A page as it came, with what was known before it was read.
 pub(crate) struct Page {
@@ -18,15 +23,21 @@ pub(crate) struct Page {
     pub(crate) body: Vec<u8>,
     /// What was known of the input.
     pub(crate) given: Given,
+    /// The last byte whose line was asked for, and its line: pages are read forward.
+    line: Cell<(usize, u64)>,
 }
 
 impl Page {
+    fn new(body: Vec<u8>, given: Given) -> Page {
+        Page { body, given, line: Cell::new((0, 1)) }
+    }
+
     /// Reads the input to its end.
     pub(crate) fn read(mut input: Box<dyn Read + Send>, given: &Given) -> Result<Page, Error> {
         let mut body = Vec::new();
         let read = input.by_ref().take(PAGE_BYTES_MAX as u64 + 1).read_to_end(&mut body);
         read.map_err(|why| Error::Read { file: given.label(), byte: body.len() as u64, why })?;
-        let page = Page { body, given: given.clone() };
+        let page = Page::new(body, given.clone());
         if page.body.len() > PAGE_BYTES_MAX {
             return Err(page.error(
                 format!("the page is larger than {PAGE_BYTES_MAX} bytes, more than one page of a usage report or a price list has"),
@@ -78,7 +89,10 @@ impl Page {
 
     /// The line of a byte, from 1.
     pub(crate) fn line(&self, byte: usize) -> u64 {
-        1 + self.body[..byte].iter().filter(|b| **b == b'\n').count() as u64
+        let (from, line) = if byte >= self.line.get().0 { self.line.get() } else { (0, 1) };
+        let line = line + self.body[from..byte].iter().filter(|b| **b == b'\n').count() as u64;
+        self.line.set((byte, line));
+        line
     }
 
     /// A record of this page that cannot be stored, whole.
@@ -140,6 +154,7 @@ pub(crate) fn members(value: &RawValue) -> Result<Vec<Member<'_>>, String> {
             let mut members = Vec::new();
             while let Some(member) = map.next_entry()? {
                 members.push(member);
+                within_limit::<A::Error>(members.len())?;
             }
             Ok(members)
         }
@@ -149,7 +164,28 @@ pub(crate) fn members(value: &RawValue) -> Result<Vec<Member<'_>>, String> {
 
 /// The elements of a list; an error says what stands there instead.
 pub(crate) fn elements(value: &RawValue) -> Result<Vec<&RawValue>, String> {
-    serde_json::from_str(value.get()).map_err(|e| short(&e))
+    struct Elements;
+    impl<'de> Visitor<'de> for Elements {
+        type Value = Vec<&'de RawValue>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = list.next_element()? {
+                elements.push(element);
+                within_limit::<A::Error>(elements.len())?;
+            }
+            Ok(elements)
+        }
+    }
+    serde_json::Deserializer::from_str(value.get()).deserialize_seq(Elements).map_err(|e| short(&e))
+}
+
+fn within_limit<E: serde::de::Error>(children: usize) -> Result<(), E> {
+    if children <= CHILDREN_MAX { Ok(()) } else { Err(E::custom(format_args!("more than {CHILDREN_MAX} values in one object or list"))) }
 }
 
 /// The last member of a name, as JSON parsers take it.
@@ -227,6 +263,23 @@ pub(crate) struct Content {
     pub(crate) records: i64,
 }
 
+impl Content {
+    /// Counts a record in; false = the page has too many, and this one is not taken.
+    pub(crate) fn admit(&mut self) -> bool {
+        self.records += 1;
+        self.records <= PAGE_RECORDS_MAX
+    }
+
+    /// An error where records were not taken.
+    pub(crate) fn checked(self, page: &Page) -> Result<Content, Error> {
+        if self.records <= PAGE_RECORDS_MAX {
+            return Ok(self);
+        }
+        let what = format!("{} records, more than the {PAGE_RECORDS_MAX} that one page may have", self.records);
+        Err(page.error(what, "split it into the pages that were published"))
+    }
+}
+
 /// A parsed page on its way to the pipeline, as one chunk.
 pub(crate) struct PageParser {
     /// The dataset of its records.
@@ -294,7 +347,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn page(text: &str) -> Page {
-        Page { body: text.as_bytes().to_vec(), given: Given { name: "a.json".into(), ..Given::default() } }
+        Page::new(text.as_bytes().to_vec(), Given { name: "a.json".into(), ..Given::default() })
     }
 
     #[test]
@@ -308,6 +361,7 @@ mod tests {
         let start = page.member_offset(members[0].1);
         assert_eq!(page.slice(start, members[0].1), b"\"a\\\"b\" : 1.50e-07");
         assert_eq!(page.line(page.member_offset(members[1].1)), 2);
+        assert_eq!(page.line(0), 1);
         assert_eq!(last(&members, "c").map(RawValue::get), Some("null"));
     }
 
@@ -315,7 +369,7 @@ mod tests {
     fn a_page_that_ends_early_says_where_and_what_to_do() {
         let error = page("{\"a\": [1,\n2").json().unwrap_err().to_string();
         assert!(error.contains("a.json: line 2, column 1") && error.contains("fetch it again"), "{error}");
-        let error = Page { body: b"{\"a\": \"\xff\"}".to_vec(), given: Given::default() }.json().unwrap_err().to_string();
+        let error = Page::new(b"{\"a\": \"\xff\"}".to_vec(), Given::default()).json().unwrap_err().to_string();
         assert!(error.contains("byte 7 is not UTF-8"), "{error}");
     }
 
@@ -324,6 +378,13 @@ mod tests {
         let deep = "[".repeat(200_000) + &"]".repeat(200_000);
         let page = page(&deep);
         assert_eq!(elements(page.json().unwrap()).unwrap().len(), 1);
+    }
+
+    // Thirty million numbers fit a page: they must not become thirty million values in memory.
+    #[test]
+    fn a_list_of_too_many_values_is_refused() {
+        let page = page(&format!("[{}1]", "1,".repeat(CHILDREN_MAX)));
+        assert!(elements(page.json().unwrap()).unwrap_err().contains("more than 500000 values"));
     }
 
     proptest! {

@@ -24,7 +24,7 @@ pub fn litellm() -> Format {
     }
 }
 
-/// OpenRouter's models page. It says nothing of its own time: the capture time dates it.
+/// OpenRouter's models page. It says nothing of its own time: the capture time dates it, else the day in the file's name.
 pub fn openrouter() -> Format {
     Format {
         parser: "openrouter/1",
@@ -237,17 +237,10 @@ struct Table<'a> {
 }
 
 fn read_price_map(page: Page) -> Result<PageParser, Error> {
-    let date = date_in_name(page.given.inner_name());
-    let at_midnight = date.and_then(|date| date.and_hms_opt(0, 0, 0)?.and_utc().timestamp_nanos_opt());
-    let effective_by = at_midnight.or_else(|| captured_ns(&page.given)).ok_or_else(|| {
-        page.error(
-            "a price map does not say of which day it is, and its name has no date".into(),
-            "name the file like 2024-01-30.model_prices.json, with the day of the list",
-        )
-    })?;
-    let path_facts = date.map(|date| ("snapshot".to_string(), date.to_string())).into_iter().collect();
+    let (day, path_facts) = day_of(&page);
+    let effective_by = day.or_else(|| captured_ns(&page.given)).ok_or_else(|| undated(&page))?;
     let models = members(page.json()?).map_err(|why| page.error(format!("{why}, expected an object of models"), "fetch the list again"))?;
-    parse(&page, "LITELLM.PRICES", path_facts, at_midnight, effective_by, |table| {
+    parse(&page, "LITELLM.PRICES", path_facts, day, effective_by, |table| {
         let (models, repeated) = last_of_each(models);
         let mut repeated = repeated;
         for (name, value) in models {
@@ -265,16 +258,12 @@ fn read_price_map(page: Page) -> Result<PageParser, Error> {
 }
 
 fn read_models_page(page: Page) -> Result<PageParser, Error> {
-    let effective_by = captured_ns(&page.given).ok_or_else(|| {
-        page.error(
-            "a models page does not say when it was published, and its capture time is not known".into(),
-            "let tape fetch it, or state the capture time",
-        )
-    })?;
+    let (day, path_facts) = day_of(&page);
+    let effective_by = captured_ns(&page.given).or(day).ok_or_else(|| undated(&page))?;
     let whole = members(page.json()?).map_err(|why| page.error(format!("{why}, expected a page of models"), "fetch the page again"))?;
     let models = last(&whole, "data").map_or(Ok(vec![]), elements);
     let models = models.map_err(|why| page.error(format!("data: {why}, expected a list of models"), "fetch the page again"))?;
-    parse(&page, "OPENROUTER.LIST", BTreeMap::new(), None, effective_by, |table| {
+    parse(&page, "OPENROUTER.LIST", path_facts, None, effective_by, |table| {
         let (mut last_of_id, mut variable) = (BTreeMap::new(), 0);
         for (position, value) in models.iter().enumerate() {
             match openrouter_id(value) {
@@ -296,6 +285,21 @@ fn read_models_page(page: Page) -> Result<PageParser, Error> {
         }
         Ok(())
     })
+}
+
+/// Midnight UTC of the day in the file's name, and that day as a path fact.
+fn day_of(page: &Page) -> (Option<i64>, BTreeMap<String, String>) {
+    let day =
+        date_in_name(page.given.inner_name()).and_then(|date| Some((date, date.and_hms_opt(0, 0, 0)?.and_utc().timestamp_nanos_opt()?)));
+    let facts = day.map(|(date, _)| ("snapshot".to_string(), date.to_string())).into_iter().collect();
+    (day.map(|(_, midnight)| midnight), facts)
+}
+
+fn undated(page: &Page) -> Error {
+    page.error(
+        "a price list does not say of which day it is: its name has no date, and its capture time is not known".into(),
+        "name the file like 2024-01-30.model_prices.json, with the day of the list",
+    )
 }
 
 fn openrouter_id(value: &RawValue) -> Result<String, Fault> {
@@ -321,6 +325,7 @@ fn parse(
     if content.records == 0 {
         return Err(page.error("the list names no model: it would withdraw every price".into(), "fetch the list again"));
     }
+    content = content.checked(page)?;
     content.rows = vec![document];
     if !rows.is_empty() {
         content.rows.push(rows);
@@ -416,9 +421,8 @@ impl Table<'_> {
                 Err(fault) => faults.push(fault),
             }
         }
-        for fault in faults {
-            let reason = format!("model {model}: {}", fault.reason);
-            self.refuse(start, value, Fault { reason, ..fault });
+        if let Some(fault) = together(model, faults) {
+            self.refuse(start, value, fault);
         }
         if !stated {
             self.push(model, provider, mode, None, start);
@@ -427,11 +431,17 @@ impl Table<'_> {
     }
 
     fn refuse(&mut self, start: usize, value: &RawValue, fault: Fault) {
-        self.content.bad.push(self.page.bad(self.content.records, start, value, fault));
-        self.content.records += 1;
+        let record = self.content.records;
+        if self.content.admit() {
+            self.content.bad.push(self.page.bad(record, start, value, fault));
+        }
     }
 
     fn push(&mut self, model: &str, provider: Option<&str>, mode: Option<&str>, price: Option<(&Price, i128)>, byte: usize) {
+        let record = self.content.records;
+        if !self.content.admit() {
+            return;
+        }
         let column = |name| Family::PriceList.topic().column(name);
         let ts_recv = captured_ns(&self.page.given);
         let rows = &mut self.rows;
@@ -456,7 +466,7 @@ impl Table<'_> {
             ("effective_by", Some(self.effective_by)),
             ("context_min", meaning.and_then(|m| m.context_min)),
             ("context_max", meaning.and_then(|m| m.context_max)),
-            ("source_record", Some(self.content.records)),
+            ("source_record", Some(record)),
             ("source_byte", Some(byte as i64)),
         ];
         numbers.into_iter().for_each(|(name, number)| number.into_iter().for_each(|number| rows.i64(column(name), number)));
@@ -464,7 +474,6 @@ impl Table<'_> {
         ts_recv.into_iter().for_each(|ts_recv| rows.date(column("date"), date_of(ts_recv)));
         rows.bytes(column("doc_sha256"), &self.sha256);
         rows.end_row();
-        self.content.records += 1;
     }
 }
 
@@ -477,9 +486,12 @@ fn litellm_prices<'a>(entry: &mut Entry<'a>, key: &str, value: &'a RawValue) {
     if !value.get().starts_with('{') {
         return price(entry, key, meaning, value);
     }
-    for (name, value) in members(value).map(|members| last_of_each(members).0).unwrap_or_default() {
-        let key = format!("{key}.{name}");
-        price(entry, &key, own_word(&key), value);
+    match members(value) {
+        Ok(members) => last_of_each(members).0.into_iter().for_each(|(name, value)| {
+            let key = format!("{key}.{name}");
+            price(entry, &key, own_word(&key), value);
+        }),
+        Err(why) => entry.faults.push(Fault::of(key, format!("{key}: {why}, expected prices"))),
     }
 }
 
@@ -537,6 +549,16 @@ fn distinct(mut prices: Vec<Price>) -> Vec<Price> {
     }
     prices.sort_by_key(|price| price.value.get().as_ptr() as usize);
     prices
+}
+
+/// All that is wrong with a model's prices: the model goes to quarantine once, not once per price.
+fn together(model: &str, faults: Vec<Fault>) -> Option<Fault> {
+    const TOLD: usize = 20;
+    let more = faults.len().saturating_sub(TOLD);
+    let reasons: Vec<&str> = faults.iter().take(TOLD).map(|fault| fault.reason.as_str()).collect();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let reason = format!("model {model}: {}{more}", reasons.join("; "));
+    faults.into_iter().next().map(|first| Fault { reason, ..first })
 }
 
 fn exact_price(price: &Price) -> Result<i128, Fault> {

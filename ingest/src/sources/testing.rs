@@ -77,9 +77,19 @@ pub(crate) fn data() -> Option<PathBuf> {
 
 /// What is expected of a real file.
 pub(crate) fn expected(data: &std::path::Path, file: &str) -> serde_json::Value {
+    facts(data)["files"][file].clone()
+}
+
+/// The real files of a kind.
+pub(crate) fn files(data: &std::path::Path, kind: &str) -> Vec<String> {
+    let facts = facts(data);
+    let files = facts["files"].as_object().expect("facts by file");
+    files.iter().filter(|(_, facts)| facts["kind"] == kind).map(|(file, _)| file.clone()).collect()
+}
+
+fn facts(data: &std::path::Path) -> serde_json::Value {
     let text = std::fs::read_to_string(data.join("expected.json")).expect("expected.json can be read");
-    let all: serde_json::Value = serde_json::from_str(&text).expect("expected.json is JSON");
-    all["files"][file].clone()
+    serde_json::from_str(&text).expect("expected.json is JSON")
 }
 
 /// A real file, unpacked.

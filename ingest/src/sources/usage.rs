@@ -72,6 +72,7 @@ pub(crate) fn parse(page: Page, provider: &Provider) -> Result<PageParser, Error
         Table { provider, dataset: &dataset, page: &page, sha256, rows: Rows::new(Family::TokenUsage), content: Content::default() };
     table.read(page.json()?)?;
     let Table { rows, mut content, .. } = table;
+    content = content.checked(&page)?;
     content.rows = vec![document];
     if !rows.is_empty() {
         content.rows.push(rows);
@@ -142,11 +143,17 @@ impl Table<'_> {
     }
 
     fn refuse(&mut self, value: &RawValue, fault: Fault) {
-        self.content.bad.push(self.page.bad(self.content.records, self.page.offset(value), value, fault));
-        self.content.records += 1;
+        let record = self.content.records;
+        if self.content.admit() {
+            self.content.bad.push(self.page.bad(record, self.page.offset(value), value, fault));
+        }
     }
 
     fn push(&mut self, period: &Period, group: &Group, figure: &Figure, byte: usize) {
+        let record = self.content.records;
+        if !self.content.admit() {
+            return;
+        }
         let column = |name| Family::TokenUsage.topic().column(name);
         let ts_recv = captured_ns(&self.page.given);
         let rows = &mut self.rows;
@@ -176,10 +183,9 @@ impl Table<'_> {
         rows.date(column("date"), date_of(ts_recv.unwrap_or(period.end)));
         group.batch.into_iter().for_each(|batch| rows.bool(column("batch"), batch));
         rows.bytes(column("doc_sha256"), &self.sha256);
-        rows.i64(column("source_record"), self.content.records);
+        rows.i64(column("source_record"), record);
         rows.i64(column("source_byte"), byte as i64);
         rows.end_row();
-        self.content.records += 1;
     }
 }
 
