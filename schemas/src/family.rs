@@ -468,7 +468,7 @@ pub(crate) fn price_list() -> Vec<Field> {
             text("direction", "input, cached_input, cache_write, output, or the list's own word"),
             text("modality", "text, audio, image, …; NULL = not stated"),
             text("tier", "standard, batch, priority, …; NULL = not stated"),
-            opt("price", Price, PER_UNIT, "list price; NULL on a cancel"),
+            opt("price", Price, PER_UNIT, "list price; NULL on a cancel, and on the one row of a model that is listed without a price"),
             opt("effective_after", Time, "ns UTC", "the last observation that still had the earlier price (exclusive); NULL = none"),
             opt("effective_by", Time, "ns UTC", "the first observation that had this price: it took effect by then"),
             opt("context_min", I64, "tokens", "context bracket, from (exclusive); NULL = none"),

@@ -255,7 +255,7 @@ static TOPICS: LazyLock<Vec<Topic>> = LazyLock::new(|| {
                 },
                 Family::PriceList => Declared {
                     key: &[&["provider", "model"], &["model"]],
-                    business_key: &["provider", "model", "direction", "modality", "tier", "context_min", "context_max"],
+                    business_key: &["provider", "model", "direction", "modality", "tier", "context_min", "context_max", "price_unit"],
                     sort_key: &["model", "effective_by", "_partition", "_offset"],
                     partition_by: WHOLE,
                     ..base(
