@@ -83,7 +83,7 @@ fn open(mut input: Box<dyn Read + Send>, given: &Given) -> Result<Box<dyn Parser
         return Err(Error::Input {
             file: given.label(),
             what: "legacy DBZ, which is not read, expected DBN version 1, 2 or 3".into(),
-            todo: "convert it with Databento's own tool: dbn FILE.dbz --dbn -o FILE.dbn".into(),
+            todo: "convert it with Databento's own tool: dbn FILE.dbz -o FILE.dbn.zst".into(),
         });
     }
     let fragment = match (given.dbn_version, &given.schema) {
