@@ -1,12 +1,14 @@
 //! One input from its bytes to the log: recognise, find its position, parse, publish chunk by chunk, each with the position behind it.
 
 use crate::Error;
+use crate::cursor;
 use crate::position::{self, Known, Position, SourceId};
 use crate::report::{FileReport, Outcome};
+use crate::rows;
 use crate::source::{Chunk, End, Format, Given, HEAD_BYTES, Parser};
+use crate::sources::{self, document};
 use crate::trail::Trail;
 use crate::unpack::Input;
-use crate::{rows, sources};
 use eventlog::{Batch, EventLog, Records, State, StateTopic, Writer};
 use schemas::{Family, frame};
 use std::collections::HashMap;
@@ -77,7 +79,7 @@ impl Run<'_> {
             what: "is of no known format".into(),
             todo: "see `tape ingest --help` for the formats".into(),
         })?;
-        let trail = if sources::consumes_whole(format.parser) { Trail::eager() } else { Trail::default() };
+        let trail = if format.parser == document::PARSER { Trail::eager() } else { Trail::default() };
         let mut parser = (format.open)(Box::new(trail.follow(content)), given)?;
         let first = parser.next(CHUNK_RECORDS)?;
         self.report.parser = format.parser.into();
@@ -93,7 +95,12 @@ impl Run<'_> {
         let path_facts = parser.path_facts();
         let new_id = position::source_id(format.parser, &path_facts, &trail.hash_at(first.bytes));
         let look = |positions: &HashMap<SourceId, Position>| {
-            position::find(positions, format.parser, &path_facts, &self.input.given.label(), head, || self.input.open())
+            let found = position::find(positions, format.parser, &path_facts, &self.input.given.label(), head, || self.input.open())?;
+            // A document is one record: a longer one is another document.
+            Ok::<_, Error>(match found {
+                Known::Source { grown: true, .. } if format.parser == document::PARSER => Known::New { same_name: false },
+                found => found,
+            })
         };
         // Opening the writer settles what a predecessor left open, so what is known must be read again after it.
         let mut known = look(&positions(self.log)?)?;
@@ -108,7 +115,7 @@ impl Run<'_> {
                 self.report.outcome = Outcome::Known;
                 return Ok(None);
             }
-            let writer = self.log.writer(&format!("ingest.{}", hex::encode(id)))?;
+            let writer = self.log.writer(&transactional_id(format, parser, &id))?;
             let now = look(&positions(self.log)?)?;
             let settled = match (&known, &now) {
                 (Known::Source { id: a, .. }, Known::Source { id: b, .. }) => a == b,
@@ -145,7 +152,7 @@ impl Run<'_> {
         let skip = position.as_ref().map_or(0, |position| position.records);
         let reads = position.as_ref().map_or(0, |position| position.reads);
         self.report.known = skip;
-        let known_state = if sources::is_snapshot(format.parser) { self.log.states(StateTopic::State)? } else { HashMap::new() };
+        let known_state = if is_snapshot(format) { self.log.states(StateTopic::State)? } else { HashMap::new() };
         let stage = Stage { format, given: &self.input.given, bytes: self.input.bytes, head, trail, id, skip, reads, known_state };
         let stop = self.stop;
         std::thread::scope(|scope| {
@@ -210,11 +217,13 @@ impl Stage<'_> {
             batches.push((family, batch));
         }
         let mut states = Vec::new();
-        if sources::is_snapshot(self.format.parser) {
-            let decided = sources::decide(self.given, batches, &self.known_state)?;
-            report.unchanged += decided.unchanged;
-            states = decided.states;
-            batches = decided.batches;
+        if is_snapshot(self.format) {
+            for (family, batch) in &mut batches {
+                let decision = cursor::decide(*family, batch, &chunk.bad, &self.known_state, &self.given.label())?;
+                report.unchanged += decision.unchanged as u64;
+                states.extend(decision.states.into_iter().map(|(key, value)| State { topic: StateTopic::State, key, value: Some(value) }));
+                *batch = decision.batch;
+            }
         }
         let bad: Vec<_> = chunk.bad.iter().filter(|bad| bad.record >= self.skip).collect();
         if !bad.is_empty() {
@@ -261,6 +270,19 @@ impl Stage<'_> {
             .collect::<Result<_, schemas::Error>>()?;
         Ok(Staged { batch: Some(Batch { records, states }), report })
     }
+}
+
+/// True when each source of this format is a page of which only what changed is published.
+fn is_snapshot(format: &Format) -> bool {
+    cursor::SNAPSHOT_PARSERS.contains(&format.parser)
+}
+
+/// Who may publish at one time: one run per source, and of pages that are compared with each other one per dataset.
+fn transactional_id(format: &Format, parser: &dyn Parser, id: &SourceId) -> String {
+    if is_snapshot(format) {
+        return format!("ingest.{}.{}", format.parser, parser.dataset());
+    }
+    format!("ingest.{}", hex::encode(id))
 }
 
 /// All known positions.

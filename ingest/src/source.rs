@@ -38,8 +38,7 @@ impl Given {
     /// The innermost file name (member, else path), with its folders, packing suffixes `.gz`, `.zst`, `.zstd` cut off.
     pub fn inner_name(&self) -> &str {
         let name = self.member.as_deref().unwrap_or(&self.name);
-        let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).or_else(|| name.strip_suffix(".zstd")).unwrap_or(name);
-        name
+        [".gz", ".zst", ".zstd"].into_iter().find_map(|packing| name.strip_suffix(packing)).unwrap_or(name)
     }
 }
 
@@ -141,8 +140,11 @@ pub struct Format {
     /// True when content (the first bytes, at most [`HEAD_BYTES`], unpacked) and name are of this kind.
     pub recognise: fn(head: &[u8], given: &Given) -> bool,
     /// Opens it. An error here means that the file as a whole cannot be read: it says what was expected and what to do.
-    pub open: fn(input: Box<dyn Read + Send>, given: &Given) -> Result<Box<dyn Parser>, Error>,
+    pub open: Open,
 }
+
+/// Makes the parser of an input.
+pub type Open = fn(input: Box<dyn Read + Send>, given: &Given) -> Result<Box<dyn Parser>, Error>;
 
 /// How many bytes a format may look at to recognise a file.
 pub const HEAD_BYTES: usize = 64 * 1024;

@@ -128,6 +128,7 @@ pub enum Format {
     Table,
     Csv,
     Json,
+    Jsonl,
     Arrow,
 }
 

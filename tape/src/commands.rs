@@ -4,7 +4,7 @@ mod doctor;
 mod ingest;
 mod query;
 mod schema;
-mod sql;
+pub mod sql;
 mod store;
 mod topics;
 mod up;

@@ -3,10 +3,12 @@
 mod args;
 mod commands;
 mod home;
+mod http;
 mod registry;
 mod settings;
 mod signals;
 mod summary;
+mod tables;
 
 use clap::Parser;
 use std::process::ExitCode;

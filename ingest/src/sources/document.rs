@@ -16,9 +16,12 @@ pub const PART_BYTES_MAX: usize = RAW_MESSAGE_BYTES_MAX - (64 << 10);
 /// The dataset of documents that belong to none.
 pub const DATASET: &str = "DOCUMENTS";
 
+/// Name of the parser.
+pub const PARSER: &str = "document/1";
+
 /// The format that reads whatever no other format recognised. It must be tried last.
 pub fn format() -> Format {
-    Format { parser: "document/1", recognise: |_, _| true, open: |input, given| Ok(Box::new(Document::read(input, given)?)) }
+    Format { parser: PARSER, recognise: |_, _| true, open: |input, given| Ok(Box::new(Document::read(input, given)?)) }
 }
 
 /// Rows of `documents` that hold `body` whole, and its SHA-256 to link figures to it. `source_record` is the part's number.

@@ -220,7 +220,9 @@ impl Records {
             for (at, byte) in self.buffer[self.start + scanned..].iter().enumerate() {
                 match byte {
                     b'"' => quoted = !quoted,
-                    b'\n' if !(quoted && self.shape.multiline) => return Ok(Some(Found::line(&self.buffer[self.start..][..=scanned + at], !quoted))),
+                    b'\n' if !(quoted && self.shape.multiline) => {
+                        return Ok(Some(Found::line(&self.buffer[self.start..][..=scanned + at], !quoted)));
+                    }
                     _ => {}
                 }
             }
@@ -309,9 +311,9 @@ fn decode(raw: &[u8], known: Encoding) -> Result<(Cow<'_, str>, Encoding), Strin
         (_, Ok(text)) if text.chars().any(|c| c.len_utf8() > 2) => Ok((text.into(), Encoding::Utf8)),
         (_, Ok(text)) => Ok((text.into(), known)),
         (Encoding::Utf8, Err(e)) => Err(format!("is not UTF-8 at its byte {}, as the file is before it", e.valid_up_to())),
-        (Encoding::Undecided, Err(e)) => gbk(raw)
-            .map(|text| (text, Encoding::Gbk))
-            .ok_or_else(|| format!("is not UTF-8 at its byte {}, and not GBK", e.valid_up_to())),
+        (Encoding::Undecided, Err(e)) => {
+            gbk(raw).map(|text| (text, Encoding::Gbk)).ok_or_else(|| format!("is not UTF-8 at its byte {}, and not GBK", e.valid_up_to()))
+        }
     }
 }
 

@@ -59,9 +59,21 @@ fn drain(mut parser: Box<dyn Parser>, name: &'static str, records_max: usize) ->
         bad.extend(chunk.bad);
         notes.extend(chunk.notes);
         if chunk.end != End::More {
-            let batches = all.into_iter().map(|(family, list)| (family, concat_batches(family.topic().wire_schema(), &list).unwrap())).collect();
+            let batches =
+                all.into_iter().map(|(family, list)| (family, concat_batches(family.topic().wire_schema(), &list).unwrap())).collect();
             let (dataset, header, facts) = (parser.dataset(), parser.header(), parser.path_facts());
-            return Ok(Trial { batches, bad, notes, records: chunk.records, bytes: chunk.bytes, end: chunk.end, dataset, header, facts, parser: name });
+            return Ok(Trial {
+                batches,
+                bad,
+                notes,
+                records: chunk.records,
+                bytes: chunk.bytes,
+                end: chunk.end,
+                dataset,
+                header,
+                facts,
+                parser: name,
+            });
         }
     }
 }

@@ -1,0 +1,90 @@
+//! `tape doctor`: checks configuration, log, tables, disk and clock, and says what to do about each.
+
+use super::Code;
+use crate::settings::{LogAt, Settings};
+use crate::{home, tables};
+use anyhow::Result;
+use serde_json::json;
+use std::time::{Duration, SystemTime};
+
+/// One thing that was looked at.
+struct Finding {
+    what: &'static str,
+    good: bool,
+    says: String,
+}
+
+/// A clock before this was never set: the day of the first commit, 2026-11-21.
+const CLOCK_MIN: Duration = Duration::from_secs(1_795_219_200);
+const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub fn run(settings: &Settings) -> Result<Code> {
+    let mut findings = vec![configuration(settings), clock(SystemTime::now()), home_folder(settings)];
+    findings.extend(log(settings));
+    findings.push(stored(settings)?);
+    let good = findings.iter().all(|finding| finding.good);
+    if settings.json {
+        let list: Vec<_> = findings.iter().map(|f| json!({ "check": f.what, "ok": f.good, "says": f.says })).collect();
+        println!("{}", json!({ "ok": good, "checks": list }));
+    } else {
+        for finding in &findings {
+            println!("{} {:<14} {}", if finding.good { "ok  " } else { "BAD " }, finding.what, finding.says);
+        }
+    }
+    Ok(if good { Code::Fine } else { Code::Found })
+}
+
+fn configuration(settings: &Settings) -> Finding {
+    let log = match &settings.log {
+        LogAt::Embedded { dir, .. } => format!("embedded log in {}", dir.display()),
+        LogAt::Kafka { brokers, properties } => format!("Kafka at {brokers}, {} properties of its own", properties.len()),
+    };
+    Finding { what: "configuration", good: true, says: format!("{log}; tables in {}; topic prefix {}", settings.tables, settings.prefix) }
+}
+
+fn clock(now: SystemTime) -> Finding {
+    let good = now.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since > CLOCK_MIN);
+    let says = if good { "plausible".into() } else { "stands before this program was written: set it, for example with NTP".into() };
+    Finding { what: "clock", good, says }
+}
+
+fn home_folder(settings: &Settings) -> Finding {
+    let probe = settings.home.join(".doctor");
+    let written = std::fs::create_dir_all(&settings.home).and_then(|()| std::fs::write(&probe, b"tape")).and_then(|()| std::fs::remove_file(&probe));
+    match written {
+        Ok(()) => Finding { what: "home", good: true, says: format!("{} can be written", settings.home.display()) },
+        Err(why) => Finding { what: "home", good: false, says: format!("{}: {why}: give this user the right to write there", settings.home.display()) },
+    }
+}
+
+fn log(settings: &Settings) -> Vec<Finding> {
+    let log = match home::log(settings) {
+        Ok(log) => log,
+        Err(why) => return vec![Finding { what: "log", good: false, says: format!("{why:#}") }],
+    };
+    let cluster = match log.cluster_id() {
+        Ok(id) => Finding { what: "log", good: true, says: format!("{}, cluster {id}", log.describe()) },
+        Err(why) => Finding { what: "log", good: false, says: why.to_string() },
+    };
+    let topics = match log.check_topics() {
+        Err(why) => Finding { what: "topics", good: false, says: why.to_string() },
+        Ok(reports) => {
+            let unfit: Vec<_> = reports.iter().filter(|r| !r.problems.is_empty()).map(|r| format!("{} ({})", r.name, r.problems.join("; "))).collect();
+            let says = if unfit.is_empty() { format!("all {} are fine", reports.len()) } else { format!("run `tape topics`: {}", unfit.join(", ")) };
+            Finding { what: "topics", good: unfit.is_empty(), says }
+        }
+    };
+    vec![cluster, topics]
+}
+
+fn stored(settings: &Settings) -> Result<Finding> {
+    let runtime = home::runtime()?;
+    Ok(match runtime.block_on(tables::engine(settings, LISTING_TIMEOUT)) {
+        Err(why) => Finding { what: "tables", good: false, says: format!("{why:#}") },
+        Ok(engine) => {
+            let catalog = engine.catalog();
+            let rows: u64 = schemas::Family::ALL.iter().map(|family| catalog.rows(*family)).sum();
+            Finding { what: "tables", good: true, says: format!("{rows} rows in {}", settings.tables) }
+        }
+    })
+}

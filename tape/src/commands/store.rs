@@ -1,0 +1,121 @@
+//! `tape store`: what is in the log becomes Delta tables, once to its end or as a service.
+
+use super::Code;
+use crate::args;
+use crate::settings::{LogAt, Settings};
+use crate::{home, signals};
+use anyhow::Result;
+use eventlog::EventLog;
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use store::{Options, Report, Store};
+
+/// How soon a running store notices that it is to stop.
+const STOP_CHECK: Duration = Duration::from_millis(50);
+
+pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
+    let runtime = home::runtime()?;
+    let stop = signals::stop_flag(&runtime)?;
+    // A store of an embedded log owns the home; the others reach the log through its socket.
+    let (log, server): (Arc<dyn EventLog>, _) = match &settings.log {
+        LogAt::Embedded { dir, .. } if !args.once => {
+            let (log, server) = home::own_embedded(dir, settings)?;
+            (log, Some(server))
+        }
+        _ => (home::log(settings)?, None),
+    };
+    home::refuse_unfit_topics(log.as_ref())?;
+    let store = Store::new(log, home::lake(settings)?, options(settings));
+    let bar = bar(settings.json);
+    let mut progress = |report: &Report| show(&bar, report);
+    let report = if args.once {
+        runtime.block_on(store.run_once(&mut progress))?
+    } else {
+        eprintln!("storing into {}; Ctrl-C stops it", settings.tables);
+        runtime.block_on(store.run(until(stop), &mut progress))?
+    };
+    bar.finish_and_clear();
+    if let Some(server) = server {
+        server.stop();
+    }
+    if settings.json {
+        println!("{}", json(&report));
+    } else {
+        print!("{}", text(&report));
+    }
+    Ok(if report.is_clean() { Code::Fine } else { Code::Found })
+}
+
+/// The store's options with what the settings say.
+pub fn options(settings: &Settings) -> Options {
+    let mut options = Options::default();
+    if let Some(rows_max) = settings.store_rows_max {
+        options.limits.rows_max = rows_max;
+    }
+    if let Some(age_max) = settings.store_age_max {
+        options.limits.age_max = Some(age_max);
+    }
+    options
+}
+
+/// Ready when the flag is set.
+pub async fn until(stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(STOP_CHECK).await;
+    }
+}
+
+fn bar(quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:24.cyan} {pos}/{len} records  {msg}  {per_sec}, {eta} to go").expect("the template is well formed");
+    ProgressBar::new(0).with_style(style)
+}
+
+fn show(bar: &ProgressBar, report: &Report) {
+    bar.set_length(report.to_read);
+    bar.set_position(report.read.min(report.to_read));
+    bar.set_message(format!("{} commits", report.commits));
+}
+
+fn text(report: &Report) -> String {
+    let mut lines: Vec<String> =
+        report.rows.iter().map(|(family, rows)| format!("{:<14} {:>14}", family.topic().name, HumanCount(*rows).to_string())).collect();
+    lines.push(format!(
+        "{} rows in {} commits, {} files, {}",
+        HumanCount(report.rows_total()),
+        report.commits,
+        report.files,
+        HumanBytes(report.bytes)
+    ));
+    lines.extend(
+        report.quarantined.iter().map(|((family, reason), count)| format!("quarantined: {count} of {}: {reason}", family.topic().name)),
+    );
+    if report.lost > 0 {
+        lines.push(format!("lost: {} offsets were gone from the log before they were stored; see table gaps", report.lost));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn json(report: &Report) -> serde_json::Value {
+    let rows: serde_json::Map<_, _> = report.rows.iter().map(|(family, rows)| (family.topic().name.to_string(), json!(rows))).collect();
+    let quarantined: Vec<_> = report
+        .quarantined
+        .iter()
+        .map(|((family, reason), count)| json!({ "table": family.topic().name, "reason": reason, "records": count }))
+        .collect();
+    json!({
+        "rows": rows,
+        "commits": report.commits,
+        "files": report.files,
+        "bytes": report.bytes,
+        "quarantined": quarantined,
+        "lost": report.lost,
+        "skipped": report.skipped,
+        "retries": report.retries,
+    })
+}

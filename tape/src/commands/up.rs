@@ -1,0 +1,98 @@
+//! `tape up`: everything in one process. Sample feeds go in, three answers come out, and it goes on as a service.
+
+use super::{Code, ingest, sql, store};
+use crate::args::Up;
+use crate::settings::{LogAt, Settings, WrongUse};
+use crate::{home, http, signals, summary, tables};
+use ::ingest::source::Given;
+use ::ingest::synthetic;
+use ::store::Store;
+use anyhow::{Context, Result};
+use eventlog::EventLog;
+use query::Engine;
+use query::output::{Format, TableStyle};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest time of a statement.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The three questions that the sample answers, with what to say above each.
+const QUESTIONS: [(&str, &str); 3] = [
+    ("The latest futures curve (synthetic market, SYN.*): last settlement or price per contract", include_str!("up/curve.sql")),
+    ("Daily token usage as published by 2026-05-28, and as it stands now", include_str!("up/usage.sql")),
+    ("Volume-weighted average price per contract (synthetic market)", include_str!("up/vwap.sql")),
+];
+
+pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
+    let LogAt::Embedded { dir, .. } = &settings.log else {
+        return Err(WrongUse("`tape up` runs on the embedded log: with Kafka start `tape topics`, `tape store` and `tape query`".into()).into());
+    };
+    let runtime = home::runtime()?;
+    let stop = signals::stop_flag(&runtime)?;
+    let (log, socket) = home::own_embedded(dir, settings)?;
+    if !args.no_samples {
+        samples(args, settings, log.as_ref(), &stop)?;
+    }
+    let keeper = Store::new(log.clone(), home::lake(settings)?, store::options(settings));
+    let code = runtime.block_on(async {
+        keeper.run_once(&mut |_| {}).await.context("storing what is in the log")?;
+        let engine = Arc::new(tables::engine(settings, TIMEOUT).await?);
+        if !args.no_samples && !stop.load(Ordering::Relaxed) {
+            answers(&engine).await?;
+        }
+        if args.once {
+            return Ok(Code::Fine);
+        }
+        serve(args, settings, engine, keeper, stop).await
+    });
+    socket.stop();
+    code
+}
+
+fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool) -> Result<()> {
+    let folder = settings.home.join("samples");
+    let feeds = synthetic::write(&folder, args.seed).with_context(|| format!("writing the sample feeds into {}", folder.display()))?;
+    let began = Instant::now();
+    let given = |feed: &synthetic::Feed| Given { dataset: feed.dataset.map(String::from), ..Given::default() };
+    let inputs: Vec<_> = feeds.iter().flat_map(|feed| ingest::inputs(&feed.path, &given(feed))).collect();
+    let bar = summary::Bar::new(inputs.len(), false);
+    let reports = ingest::publish(log, inputs, &bar, stop)?;
+    println!("Sample feeds in {}", folder.display());
+    print!("{}", summary::text(&reports, began.elapsed()));
+    anyhow::ensure!(!summary::failed(&reports) && !summary::found_something(&reports), "the sample feeds must be without fault");
+    Ok(())
+}
+
+async fn answers(engine: &Engine) -> Result<()> {
+    for (title, question) in QUESTIONS {
+        let style = TableStyle { timing: false, ..TableStyle::default() };
+        let answer = sql::answer(engine, question, Format::Table, &style).await.with_context(|| format!("answering: {title}"))?;
+        println!("\n{title}\n{}", String::from_utf8_lossy(&answer).trim_end());
+    }
+    println!();
+    Ok(())
+}
+
+/// Goes on storing and answering until it is told to stop.
+async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Store, stop: Arc<AtomicBool>) -> Result<Code> {
+    let listener = tokio::net::TcpListener::bind(&args.listen)
+        .await
+        .with_context(|| format!("listening on {}; another address: --listen, make up LISTEN=…", args.listen))?;
+    println!("Up. Home {}. Ctrl-C stops it.", settings.home.display());
+    println!("  publish  tape ingest --home {} FILE…", settings.home.display());
+    println!("  ask      tape sql --home {}", settings.home.display());
+    println!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
+    let web = axum::serve(listener, http::routes(engine, &settings.prefix)).with_graceful_shutdown(store::until(stop.clone()));
+    let mut nothing = |_: &::store::Report| {};
+    let storing = keeper.run(store::until(stop.clone()), &mut nothing);
+    let web = tokio::spawn(async move { web.await });
+    let report = storing.await.context("storing");
+    // A store that gave up takes the rest down with it: nothing runs on half.
+    stop.store(true, Ordering::Relaxed);
+    web.await.context("serving HTTP")?.context("serving HTTP")?;
+    let report = report?;
+    println!("Stopped. Everything published is stored.");
+    Ok(if report.is_clean() { Code::Fine } else { Code::Found })
+}

@@ -1,0 +1,79 @@
+//! The lake's tables as the query engine lists them, and the engine over them.
+
+use crate::args::Format;
+use crate::home;
+use crate::settings::Settings;
+use anyhow::{Context, Result};
+use futures::FutureExt;
+use lake::{Lake, Snapshot};
+use object_store::ObjectStore;
+use object_store::prefix::PrefixStore;
+use query::catalog::{FileInfo, TableFiles};
+use query::{Engine, Listing};
+use schemas::Family;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes that sorts and joins may put on disk.
+const SPILL_BYTES_MAX: u64 = 50 << 30;
+
+/// An engine over the tables of the settings, as they stand now.
+pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
+    let lake = home::lake(settings)?;
+    let options = query::Options {
+        memory_limit: settings.query_memory,
+        target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
+        temp_dir: std::env::temp_dir().join(format!("tape-{}", std::process::id())),
+        temp_limit: SPILL_BYTES_MAX,
+        timeout,
+    };
+    Engine::open(options, listing(lake)).await.context("starting the query engine")
+}
+
+/// The result format that was typed.
+pub fn output_format(format: Format) -> query::output::Format {
+    match format {
+        Format::Table => query::output::Format::Table,
+        Format::Csv => query::output::Format::Csv,
+        Format::Json => query::output::Format::Json,
+        Format::Jsonl => query::output::Format::JsonLines,
+        Format::Arrow => query::output::Format::Arrow,
+    }
+}
+
+/// Lists the newest version of every table whenever it is asked.
+fn listing(lake: Lake) -> Listing {
+    let lake = Arc::new(lake);
+    Arc::new(move || {
+        let lake = lake.clone();
+        async move {
+            let mut tables = Vec::new();
+            for family in lake.tables().await? {
+                if let Some(table) = lake.find(family).await? {
+                    tables.push(files(&lake, family, &table.snapshot())?);
+                }
+            }
+            Ok(tables)
+        }
+        .boxed()
+    })
+}
+
+fn files(lake: &Lake, family: Family, snapshot: &Snapshot) -> Result<TableFiles, url::ParseError> {
+    let name = family.topic().name;
+    let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(lake.object_store().clone(), name));
+    let file = |file: &lake::FileInfo| FileInfo {
+        path: file.path.clone(),
+        size: file.size,
+        rows: file.stats.rows,
+        partition_values: file.partition_values.iter().map(|(column, value)| ((*column).to_string(), value.clone())).collect(),
+        modification_time_ms: file.modification_time,
+    };
+    Ok(TableFiles {
+        family,
+        root: lake.root().join(&format!("{name}/"))?,
+        store,
+        version: snapshot.version() as i64,
+        files: snapshot.files().iter().map(|info| file(info)).collect(),
+    })
+}
