@@ -5,6 +5,9 @@ use crate::error::Error;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as EngineResult;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::config::ConfigOptions;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
@@ -13,11 +16,14 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::ast::{SetExpr, Statement as Sql};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use futures::StreamExt;
 use std::num::NonZeroUsize;
@@ -55,7 +61,8 @@ impl Principal {
     }
 }
 
-/// The query engine. Cheap to share by `Arc`; queries run on the caller's tokio runtime.
+/// The query engine. Cheap to share by `Arc`; queries run on the caller's tokio runtime, which must have threads of its own (multi-thread) for
+/// the time limit to hold while a query computes.
 pub struct Engine {
     options: Options,
     listing: Listing,
@@ -158,7 +165,12 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     settings.sql_parser.map_string_types_to_utf8view = false;
     settings.execution.time_zone = Some("+00:00".into());
     settings.explain.logical_plan_only = false;
-    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.clone()).with_default_features().build();
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime.clone())
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(PauseInJoins))
+        .build();
     state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
     Published { catalog: Arc::new(catalog), state }
 }
@@ -186,19 +198,28 @@ fn one_statement(sql: &str) -> Result<Statement, Error> {
 
 fn only_reads(statement: &Statement) -> bool {
     match statement {
-        Statement::Statement(sql) => matches!(
+        Statement::Statement(sql) => {
+            matches!(
             sql.as_ref(),
-            Sql::Query(_)
-                | Sql::Explain { .. }
-                | Sql::ExplainTable { .. }
-                | Sql::ShowTables { .. }
-                | Sql::ShowColumns { .. }
-                | Sql::ShowFunctions { .. }
-                | Sql::ShowVariable { .. }
-        ),
+            Sql::Query(query) if !writes(&query.body))
+                || matches!(
+                    sql.as_ref(),
+                    Sql::Explain { .. }
+                        | Sql::ExplainTable { .. }
+                        | Sql::ShowTables { .. }
+                        | Sql::ShowColumns { .. }
+                        | Sql::ShowFunctions { .. }
+                        | Sql::ShowVariable { .. }
+                )
+        }
         Statement::Explain(explain) => only_reads(&explain.statement),
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
     }
+}
+
+/// `WITH … INSERT` is a query to the parser.
+fn writes(body: &SetExpr) -> bool {
+    matches!(body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_))
 }
 
 /// `CREATE TABLE x …` as `CREATE TABLE`.
@@ -220,16 +241,50 @@ fn verify_read_only(plan: &LogicalPlan) -> Result<(), Error> {
     read_only.verify_plan(plan).map_err(|_| Error::Refused { statement })
 }
 
-/// The stream, but an error in place of what comes after `deadline`.
-fn until(stream: SendableRecordBatchStream, deadline: Instant, limit: Duration) -> SendableRecordBatchStream {
+/// Batches that may wait between the query and its reader.
+const BATCHES_WAITING_MAX: usize = 2;
+
+/// The stream, run by a task of its own, with an error in place of what comes after `deadline`. The answer comes in time even while an
+/// operator computes without a pause; dropping the stream aborts the task.
+fn until(mut stream: SendableRecordBatchStream, deadline: Instant, limit: Duration) -> SendableRecordBatchStream {
     let schema = stream.schema();
-    let limited = futures::stream::unfold(Some(stream), move |stream| async move {
-        let mut stream = stream?;
-        let next: EngineResult<RecordBatch> = match tokio::time::timeout_at(deadline, stream.next()).await {
-            Ok(next) => next?,
-            Err(_) => return Some((Err(DataFusionError::External(Box::new(Error::TimedOut(limit)))), None)),
-        };
-        Some((next, Some(stream)))
+    let (sender, receiver) = tokio::sync::mpsc::channel::<EngineResult<RecordBatch>>(BATCHES_WAITING_MAX);
+    let task = SpawnedTask::spawn(async move {
+        while let Some(next) = stream.next().await {
+            if sender.send(next).await.is_err() {
+                return;
+            }
+        }
+    });
+    let limited = futures::stream::unfold(Some((task, receiver)), move |running| async move {
+        let (task, mut receiver) = running?;
+        match tokio::time::timeout_at(deadline, receiver.recv()).await {
+            Ok(Some(next)) => Some((next, Some((task, receiver)))),
+            Ok(None) => task.join().await.err().map(|e| (Err(DataFusionError::ExecutionJoin(Box::new(e))), None)),
+            Err(_) => Some((Err(DataFusionError::External(Box::new(Error::TimedOut(limit)))), None)),
+        }
     });
     Box::pin(RecordBatchStreamAdapter::new(schema, limited))
+}
+
+/// Lets a join pause: DataFusion's operators yield where they read, and a join can make millions of rows of what it has read.
+#[derive(Debug)]
+struct PauseInJoins;
+
+impl PhysicalOptimizerRule for PauseInJoins {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let wrap = |node: Arc<dyn ExecutionPlan>| match node.name().ends_with("JoinExec") {
+            true => Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)),
+            false => Ok(Transformed::no(node)),
+        };
+        plan.transform_up(wrap).data()
+    }
+
+    fn name(&self) -> &str {
+        "pause_in_joins"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
 }

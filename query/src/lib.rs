@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod output;
 pub mod shell;
+pub mod statements;
 pub mod table;
 mod units;
 

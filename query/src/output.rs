@@ -185,7 +185,7 @@ async fn json(
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(running)?;
-        let columns = batch.columns().iter().map(|column| JsonColumn::new(column)).collect::<Result<Vec<_>, _>>()?;
+        let columns = batch.columns().iter().map(JsonColumn::new).collect::<Result<Vec<_>, _>>()?;
         let mut objects = String::new();
         for row in 0..batch.num_rows() {
             objects.push_str(if rows == 0 { open } else { between });

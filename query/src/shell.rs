@@ -1,1 +1,405 @@
-//! shell
+//! The interactive shell, and the same language from a pipe: statements ended by `;`, commands that begin with `\`. An error or Ctrl-C ends
+//! the statement, never the shell.
+
+use crate::catalog::{SCHEMA, SCHEMAS_TABLE};
+use crate::draw::{self, Column};
+use crate::engine::{Engine, Principal};
+use crate::error::Error;
+use crate::output::{self, Format, TableStyle, Written};
+use crate::statements::{is_blank, split};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter};
+use schemas::{Family, Topic};
+use std::collections::BTreeSet;
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::runtime::Handle;
+
+/// Becomes ready when the person wants the running statement to stop.
+pub type Interrupt = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Ctrl-C at this process.
+pub fn ctrl_c() -> Interrupt {
+    Arc::new(|| {
+        async {
+            if tokio::signal::ctrl_c().await.is_err() {
+                // No handler can be installed: the statement runs to its end or its time limit.
+                futures::future::pending::<()>().await;
+            }
+        }
+        .boxed()
+    })
+}
+
+/// A conversation with the engine.
+pub struct Shell {
+    engine: Arc<Engine>,
+    principal: Principal,
+    runtime: Handle,
+    interrupt: Interrupt,
+    format: Format,
+    style: TableStyle,
+}
+
+/// Where a conversation is written to: results and what is said about them.
+pub struct Writers<'a> {
+    /// Results.
+    pub out: &'a mut (dyn Write + Send),
+    /// Errors and remarks.
+    pub err: &'a mut (dyn Write + Send),
+}
+
+/// Does the conversation go on?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    More,
+    Quit,
+}
+
+const HELP: &str = "\
+SELECT …;        a query, on as many lines as it takes, ended by ;
+\\d               the tables
+\\d NAME          columns of a table, with type, unit and meaning
+\\x               one line per column instead of one per row, on and off
+\\timing          how long each statement took, on and off
+\\q               leave (also Ctrl-D)
+\\?               this text
+Ctrl-C stops the running statement, or clears what is typed. Tab completes tables, columns and SQL words.
+";
+
+impl Shell {
+    /// A conversation in `format`; the runtime must not be the one that calls, since the shell waits for it.
+    pub fn new(
+        engine: Arc<Engine>,
+        principal: Principal,
+        runtime: Handle,
+        interrupt: Interrupt,
+        format: Format,
+        style: TableStyle,
+    ) -> Shell {
+        Shell { engine, principal, runtime, interrupt, format, style }
+    }
+
+    /// Reads statements from a terminal until the person leaves; `history` is made where it does not exist.
+    pub fn interactive(&mut self, history: Option<PathBuf>, writers: &mut Writers<'_>) -> Result<(), Error> {
+        let terminal = |e: ReadlineError| Error::Terminal(e.to_string());
+        let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).build();
+        let mut editor: Editor<Words, DefaultHistory> = Editor::with_config(config).map_err(terminal)?;
+        editor.set_helper(Some(Words::new()));
+        // A first conversation has no history yet.
+        let _absent = history.as_ref().map(|path| editor.load_history(path));
+        writeln!(writers.out, "tokentape: SQL over the tape. \\? for help, \\q to leave.")?;
+        loop {
+            let typed = match editor.readline("tape> ") {
+                Ok(typed) => typed,
+                Err(ReadlineError::Interrupted) => continue,
+                Err(ReadlineError::Eof) => break,
+                Err(e) => return Err(terminal(e)),
+            };
+            if let Some((columns, _)) = editor.dimensions() {
+                self.style.width = Some(usize::from(columns));
+            }
+            if self.typed(&typed, writers)? == After::Quit {
+                break;
+            }
+        }
+        if let Some(Err(e)) = history.as_ref().map(|path| editor.save_history(path)) {
+            writeln!(writers.err, "the history could not be kept: {e}")?;
+        }
+        Ok(())
+    }
+
+    fn typed(&mut self, typed: &str, writers: &mut Writers<'_>) -> Result<After, Error> {
+        if let Some(command) = typed.trim().strip_prefix('\\') {
+            return Ok(self.command(command, writers)?.0);
+        }
+        let (statements, rest) = split(typed);
+        for statement in statements.into_iter().chain((!is_blank(rest)).then_some(rest)) {
+            self.statement(statement, writers)?;
+        }
+        Ok(After::More)
+    }
+
+    /// Reads statements and commands to the end of `input`; gives how many of them failed. What stands after the last `;` is run too.
+    pub fn script(&mut self, input: &mut dyn BufRead, writers: &mut Writers<'_>) -> Result<u64, Error> {
+        let mut failed = 0;
+        let mut pending = String::new();
+        let mut line = String::new();
+        while input.read_line(&mut line).map_err(|e| Error::Terminal(e.to_string()))? > 0 {
+            if let (true, Some(command)) = (is_blank(&pending), line.trim().strip_prefix('\\')) {
+                let (after, good) = self.command(command, writers)?;
+                failed += u64::from(!good);
+                if after == After::Quit {
+                    return Ok(failed);
+                }
+                line.clear();
+                continue;
+            }
+            pending.push_str(&line);
+            line.clear();
+            let (statements, rest) = split(&pending);
+            for statement in statements {
+                failed += u64::from(!self.statement(statement, writers)?);
+            }
+            pending = rest.to_string();
+        }
+        if !is_blank(&pending) {
+            failed += u64::from(!self.statement(pending.trim(), writers)?);
+        }
+        Ok(failed)
+    }
+
+    /// Runs one statement and writes its result; false when it failed, which was said. An error is one of writing.
+    pub fn statement(&mut self, sql: &str, writers: &mut Writers<'_>) -> Result<bool, Error> {
+        match self.answer(sql, writers) {
+            Ok(_) => Ok(true),
+            Err(Error::Write(e)) => Err(Error::Write(e)),
+            Err(e) => {
+                writers.out.flush()?;
+                writeln!(writers.err, "error: {e}")?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn answer(&self, sql: &str, writers: &mut Writers<'_>) -> Result<Written, Error> {
+        let begun = Instant::now();
+        let Writers { out, err } = writers;
+        let query = async {
+            if let Err(e) = self.engine.refresh().await {
+                writeln!(err, "warning: {e}; answering from the tables as they were before")?;
+            }
+            let (_, stream) = self.engine.run(&self.principal, sql).await?;
+            output::write(self.format, &self.style, begun, stream, *out).await
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = (self.interrupt)() => Err(Error::Cancelled),
+                answer = query => answer,
+            }
+        })
+    }
+
+    /// Obeys a command; false when it could not be.
+    fn command(&mut self, command: &str, writers: &mut Writers<'_>) -> Result<(After, bool), Error> {
+        let mut words = command.split_whitespace();
+        let good = match (words.next().unwrap_or(""), words.next(), words.next()) {
+            ("q", None, None) => return Ok((After::Quit, true)),
+            ("?", None, None) => writers.out.write_all(HELP.as_bytes()).map(|()| true)?,
+            ("x", None, None) => {
+                self.style.expanded = !self.style.expanded;
+                said(writers, "expanded display", self.style.expanded)?
+            }
+            ("timing", None, None) => {
+                self.style.timing = !self.style.timing;
+                said(writers, "timing", self.style.timing)?
+            }
+            ("d", None, None) => self.list_tables(writers)?,
+            ("d", Some(name), None) => self.describe(name.trim_end_matches(';'), writers)?,
+            _ => {
+                writeln!(writers.err, "error: no command \\{command}; \\? lists the commands")?;
+                false
+            }
+        };
+        writers.out.flush()?;
+        Ok((After::More, good))
+    }
+
+    fn list_tables(&self, writers: &mut Writers<'_>) -> Result<bool, Error> {
+        let catalog = self.engine.catalog();
+        let row = |family: Family| {
+            let topic = family.topic();
+            vec![Some(topic.name.to_string()), Some(catalog.rows(family).to_string()), Some(topic.doc.to_string())]
+        };
+        let mut rows: Vec<_> = Family::ALL.into_iter().map(row).collect();
+        let schemas = "a wire schema: id (column _schema of every row), topic, SHA-256 and text";
+        rows.push(vec![Some(SCHEMAS_TABLE.into()), Some(Family::ALL.len().to_string()), Some(schemas.into())]);
+        self.picture(&[("table", false), ("rows", true), ("a row is", false)], &rows, writers)
+    }
+
+    fn describe(&mut self, name: &str, writers: &mut Writers<'_>) -> Result<bool, Error> {
+        let plain = name.to_lowercase();
+        let plain = plain.strip_prefix(&format!("{SCHEMA}.")).unwrap_or(&plain);
+        let Some(family) = Family::named(plain) else { return self.statement(&format!("DESCRIBE {name}"), writers) };
+        let topic = family.topic();
+        writeln!(writers.out, "{}: {}", topic.name, about(topic))?;
+        let row = |field: schemas::Field| {
+            let null = if field.required { " NOT NULL" } else { "" };
+            [field.name.to_string(), field.kind.sql() + null, field.unit.to_string(), field.doc.to_string()].map(Some).to_vec()
+        };
+        let rows: Vec<_> = topic.stored_fields().into_iter().map(row).collect();
+        self.picture(&[("column", false), ("type", false), ("unit", false), ("meaning", false)], &rows, writers)
+    }
+
+    fn picture(&self, heads: &[(&str, bool)], rows: &[Vec<draw::Cell>], writers: &mut Writers<'_>) -> Result<bool, Error> {
+        let columns: Vec<Column> = heads.iter().map(|(name, numeric)| Column { name: (*name).into(), numeric: *numeric }).collect();
+        let style = TableStyle { expanded: false, ..self.style.clone() };
+        let written = Written { rows: rows.len() as u64, complete: true };
+        writers.out.write_all(draw::table(&columns, rows, &style, &written, None).as_bytes())?;
+        Ok(true)
+    }
+}
+
+fn about(topic: &Topic) -> String {
+    let revisions = match topic.business_key {
+        [] => String::new(),
+        key => format!("; revisions count within {}", key.join(", ")),
+    };
+    format!("a row is {}; partitioned by {}{revisions}", topic.doc, topic.partition_by.join(", "))
+}
+
+fn said(writers: &mut Writers<'_>, what: &str, on: bool) -> Result<bool, Error> {
+    writeln!(writers.out, "{what} is {}", if on { "on" } else { "off" })?;
+    Ok(true)
+}
+
+/// The words that Tab completes.
+#[derive(Helper, Hinter, Highlighter)]
+struct Words {
+    tables: BTreeSet<String>,
+    columns: BTreeSet<String>,
+}
+
+/// SQL words worth completing.
+const KEYWORDS: [&str; 48] = [
+    "ALL",
+    "AND",
+    "AS",
+    "ASC",
+    "AVG",
+    "BETWEEN",
+    "BY",
+    "CASE",
+    "CAST",
+    "COALESCE",
+    "COUNT",
+    "CROSS",
+    "DATE_BIN",
+    "DATE_TRUNC",
+    "DESC",
+    "DESCRIBE",
+    "DISTINCT",
+    "ELSE",
+    "END",
+    "EXCEPT",
+    "EXISTS",
+    "EXPLAIN",
+    "FIRST_VALUE",
+    "FROM",
+    "FULL",
+    "GROUP",
+    "HAVING",
+    "INNER",
+    "INTERVAL",
+    "JOIN",
+    "LAST_VALUE",
+    "LEFT",
+    "LIMIT",
+    "MAX",
+    "MIN",
+    "NULL",
+    "OFFSET",
+    "ORDER",
+    "OVER",
+    "PARTITION",
+    "ROW_NUMBER",
+    "SELECT",
+    "SHOW",
+    "SUM",
+    "TIMESTAMP",
+    "UNION",
+    "WHERE",
+    "WITH",
+];
+
+impl Words {
+    fn new() -> Words {
+        let topics = || Family::ALL.into_iter().map(Family::topic);
+        let columns = topics().flat_map(Topic::stored_fields).map(|field| field.name.into_owned()).collect();
+        let tables = topics().map(|topic| topic.name.to_string()).chain([SCHEMAS_TABLE.to_string()]).collect();
+        Words { tables, columns }
+    }
+
+    /// Where the word before the cursor begins, and what it may become.
+    fn candidates(&self, before: &str) -> (usize, Vec<String>) {
+        let begin = before
+            .rfind(|c: char| !c.is_alphanumeric() && c != '_')
+            .map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
+        let word = before[begin..].to_lowercase();
+        let starting = |names: &BTreeSet<String>| names.iter().filter(|name| name.starts_with(&word)).cloned().collect::<Vec<_>>();
+        if before.starts_with("\\d ") {
+            return (begin, starting(&self.tables));
+        }
+        if word.is_empty() {
+            return (begin, Vec::new());
+        }
+        let keywords = KEYWORDS.iter().map(|keyword| keyword.to_lowercase()).filter(|keyword| keyword.starts_with(&word));
+        let upper = before[begin..].starts_with(char::is_uppercase);
+        let keywords = keywords.map(|keyword| if upper { keyword.to_uppercase() } else { keyword });
+        (begin, starting(&self.tables).into_iter().chain(starting(&self.columns)).chain(keywords).collect())
+    }
+}
+
+impl Completer for Words {
+    type Candidate = String;
+
+    fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(self.candidates(&line[..pos]))
+    }
+}
+
+impl Validator for Words {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        let complete = is_complete(context.input());
+        Ok(if complete { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+    }
+}
+
+/// Commands end with their line, statements with `;`.
+fn is_complete(input: &str) -> bool {
+    input.trim_start().starts_with('\\') || is_blank(split(input).1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tab_completes_tables_columns_and_words() {
+        let words = Words::new();
+        let complete = |before: &str| words.candidates(before);
+        assert_eq!(
+            complete("SELECT * FROM trad"),
+            (
+                14,
+                vec![
+                    "trades".into(),
+                    "trade_date".into(),
+                    "trade_id".into(),
+                    "trading_event".into(),
+                    "trading_reference_date".into(),
+                    "trading_reference_price".into()
+                ]
+            )
+        );
+        assert_eq!(complete("\\d tok"), (3, vec!["token_usage".into()]));
+        assert_eq!(complete("SEL"), (0, vec!["SELECT".into()]));
+        assert_eq!(complete("tape.quo"), (5, vec!["quotes".into()]));
+        assert_eq!(complete("select "), (7, vec![]));
+        assert_eq!(complete("é…wher"), ("é…".len(), vec!["where".into()]));
+    }
+
+    #[test]
+    fn a_statement_is_complete_at_its_semicolon() {
+        assert!(is_complete("") && is_complete("\\d trades") && is_complete("SELECT 1;") && is_complete("SELECT 1; -- done"));
+        assert!(!is_complete("SELECT 1") && !is_complete("SELECT ';") && !is_complete("SELECT 1; SELECT"));
+    }
+}
