@@ -2,7 +2,7 @@
 
 use super::run::{Home, Ingested};
 use schemas::exact;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a fact's number relates to the column's.
@@ -12,6 +12,8 @@ pub enum Scale {
     Same,
     /// The fact counts in this power of ten below one: 9 for raw DBN prices.
     Down(u32),
+    /// The fact is smaller by this power of ten: 6 for a price per token beside one per million.
+    Up(u32),
     /// The fact counts in milliseconds, the column in nanoseconds.
     Milliseconds,
 }
@@ -189,7 +191,7 @@ fn same(expected: &Value, found: &Value) -> bool {
 /// One spelling per value: numbers without trailing zeros, whether they came as a number or as text.
 fn canonical(value: &Value) -> String {
     let text = spelled(value);
-    match exact::parse(&text, 38, 9, 0) {
+    match exact::parse(&text, 38, 18, 0) {
         Ok(number) => number.to_string(),
         Err(_) => text,
     }
@@ -199,13 +201,9 @@ fn scaled(value: &Value, scale: Scale) -> String {
     let shift = match scale {
         Scale::Same => return canonical(value),
         Scale::Down(digits) => digits as i32,
+        Scale::Up(digits) => -(digits as i32),
         Scale::Milliseconds => -6,
     };
     let text = spelled(value);
-    exact::parse(&text, 38, 9, shift).map_or(text, |number| number.to_string())
-}
-
-/// `expected` where the fact is a list of numbers.
-pub fn numbers(value: &Value) -> Vec<Value> {
-    value.as_array().expect("a list").iter().map(|number| json!({ "v": number })).collect()
+    exact::parse(&text, 38, 18, shift).map_or(text, |number| number.to_string())
 }
