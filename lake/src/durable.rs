@@ -154,7 +154,7 @@ mod tests {
     async fn create_never_replaces_and_leaves_nothing_beside() {
         let directory = tempfile::tempdir().unwrap();
         let store = DurableLocal::default();
-        let at = Path::from_absolute_path(directory.path()).unwrap().join("a").join("b%20c.json");
+        let at = Path::from_absolute_path(directory.path()).unwrap().join("a").join("b c.json");
         store.put_opts(&at, "one".into(), put(PutMode::Create)).await.unwrap();
         let again = store.put_opts(&at, "two".into(), put(PutMode::Create)).await;
         assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
@@ -162,6 +162,6 @@ mod tests {
         store.put_opts(&at, "three".into(), put(PutMode::Overwrite)).await.unwrap();
         assert_eq!(store.get(&at).await.unwrap().bytes().await.unwrap(), "three");
         let names: Vec<_> = std::fs::read_dir(directory.path().join("a")).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(names, ["b%20c.json"]);
+        assert_eq!(names, ["b c.json"]);
     }
 }

@@ -54,7 +54,9 @@ impl Lake {
                 Url::from_directory_path(absolute).map_err(|()| wrong("is not a path: give a local directory"))?
             }
         };
-        if root.to_file_path().is_ok_and(|path| path.exists() && !path.is_dir()) {
+        // Without its trailing slash: a path with one never names a file.
+        let place = root.to_file_path().map(|path| path.components().collect::<std::path::PathBuf>());
+        if place.is_ok_and(|path| path.exists() && !path.is_dir()) {
             return Err(wrong("is not a directory: give a directory, it is made where it is missing"));
         }
         Lake::with_store(root, Arc::new(DurableLocal::default()))
@@ -240,11 +242,11 @@ impl Table {
 
     /// The version of an application transaction, as of the table's version; `None` when it never was.
     pub async fn txn_version(&mut self, app_id: &str) -> Result<Option<i64>, Error> {
+        if self.doubtful || self.base.is_none() {
+            self.reload().await?;
+        }
         if let Some(known) = self.txns.get(app_id) {
             return Ok(*known);
-        }
-        if self.base.is_none() {
-            self.reload().await?;
         }
         let base = self.base.as_ref().expect("a reload sets the base");
         let failed = |e| self.place.failed("reading a transaction", e);
@@ -492,7 +494,9 @@ impl Place {
             let stats = Stats::parse(self.topic, view.stats().as_deref().unwrap_or_default());
             Ok(Arc::new(self.file(&view.path(), view.size(), view.modification_time(), &view.partition_values_map(), stats)))
         };
-        let files = state.log_data().iter().map(file).collect::<Result<_, _>>()?;
+        let mut files = state.log_data().iter().map(file).collect::<Result<Vec<_>, _>>()?;
+        // The log is replayed newest first; here the oldest comes first, as commits add to the end.
+        files.sort_by(|a, b| (a.modification_time, &a.path).cmp(&(b.modification_time, &b.path)));
         Ok(Snapshot(Arc::new(At { family: self.family, version: state.version(), files })))
     }
 
@@ -531,7 +535,10 @@ impl Place {
                     written.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(self.location(&path));
                     let size = encoded.bytes.len() as i64;
                     self.store.put(&self.location(&path), encoded.bytes.into()).await.map_err(|e| self.put_failed(&path, e))?;
-                    Ok((self.add(path, size, values, &encoded.stats), encoded.stats))
+                    let json = encoded.stats.json(&layout::stats_fields(topic));
+                    // What this process knows of the file is what everybody reads in the log.
+                    let stats = Stats::parse(topic, &json);
+                    Ok((add(path, size, values, json), stats))
                 }
             })
             .buffered(FILES_AT_ONCE)
@@ -544,22 +551,6 @@ impl Place {
             }
         }
         results
-    }
-
-    fn add(&self, path: String, size: i64, values: Vec<(&'static str, Option<String>)>, stats: &Stats) -> Add {
-        Add {
-            path,
-            size,
-            partition_values: values.into_iter().map(|(column, value)| (column.to_string(), value)).collect(),
-            modification_time: chrono::Utc::now().timestamp_millis(),
-            data_change: true,
-            stats: Some(stats.json(&layout::stats_fields(self.topic))),
-            tags: None,
-            deletion_vector: None,
-            base_row_id: None,
-            default_row_commit_version: None,
-            clustering_provider: None,
-        }
     }
 
     fn entry_bytes(&self, adds: &[(Add, Stats)], txns: &[Txn], info: Map<String, Value>) -> Result<Bytes, Error> {
@@ -613,6 +604,22 @@ impl Place {
 
     fn batch(&self, why: &str) -> Error {
         Error::Batch { table: self.topic.name, why: why.to_string() }
+    }
+}
+
+fn add(path: String, size: i64, values: Vec<(&'static str, Option<String>)>, stats: String) -> Add {
+    Add {
+        path,
+        size,
+        partition_values: values.into_iter().map(|(column, value)| (column.to_string(), value)).collect(),
+        modification_time: chrono::Utc::now().timestamp_millis(),
+        data_change: true,
+        stats: Some(stats),
+        tags: None,
+        deletion_vector: None,
+        base_row_id: None,
+        default_row_commit_version: None,
+        clustering_provider: None,
     }
 }
 
