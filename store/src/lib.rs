@@ -1,1 +1,92 @@
-//! store
+//! From the log to the tables, every record exactly once.
+//!
+//! ```text
+//! reader ──► ledger.rs accept / skip ──► decode.rs rows, or quarantine ──► batcher.rs time to commit? ──► run.rs one Delta version
+//!   ▲                                                                                                        with its offsets
+//!   └──────────────────────── after any error: where do the tables say they are? ◄───────────────────────────────────┘
+//! ```
+//!
+//! Promise: a record that the log delivered is in its family's table once, or in `quarantine` once, whole; from the row the record can be
+//! made again, byte for byte. Offsets live in the same Delta commit as the rows, so no crash comes between.
+
+pub mod batcher;
+pub mod decode;
+mod info;
+pub mod ledger;
+pub mod record;
+mod report;
+mod run;
+
+pub use report::Report;
+pub use run::{Options, Store};
+
+/// What can go wrong while storing. Nothing that was read is lost by it: the next run continues where the tables say.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tables.
+    #[error(transparent)]
+    Lake(#[from] lake::Error),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] eventlog::Error),
+    /// Records could not be decoded or encoded for a reason that is not in them: a broken promise of our own.
+    #[error(transparent)]
+    Schema(#[from] schemas::Error),
+    /// A table has more than the log.
+    #[error(
+        "{name}[{partition}]: the table has everything before offset {stored}, but the log ends at {high}: it was cut or replaced; use the log that the tables were made from"
+    )]
+    Ahead {
+        /// Topic name.
+        name: String,
+        /// Partition.
+        partition: i32,
+        /// Next offset by the table.
+        stored: i64,
+        /// Next offset by the log.
+        high: i64,
+    },
+    /// Rows could not be put together: a broken promise of our own.
+    #[error("rows of {table} cannot be put together: {why}")]
+    Rows {
+        /// Table name.
+        table: &'static str,
+        /// What Arrow says.
+        why: String,
+    },
+    /// A part of the store ended without saying why.
+    #[error("the store's {part} ended unexpectedly: {why}")]
+    Ended {
+        /// Which part.
+        part: &'static str,
+        /// What is known.
+        why: String,
+    },
+    /// The same kind of trouble came again and again with nothing stored between.
+    #[error("gave up after {tries} tries without progress; everything stored so far stays, and the next run continues there: {last}")]
+    GaveUp {
+        /// How many times in a row.
+        tries: u32,
+        /// The last error.
+        last: Box<Error>,
+    },
+}
+
+impl Error {
+    /// True where trying again may help: the outside was at fault, and may recover.
+    fn may_pass(&self) -> bool {
+        match self {
+            Error::Lake(e) => match e {
+                lake::Error::Fenced { .. } | lake::Error::Moved { .. } | lake::Error::Storage { .. } => true,
+                lake::Error::Location { .. } | lake::Error::Protocol { .. } | lake::Error::Column { .. } => false,
+                lake::Error::Batch { .. } | lake::Error::Full { .. } => false,
+            },
+            Error::Log(e) => match e {
+                eventlog::Error::Unreachable { .. } | eventlog::Error::Failed { .. } | eventlog::Error::OffsetGone { .. } => true,
+                eventlog::Error::TopicMissing { .. } | eventlog::Error::TopicUnfit { .. } | eventlog::Error::Refused { .. } => false,
+                eventlog::Error::Fenced { .. } | eventlog::Error::Owned { .. } | eventlog::Error::TooLarge { .. } => false,
+            },
+            Error::Schema(_) | Error::Ahead { .. } | Error::Rows { .. } | Error::Ended { .. } | Error::GaveUp { .. } => false,
+        }
+    }
+}

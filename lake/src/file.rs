@@ -1,0 +1,271 @@
+//! The rows of one partition to one Parquet file: sorted, and says so. One column at a time, so that memory holds one column's copy of
+//! the rows and no more.
+
+use crate::sort::Partition;
+use crate::stats::Stats;
+use crate::{Error, layout};
+use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::interleave;
+use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
+use bytes::Bytes;
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves};
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::SortingColumn;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use schemas::{Kind, Topic};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Rows in a row group: large enough for good compression, small enough to be read as one task.
+const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Rows gathered at a time: the copy of one column's slice fits the cache.
+const SLICE_ROWS: usize = 1 << 16;
+/// Rows in a page: the unit of the page index, and of compression.
+const PAGE_ROWS: usize = 50_000;
+/// Rows from which the encodings of a file are chosen.
+const SAMPLE_ROWS: usize = 1 << 15;
+/// Files with fewer rows are not worth choosing for.
+const SAMPLED_ROWS_MIN: usize = 1 << 13;
+/// Level 3: above it a file takes longer and is hardly smaller (compaction may go higher).
+const ZSTD_LEVEL: i32 = 3;
+/// Longest text in the page index and in the chunk statistics, in bytes; the writer marks what it cut.
+const STATISTICS_BYTES_MAX: usize = 64;
+
+/// A file that is ready to be put into its place.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The Parquet file.
+    pub bytes: Bytes,
+    /// What the log says of it.
+    pub stats: Stats,
+}
+
+/// Encodes the partition's rows, in its order. The partition columns are not in the file: the log names their values.
+pub fn encode(topic: &'static Topic, batches: &[RecordBatch], partition: &Partition, threads: usize) -> Result<Encoded, Error> {
+    let fault = |e: ParquetError| Error::Batch { table: topic.name, why: e.to_string() };
+    let columns = Columns::new(topic, batches);
+    let encodings = columns.choose_encodings(&partition.order, threads).map_err(fault)?;
+    let properties = Arc::new(properties(topic, &columns.schema, &encodings));
+    let schema = ArrowSchemaConverter::new().convert(&columns.schema).map_err(fault)?;
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema.root_schema_ptr(), properties).map_err(fault)?;
+    let factory = ArrowRowGroupWriterFactory::new(&writer, columns.schema.clone());
+    let mut stats = Stats { rows: Some(partition.order.len() as u64), ..Stats::default() };
+    for (number, order) in partition.order.chunks(ROW_GROUP_ROWS).enumerate() {
+        let writers = factory.create_column_writers(number).map_err(fault)?;
+        let encoded = columns.encode(order, writers, threads).map_err(fault)?;
+        let mut group = writer.next_row_group().map_err(fault)?;
+        for (chunk, column_stats) in encoded {
+            chunk.append_to_row_group(&mut group).map_err(fault)?;
+            stats.merge(column_stats);
+        }
+        group.close().map_err(fault)?;
+    }
+    Ok(Encoded { bytes: writer.into_inner().map_err(fault)?.into(), stats })
+}
+
+/// The columns that go into the file, one array per batch each; `None` where a batch lacks the column.
+struct Columns {
+    schema: SchemaRef,
+    arrays: Vec<Vec<Option<ArrayRef>>>,
+    has_stats: Vec<bool>,
+}
+
+impl Columns {
+    fn new(topic: &'static Topic, batches: &[RecordBatch]) -> Columns {
+        let fields: Vec<ArrowField> = topic
+            .stored_schema()
+            .fields()
+            .iter()
+            .filter(|field| !topic.partition_by.contains(&field.name().as_str()))
+            .map(|field| field.as_ref().clone())
+            .collect();
+        let with_stats = layout::stats_fields(topic);
+        Columns {
+            arrays: fields.iter().map(|field| batches.iter().map(|batch| batch.column_by_name(field.name()).cloned()).collect()).collect(),
+            has_stats: fields.iter().map(|field| with_stats.iter().any(|s| s.name == field.name().as_str())).collect(),
+            schema: Arc::new(Schema::new(fields)),
+        }
+    }
+
+    /// The column's values in the given order.
+    fn gather(&self, column: usize, order: &[(usize, usize)]) -> Result<ArrayRef, ParquetError> {
+        let data_type = self.schema.field(column).data_type();
+        let arrays = &self.arrays[column];
+        if arrays.iter().all(|array| array.as_ref().is_none_or(|array| array.null_count() == array.len())) {
+            return Ok(new_null_array(data_type, order.len()));
+        }
+        // A batch without the column lends one NULL, however many rows it has.
+        let null = new_null_array(data_type, 1);
+        let lent: Vec<&dyn Array> = arrays.iter().map(|array| array.as_ref().unwrap_or(&null).as_ref()).collect();
+        let gathered = if arrays.iter().all(Option::is_some) {
+            interleave(&lent, order)
+        } else {
+            let order: Vec<(usize, usize)> =
+                order.iter().map(|(batch, row)| (*batch, if arrays[*batch].is_some() { *row } else { 0 })).collect();
+            interleave(&lent, &order)
+        };
+        gathered.map_err(|e| ParquetError::ArrowError(e.to_string()))
+    }
+
+    /// Encodes one row group, the columns shared out among threads.
+    fn encode(
+        &self,
+        order: &[(usize, usize)],
+        writers: Vec<ArrowColumnWriter>,
+        threads: usize,
+    ) -> Result<Vec<(ArrowColumnChunk, Stats)>, ParquetError> {
+        shared_out(writers, threads, |column, mut writer| {
+            let field = self.schema.field(column);
+            let mut stats = Stats::default();
+            for slice in order.chunks(SLICE_ROWS) {
+                let array = self.gather(column, slice)?;
+                if self.has_stats[column] {
+                    stats.add(field.name(), &array);
+                }
+                for leaf in compute_leaves(field, &array)? {
+                    writer.write(&leaf)?;
+                }
+            }
+            Ok((writer.close()?, stats))
+        })
+    }
+
+    /// For every column the encoding that a sample of the file's own rows is smallest in.
+    fn choose_encodings(&self, order: &[(usize, usize)], threads: usize) -> Result<Vec<Choice>, ParquetError> {
+        let fields = self.schema.fields();
+        if order.len() < SAMPLED_ROWS_MIN {
+            return Ok(fields.iter().map(|field| usual(field)).collect());
+        }
+        let middle = (order.len() - order.len().min(SAMPLE_ROWS)) / 2;
+        let sample = &order[middle..middle + order.len().min(SAMPLE_ROWS)];
+        shared_out(vec![(); fields.len()], threads, |column, ()| {
+            let field = self.schema.field(column);
+            let candidates = candidates(field);
+            let array = match candidates.len() {
+                1 => return Ok(candidates[0]),
+                _ => self.gather(column, sample)?,
+            };
+            if array.null_count() == array.len() {
+                return Ok(usual(field));
+            }
+            let mut sizes = Vec::with_capacity(candidates.len());
+            for candidate in candidates {
+                sizes.push((size_in(field, &array, *candidate)?, *candidate));
+            }
+            Ok(sizes.iter().min_by_key(|(size, _)| *size).map_or_else(|| usual(field), |(_, candidate)| *candidate))
+        })
+    }
+}
+
+/// How a column is encoded: by a dictionary of its values, with the given encoding where the dictionary grows too large, or by the
+/// encoding alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    dictionary: bool,
+    encoding: Encoding,
+}
+
+const DICTIONARY: Choice = Choice { dictionary: true, encoding: Encoding::PLAIN };
+const DELTA: Choice = Choice { dictionary: false, encoding: Encoding::DELTA_BINARY_PACKED };
+const PLAIN: Choice = Choice { dictionary: false, encoding: Encoding::PLAIN };
+
+fn candidates(field: &ArrowField) -> &'static [Choice] {
+    use arrow::datatypes::DataType;
+    match field.data_type() {
+        DataType::Int64 | DataType::Int32 | DataType::Date32 => &[DELTA, DICTIONARY, PLAIN],
+        DataType::Decimal128(precision, _) if *precision <= 18 => &[DICTIONARY, DELTA, PLAIN],
+        DataType::Boolean => &[PLAIN],
+        // Whole pages and frames: a dictionary would only hold them twice.
+        DataType::Binary if ["body", "raw", "_raw"].contains(&field.name().as_str()) => &[PLAIN],
+        _ => &[DICTIONARY],
+    }
+}
+
+/// The encoding where nothing was measured.
+fn usual(field: &ArrowField) -> Choice {
+    candidates(field)[0]
+}
+
+fn size_in(field: &ArrowField, array: &ArrayRef, choice: Choice) -> Result<usize, ParquetError> {
+    let schema = Arc::new(Schema::new(vec![field.clone()]));
+    let path = ColumnPath::new(vec![field.name().clone()]);
+    let properties = apply(base(), path, choice).set_statistics_enabled(EnabledStatistics::None).build();
+    let batch = RecordBatch::try_new(schema.clone(), vec![array.clone()])?;
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(std::io::sink(), schema, options)?;
+    writer.write(&batch)?;
+    Ok(writer.close()?.row_groups().iter().map(|group| usize::try_from(group.compressed_size()).unwrap_or(usize::MAX)).sum())
+}
+
+fn base() -> WriterPropertiesBuilder {
+    WriterProperties::builder()
+        .set_created_by(concat!("tokentape ", env!("CARGO_PKG_VERSION")).to_string())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("3 is a level of zstd")))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_statistics_truncate_length(Some(STATISTICS_BYTES_MAX))
+        .set_column_index_truncate_length(Some(STATISTICS_BYTES_MAX))
+}
+
+fn apply(builder: WriterPropertiesBuilder, path: ColumnPath, choice: Choice) -> WriterPropertiesBuilder {
+    builder.set_column_dictionary_enabled(path.clone(), choice.dictionary).set_column_encoding(path, choice.encoding)
+}
+
+fn properties(topic: &Topic, schema: &Schema, choices: &[Choice]) -> WriterProperties {
+    let mut builder = base().set_sorting_columns(Some(sorting_columns(topic, schema)));
+    for (field, choice) in schema.fields().iter().zip(choices) {
+        let path = ColumnPath::new(vec![field.name().clone()]);
+        if matches!(kind(topic, field.name()), Kind::Bytes) {
+            builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+        }
+        builder = apply(builder, path, *choice);
+    }
+    builder.build()
+}
+
+fn kind(topic: &Topic, column: &str) -> Kind {
+    topic.stored_fields().into_iter().find(|field| field.name == column).expect("a file has only the table's columns").kind
+}
+
+fn sorting_columns(topic: &Topic, schema: &Schema) -> Vec<SortingColumn> {
+    let column = |name: &&str| SortingColumn {
+        column_idx: schema.index_of(name).expect("no sort key column is a partition column") as i32,
+        descending: false,
+        nulls_first: true,
+    };
+    topic.sort_key.iter().map(column).collect()
+}
+
+/// Does `work` for every item, in the items' order of results, on some threads.
+fn shared_out<T: Send, R: Send>(
+    items: Vec<T>,
+    threads: usize,
+    work: impl Fn(usize, T) -> Result<R, ParquetError> + Sync,
+) -> Result<Vec<R>, ParquetError> {
+    if threads <= 1 {
+        return items.into_iter().enumerate().map(|(i, item)| work(i, item)).collect();
+    }
+    let slots: Vec<std::sync::Mutex<Option<T>>> = items.into_iter().map(|item| std::sync::Mutex::new(Some(item))).collect();
+    let next = AtomicUsize::new(0);
+    let take = |i: usize| slots[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let one = || {
+        let mut done = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            match slots.get(i).and_then(|_| take(i)) {
+                None => return done,
+                Some(item) => done.push((i, work(i, item))),
+            }
+        }
+    };
+    let mut results: Vec<(usize, Result<R, ParquetError>)> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads.min(slots.len())).map(|_| scope.spawn(one)).collect();
+        handles.into_iter().flat_map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    results.sort_by_key(|(i, _)| *i);
+    results.into_iter().map(|(_, result)| result).collect()
+}

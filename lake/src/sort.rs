@@ -1,0 +1,127 @@
+//! Batches in any order to the order of rows in each partition's file: the family's sort key, NULLs first, equal keys as they came. Pure.
+
+use crate::{Error, layout};
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::Schema;
+use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
+use schemas::Topic;
+use std::collections::HashMap;
+
+/// The rows of one partition, in the order of its file.
+#[derive(Debug)]
+pub struct Partition {
+    /// Partition columns and their values, in the table's order.
+    pub values: Vec<(&'static str, Option<String>)>,
+    /// (batch, row) in file order.
+    pub order: Vec<(usize, usize)>,
+}
+
+/// Checks the batches and puts their rows in order. Partitions come in the order in which they first appear.
+pub fn partitions(topic: &'static Topic, batches: &[RecordBatch]) -> Result<Vec<Partition>, Error> {
+    for batch in batches {
+        check(topic, batch)?;
+    }
+    let fault = |why: String| Error::Batch { table: topic.name, why };
+    let mut found = split(topic, batches)?;
+    let keys = keys(topic, batches).map_err(|e| fault(e.to_string()))?;
+    // Position of a batch's first row among all rows.
+    let firsts: Vec<usize> = batches
+        .iter()
+        .scan(0, |next, batch| {
+            let first = *next;
+            *next += batch.num_rows();
+            Some(first)
+        })
+        .collect();
+    for partition in &mut found {
+        partition.order.sort_by(|a, b| keys.row(firsts[a.0] + a.1).cmp(&keys.row(firsts[b.0] + b.1)));
+    }
+    Ok(found)
+}
+
+/// A column that a batch lacks is NULL in all its rows; every column it has must be the table's.
+fn check(topic: &'static Topic, batch: &RecordBatch) -> Result<(), Error> {
+    let fault = |why: String| Err(Error::Batch { table: topic.name, why });
+    let stored = topic.stored_schema();
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        match stored.field_with_name(field.name()) {
+            Err(_) => return fault(format!("it has a column {}, which the table lacks", field.name())),
+            Ok(ours) if ours.data_type() != field.data_type() => {
+                return fault(format!("its column {} is {}, not {}", field.name(), field.data_type(), ours.data_type()));
+            }
+            Ok(ours) if !ours.is_nullable() && column.null_count() > 0 => {
+                return fault(format!("{} rows have no {}", column.null_count(), field.name()));
+            }
+            Ok(_) => {}
+        }
+    }
+    match stored.fields().iter().find(|field| !field.is_nullable() && batch.column_by_name(field.name()).is_none()) {
+        Some(field) if batch.num_rows() > 0 => fault(format!("it has no column {}", field.name())),
+        _ => Ok(()),
+    }
+}
+
+/// The batch's column, or NULLs where it has none.
+pub fn column(schema: &Schema, batch: &RecordBatch, name: &str) -> ArrayRef {
+    match batch.column_by_name(name) {
+        Some(column) => column.clone(),
+        None => {
+            let field = schema.field_with_name(name).expect("the table's own columns are asked for");
+            new_null_array(field.data_type(), batch.num_rows())
+        }
+    }
+}
+
+fn split(topic: &'static Topic, batches: &[RecordBatch]) -> Result<Vec<Partition>, Error> {
+    let fault = |why: String| Error::Batch { table: topic.name, why };
+    let converter = converter(topic, topic.partition_by).map_err(|e| fault(e.to_string()))?;
+    let mut partitions: Vec<Partition> = Vec::new();
+    let mut positions: HashMap<OwnedRow, usize> = HashMap::new();
+    for (number, batch) in batches.iter().enumerate() {
+        let columns: Vec<ArrayRef> = topic.partition_by.iter().map(|name| column(topic.stored_schema(), batch, name)).collect();
+        let rows = converter.convert_columns(&columns).map_err(|e| fault(e.to_string()))?;
+        // Neighbours mostly share a partition: a row like the last one costs one comparison.
+        let mut last: Option<(usize, usize)> = None;
+        for row in 0..batch.num_rows() {
+            let at = match last {
+                Some((like, at)) if rows.row(like) == rows.row(row) => at,
+                _ => match positions.get(&rows.row(row).owned()) {
+                    Some(at) => *at,
+                    None => {
+                        let values = values(topic, &columns, row).map_err(fault)?;
+                        partitions.push(Partition { values, order: Vec::new() });
+                        positions.insert(rows.row(row).owned(), partitions.len() - 1);
+                        partitions.len() - 1
+                    }
+                },
+            };
+            last = Some((row, at));
+            partitions[at].order.push((number, row));
+        }
+    }
+    Ok(partitions)
+}
+
+fn values(topic: &'static Topic, columns: &[ArrayRef], row: usize) -> Result<Vec<(&'static str, Option<String>)>, String> {
+    let value = |(name, column): (&&'static str, &ArrayRef)| match layout::partition_value(column, row) {
+        Ok(value) => Ok((*name, value)),
+        Err(why) => Err(format!("{name} {why}")),
+    };
+    topic.partition_by.iter().zip(columns).map(value).collect()
+}
+
+fn keys(topic: &'static Topic, batches: &[RecordBatch]) -> Result<Rows, arrow::error::ArrowError> {
+    let converter = converter(topic, topic.sort_key)?;
+    let mut keys = converter.empty_rows(batches.iter().map(RecordBatch::num_rows).sum(), 0);
+    for batch in batches {
+        let columns: Vec<ArrayRef> = topic.sort_key.iter().map(|name| column(topic.stored_schema(), batch, name)).collect();
+        converter.append(&mut keys, &columns)?;
+    }
+    Ok(keys)
+}
+
+fn converter(topic: &'static Topic, names: &[&str]) -> Result<RowConverter, arrow::error::ArrowError> {
+    let stored = topic.stored_schema();
+    // SortField's default is ascending, NULLs first.
+    RowConverter::new(names.iter().map(|name| SortField::new(stored.field(topic.column(name)).data_type().clone())).collect())
+}

@@ -1,0 +1,232 @@
+//! Events of one family to stored rows; what is not a record of the family goes whole to `quarantine`. Pure.
+
+use crate::Error;
+use crate::record::{self, NS_PER_MS};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Array, Int64Array, RecordBatch, UInt64Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{Field, Schema};
+use eventlog::Event;
+use schemas::{Family, Rows, Topic, frame};
+use std::sync::Arc;
+
+/// Dataset of a quarantined record whose key names none.
+pub const DATASET_UNKNOWN: &str = "UNKNOWN";
+/// Longest dataset code in characters: DBN's header holds no more, and it names a directory.
+pub const DATASET_CHARS_MAX: usize = 15;
+
+/// Events of one family, decoded.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The good rows, in the order of their events; columns that would be NULL throughout are left out.
+    pub rows: RecordBatch,
+    /// The events that are not records of the family.
+    pub bad: Vec<Bad>,
+    /// Ids of the writers' schemas, each once.
+    pub schema_ids: Vec<u32>,
+}
+
+/// An event that is not a record of its family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bad {
+    /// Its position among the events.
+    pub index: usize,
+    /// The column at fault, where one is.
+    pub field: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Decodes events of one family. Every event is a row or is bad.
+pub fn decode(family: Family, events: &[Event]) -> Result<Decoded, Error> {
+    let topic = family.topic();
+    let mut bad = Vec::new();
+    let (mut frames, mut positions) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+    for (index, event) in events.iter().enumerate() {
+        match readable(event) {
+            Ok(frame) => {
+                frames.push(frame);
+                positions.push(index);
+            }
+            Err(reason) => bad.push(Bad { index, field: None, reason }),
+        }
+    }
+    let decoded = frame::decode(family, &frames)?;
+    bad.extend(decoded.bad.into_iter().map(|frame| Bad { index: positions[frame.index], field: frame.field, reason: frame.reason }));
+    let indices: Vec<usize> = decoded.rows.iter().map(|row| positions[*row]).collect();
+    let (batch, kept) = refuse_without_partition(topic, decoded.batch, &indices, &mut bad)?;
+    let sources: Vec<&Event> = kept.iter().map(|row| &events[indices[*row]]).collect();
+    let ids: Vec<u32> = kept.iter().map(|row| decoded.schema_ids[*row]).collect();
+    bad.sort_by_key(|bad| bad.index);
+    let rows = slim(topic, with_log_columns(family, &batch, &sources, &ids)?)?;
+    let mut schema_ids = ids;
+    schema_ids.sort_unstable();
+    schema_ids.dedup();
+    Ok(Decoded { rows, bad, schema_ids })
+}
+
+fn readable(event: &Event) -> Result<&[u8], String> {
+    if event.ts_ms.checked_mul(NS_PER_MS).is_none() {
+        return Err(format!("timestamp {} ms is beyond the range of nanoseconds", event.ts_ms));
+    }
+    event.value.as_deref().ok_or_else(|| "the value is null: records are never deleted".to_string())
+}
+
+/// A row that can name no partition of the table leaves the batch. Returns what stays, and which rows those are.
+fn refuse_without_partition(
+    topic: &'static Topic,
+    batch: RecordBatch,
+    indices: &[usize],
+    bad: &mut Vec<Bad>,
+) -> Result<(RecordBatch, Vec<usize>), Error> {
+    let columns: Vec<(&str, &ArrayRef)> = topic.partition_by.iter().map(|name| (*name, batch.column(topic.column(name)))).collect();
+    let wrong = |row: usize| columns.iter().find_map(|(name, column)| partition_fault(name, column, row).map(|why| (*name, why)));
+    let mut kept = Vec::with_capacity(batch.num_rows());
+    for (row, index) in indices.iter().enumerate() {
+        match wrong(row) {
+            None => kept.push(row),
+            Some((field, reason)) => bad.push(Bad { index: *index, field: Some(field.to_string()), reason }),
+        }
+    }
+    if kept.len() == batch.num_rows() {
+        return Ok((batch, kept));
+    }
+    let rows = UInt64Array::from_iter_values(kept.iter().map(|row| *row as u64));
+    let batch = take_record_batch(&batch, &rows).map_err(|e| Error::Rows { table: topic.name, why: e.to_string() })?;
+    Ok((batch, kept))
+}
+
+fn partition_fault(name: &str, column: &ArrayRef, row: usize) -> Option<String> {
+    if name == "dataset" {
+        let dataset = column.as_string::<i32>().value(row);
+        return (!is_dataset(dataset))
+            .then(|| format!("dataset {:?} has not 1 to {DATASET_CHARS_MAX} characters", dataset.chars().take(64).collect::<String>()));
+    }
+    lake::partition_value(column, row).err()
+}
+
+fn is_dataset(text: &str) -> bool {
+    !text.is_empty() && text.chars().count() <= DATASET_CHARS_MAX
+}
+
+/// Adds where each row stood in the log and what of its record the row does not give. This is where every batch is checked: what it
+/// would be written back as is compared with what was read.
+fn with_log_columns(family: Family, batch: &RecordBatch, events: &[&Event], schema_ids: &[u32]) -> Result<RecordBatch, Error> {
+    let topic = family.topic();
+    let rewritten = frame::encode(family, batch)?;
+    let keys = frame::keys(family, batch);
+    let mut key_cells = BinaryBuilder::new();
+    let mut header_cells = BinaryBuilder::new();
+    let mut raw_cells = BinaryBuilder::new();
+    for ((event, value), key) in events.iter().zip(&rewritten).zip(&keys) {
+        key_cells.append_option((event.key.as_ref() != Some(key)).then(|| record::key_cell(event.key.as_ref())));
+        header_cells.append_option(record::headers_cell(&event.headers));
+        raw_cells.append_option(event.value.as_ref().filter(|read| *read != value));
+    }
+    let log: [(&str, ArrayRef); 8] = [
+        ("_partition", Arc::new(Int32Array::from_iter_values(events.iter().map(|event| event.partition)))),
+        ("_offset", Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.offset)))),
+        ("_log_ts", Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.ts_ms * NS_PER_MS)))),
+        ("_schema", Arc::new(Int32Array::from_iter_values(schema_ids.iter().map(|id| id.cast_signed())))),
+        ("_key", Arc::new(key_cells.finish())),
+        ("_headers", Arc::new(header_cells.finish())),
+        ("_ts_type", Arc::new(events.iter().map(|event| record::ts_type_cell(event.ts_type)).collect::<Int32Array>())),
+        ("_raw", Arc::new(raw_cells.finish())),
+    ];
+    let columns = batch.columns().iter().cloned().chain(log.into_iter().map(|(name, array)| {
+        debug_assert!(topic.find_column(name).is_some());
+        array
+    }));
+    RecordBatch::try_new(topic.stored_schema().clone(), columns.collect())
+        .map_err(|e| Error::Rows { table: topic.name, why: e.to_string() })
+}
+
+/// The batch without the columns that are NULL throughout, and without spare capacity: it waits in memory for its commit.
+pub fn slim(topic: &'static Topic, batch: RecordBatch) -> Result<RecordBatch, Error> {
+    let rows = batch.num_rows();
+    let (schema, columns, _) = batch.into_parts();
+    let (fields, columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = schema
+        .fields()
+        .iter()
+        .cloned()
+        .zip(columns)
+        .filter(|(field, column)| rows == 0 || !field.is_nullable() || column.null_count() < rows)
+        .map(|(field, mut column)| {
+            column.shrink_to_fit();
+            (field, column)
+        })
+        .unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::Rows { table: topic.name, why: e.to_string() })
+}
+
+/// The rows of table `quarantine` for bad events of `origin_topic`. Partition and offset are the origin's and stand in its columns; key,
+/// headers and time are kept like a stored row's, so that nothing of the record is lost.
+pub fn quarantine(origin_topic: &str, events: &[Event], bad: &[Bad]) -> Result<RecordBatch, Error> {
+    let topic = Family::Quarantine.topic();
+    let mut rows = Rows::new(Family::Quarantine);
+    let mut key_cells = BinaryBuilder::new();
+    let mut header_cells = BinaryBuilder::new();
+    let events: Vec<&Event> = bad.iter().map(|bad| &events[bad.index]).collect();
+    for (event, bad) in events.iter().zip(bad) {
+        common(&mut rows, dataset_of(event), &bad.reason);
+        rows.text(topic.column("origin_topic"), origin_topic);
+        rows.i32(topic.column("origin_partition"), event.partition);
+        rows.i64(topic.column("origin_offset"), event.offset);
+        if let Some(field) = &bad.field {
+            rows.text(topic.column("field"), field);
+        }
+        if let Some(value) = &event.value {
+            rows.bytes(topic.column("raw"), value);
+        }
+        rows.end_row();
+        key_cells.append_value(record::key_cell(event.key.as_ref()));
+        header_cells.append_option(record::headers_cell(&event.headers));
+    }
+    let batch = rows.finish()?;
+    let log: [(&str, ArrayRef); 4] = [
+        ("_log_ts", Arc::new(events.iter().map(|event| event.ts_ms.checked_mul(NS_PER_MS)).collect::<Int64Array>())),
+        ("_key", Arc::new(key_cells.finish())),
+        ("_headers", Arc::new(header_cells.finish())),
+        ("_ts_type", Arc::new(events.iter().map(|event| record::ts_type_cell(event.ts_type)).collect::<Int32Array>())),
+    ];
+    let fields = batch
+        .schema_ref()
+        .fields()
+        .iter()
+        .cloned()
+        .chain(log.iter().map(|(name, array)| Arc::new(Field::new(*name, array.data_type().clone(), true))));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let columns = batch.columns().iter().cloned().chain(log.into_iter().map(|(_, array)| array)).collect();
+    slim(topic, RecordBatch::try_new(schema, columns).map_err(|e| Error::Rows { table: topic.name, why: e.to_string() })?)
+}
+
+/// The row of table `gaps` for offsets that the log has lost.
+pub fn gap(origin_topic: &str, partition: i32, first: i64, last: i64) -> Result<RecordBatch, Error> {
+    let topic = Family::Gaps.topic();
+    let mut rows = Rows::new(Family::Gaps);
+    common(&mut rows, DATASET_UNKNOWN, "the log no longer has these offsets, and they were never stored");
+    rows.text(topic.column("origin_topic"), origin_topic);
+    rows.i32(topic.column("origin_partition"), partition);
+    rows.i64(topic.column("from_seq"), first);
+    rows.i64(topic.column("to_seq"), last);
+    rows.end_row();
+    slim(topic, rows.finish()?)
+}
+
+/// The columns that every row must fill, for a row that no source published.
+fn common(rows: &mut Rows, dataset: &str, reason: &str) {
+    let topic = rows.topic();
+    rows.text(topic.column("dataset"), dataset);
+    rows.text(topic.column("change"), "new");
+    rows.i32(topic.column("revision"), 0);
+    rows.text(topic.column("reason"), reason);
+    rows.bytes(topic.column("source_id"), &[0; 16]);
+    rows.i64(topic.column("source_record"), 0);
+    rows.i64(topic.column("source_byte"), 0);
+}
+
+/// The dataset that the key begins with.
+fn dataset_of(event: &Event) -> &str {
+    let key = event.key.as_deref().unwrap_or_default();
+    let prefix = key.split(|byte| *byte == b'/').next().unwrap_or_default();
+    std::str::from_utf8(prefix).ok().filter(|text| key.contains(&b'/') && is_dataset(text)).unwrap_or(DATASET_UNKNOWN)
+}

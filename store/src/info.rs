@@ -1,0 +1,42 @@
+//! What a commit says of itself, for auditors: which part of the log it holds, and which schemas wrote it.
+
+use crate::ledger::Span;
+use eventlog::TopicInfo;
+use schemas::Family;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The commitInfo of one commit: cluster and topic, and per partition the offsets in (`from`, `to`], those of them that hold no record,
+/// and how many records went to `quarantine`. The RFC 6962 root over a partition's records belongs beside its `to`.
+pub fn commit_info(
+    cluster_id: &str,
+    topic: &TopicInfo,
+    family: Family,
+    spans: &BTreeMap<i32, Span>,
+    quarantined: &BTreeMap<i32, u64>,
+    schema_ids: &BTreeSet<u32>,
+) -> Map<String, Value> {
+    let partitions: Vec<Value> = spans
+        .iter()
+        .map(|(partition, span)| {
+            json!({
+                "partition": partition,
+                "from": span.from - 1,
+                "to": span.next - 1,
+                "records": span.records,
+                "quarantined": quarantined.get(partition).copied().unwrap_or(0),
+                "absent": span.absent.iter().map(|(first, last)| json!([first, last])).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let schemas: Vec<Value> = schema_ids.iter().map(|id| json!({ "id": id, "sha256": schema_sha256(family, *id) })).collect();
+    let log = json!({ "cluster": cluster_id, "topic": topic.name, "topicId": topic.id, "partitions": partitions, "schemas": schemas });
+    Map::from_iter([("tokentape".to_string(), log)])
+}
+
+/// SHA-256 of a schema's text; `null` for an id that this version does not know, which no decoded record can have.
+fn schema_sha256(family: Family, id: u32) -> Option<String> {
+    let topic = family.topic();
+    (id == topic.schema_id).then(|| hex::encode(Sha256::digest(topic.avro())))
+}

@@ -1,0 +1,57 @@
+//! What a run of the store did, for a person and for a script.
+
+use schemas::Family;
+use std::collections::BTreeMap;
+
+/// Reasons that are counted one by one; the others are counted together.
+const REASONS_MAX: usize = 50;
+
+/// Counts of a run so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Offsets between where the tables were and where the log ended, when the log was opened.
+    pub to_read: u64,
+    /// How many of those have been read, holes included.
+    pub read: u64,
+    /// How many of those are stored.
+    pub stored: u64,
+    /// Rows stored, by family; rows that the store itself put into `quarantine` and `gaps` included.
+    pub rows: BTreeMap<Family, u64>,
+    /// Commits.
+    pub commits: u64,
+    /// Files written.
+    pub files: u64,
+    /// Bytes in those files.
+    pub bytes: u64,
+    /// Records that could not be decoded, by family and reason.
+    pub quarantined: BTreeMap<(Family, String), u64>,
+    /// Offsets that the log had lost before they were stored.
+    pub lost: u64,
+    /// Events that the log delivered again.
+    pub skipped: u64,
+    /// Times that trouble passed and the tables were read again.
+    pub retries: u64,
+}
+
+impl Report {
+    /// All rows stored.
+    pub fn rows_total(&self) -> u64 {
+        self.rows.values().sum()
+    }
+
+    /// All records that could not be decoded.
+    pub fn quarantined_total(&self) -> u64 {
+        self.quarantined.values().sum()
+    }
+
+    /// True when everything was as it should be: exit code 0.
+    pub fn is_clean(&self) -> bool {
+        self.quarantined.is_empty() && self.lost == 0
+    }
+
+    pub(crate) fn count_quarantined(&mut self, family: Family, reason: &str, count: u64) {
+        let key = (family, reason.to_string());
+        let known = self.quarantined.contains_key(&key) || self.quarantined.len() < REASONS_MAX;
+        *self.quarantined.entry(if known { key } else { (family, "other reasons".to_string()) }).or_default() += count;
+    }
+}

@@ -1,0 +1,557 @@
+//! The store as a whole, against a log made here that repeats, breaks off and lies, and tables whose disk fails at the worst moment:
+//! every record is stored once, and what is no record is in quarantine once.
+
+#[path = "../../lake/tests/support/dice.rs"]
+mod dice;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Int32Type, Int64Type};
+use async_trait::async_trait;
+use bytes::Bytes;
+use dice::{Dice, column};
+use eventlog::{Error, Event, EventLog, Polled, Reader, Start, StateTopic, TimestampType, TopicInfo, TopicReport, Watermarks, Writer};
+use futures::stream::BoxStream;
+use lake::{DurableLocal, Lake};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult,
+};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use proptest::prelude::*;
+use schemas::{Family, frame};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use store::batcher::Limits;
+use store::{Options, Report, Store, record};
+
+/// A log in memory. It is honest about order and offsets unless told otherwise.
+#[derive(Default)]
+struct TestLog {
+    events: Mutex<BTreeMap<(Family, i32), Vec<Event>>>,
+    low: Mutex<HashMap<(Family, i32), i64>>,
+    stored: Mutex<HashMap<(Family, i32), i64>>,
+    /// Every event comes twice, and the one before it once more.
+    repeats: AtomicBool,
+    /// Polls until the next one fails; 0 never fails.
+    fails_after: AtomicUsize,
+    polls: AtomicUsize,
+}
+
+const EVENTS_PER_POLL: usize = 7;
+
+impl TestLog {
+    fn append(&self, event: Event) {
+        self.events.lock().unwrap().entry((event.family, event.partition)).or_default().push(event);
+    }
+
+    fn partition(&self, at: (Family, i32)) -> Vec<Event> {
+        self.events.lock().unwrap().get(&at).cloned().unwrap_or_default()
+    }
+
+    fn next(&self, at: (Family, i32)) -> i64 {
+        self.partition(at).last().map_or(0, |event| event.offset + 1)
+    }
+}
+
+struct TestReader {
+    log: Arc<TestLog>,
+    at: Vec<Start>,
+}
+
+impl Reader for TestReader {
+    fn poll(&mut self, timeout: Duration, _: usize) -> Result<Polled, Error> {
+        let polls = self.log.polls.fetch_add(1, Ordering::SeqCst) + 1;
+        let fails_after = self.log.fails_after.load(Ordering::SeqCst);
+        if fails_after > 0 && polls.is_multiple_of(fails_after) {
+            return Err(Error::Failed { doing: "polling".into(), why: "broken off".into() });
+        }
+        let mut polled = Polled::default();
+        for start in &mut self.at {
+            let at = (start.family, start.partition);
+            let events = self.log.partition(at);
+            let due: Vec<&Event> = events.iter().filter(|event| event.offset >= start.offset).take(EVENTS_PER_POLL).collect();
+            if let Some(last) = due.last() {
+                start.offset = last.offset + 1;
+            }
+            for event in &due {
+                polled.events.push((*event).clone());
+                if self.log.repeats.load(Ordering::SeqCst) {
+                    polled.events.extend([due[0].clone(), (*event).clone()]);
+                }
+            }
+            if events.last().is_none_or(|last| last.offset < start.offset) {
+                polled.at_end.push(at);
+            }
+        }
+        if polled.events.is_empty() {
+            std::thread::sleep(timeout.min(Duration::from_millis(5)));
+        }
+        Ok(polled)
+    }
+}
+
+/// The trait is implemented for the shared log, so that its readers can hold it.
+struct Shared(Arc<TestLog>);
+
+impl EventLog for Shared {
+    fn describe(&self) -> String {
+        "log in memory".into()
+    }
+    fn cluster_id(&self) -> Result<String, Error> {
+        Ok("test-cluster".into())
+    }
+    fn create_topics(&self) -> Result<Vec<TopicReport>, Error> {
+        Ok(Vec::new())
+    }
+    fn check_topics(&self) -> Result<Vec<TopicReport>, Error> {
+        Ok(Vec::new())
+    }
+    fn topic(&self, family: Family) -> Result<TopicInfo, Error> {
+        let topic = family.topic();
+        Ok(TopicInfo { name: format!("tape.{}", topic.name), id: format!("id-of-{}", topic.name), partitions: topic.partitions })
+    }
+    fn writer(&self, _: &str) -> Result<Box<dyn Writer>, Error> {
+        Err(Error::Failed { doing: "writing".into(), why: "this log is filled by the test".into() })
+    }
+    fn states(&self, _: StateTopic) -> Result<HashMap<String, Bytes>, Error> {
+        Ok(HashMap::new())
+    }
+    fn reader(&self, starts: &[Start]) -> Result<Box<dyn Reader>, Error> {
+        for start in starts {
+            let low = self.0.low.lock().unwrap().get(&(start.family, start.partition)).copied().unwrap_or(0);
+            if start.offset < low {
+                let name = start.family.topic().name.to_string();
+                return Err(Error::OffsetGone { name, partition: start.partition, offset: start.offset, low });
+            }
+        }
+        Ok(Box::new(TestReader { log: self.0.clone(), at: starts.to_vec() }))
+    }
+    fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error> {
+        let low = self.0.low.lock().unwrap();
+        let of = |partition| {
+            let low = low.get(&(family, partition)).copied().unwrap_or(0);
+            Watermarks { low, high: self.0.next((family, partition)).max(low) }
+        };
+        Ok((0..family.topic().partitions).map(of).collect())
+    }
+    fn stored(&self, family: Family, partition: i32, offset: i64) -> Result<(), Error> {
+        self.0.stored.lock().unwrap().insert((family, partition), offset);
+        Ok(())
+    }
+}
+
+/// A disk that fails when it writes a log entry of a named table, before it is written or after.
+#[derive(Debug, Default)]
+struct Faulty {
+    inner: DurableLocal,
+    before: Mutex<Option<&'static str>>,
+    after: Mutex<Option<&'static str>>,
+    /// Every so many log entries the answer is lost; 0 never.
+    loses_every: AtomicUsize,
+    entries: AtomicUsize,
+}
+
+impl std::fmt::Display for Faulty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "faulty")
+    }
+}
+
+fn broken() -> object_store::Error {
+    object_store::Error::Generic { store: "faulty", source: Box::new(std::io::Error::from(std::io::ErrorKind::TimedOut)) }
+}
+
+fn take_if(fault: &Mutex<Option<&'static str>>, path: &str) -> bool {
+    fault.lock().unwrap().take_if(|table| path.contains(&format!("/{table}/_delta_log/"))).is_some()
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> object_store::Result<PutResult> {
+        if take_if(&self.before, location.as_ref()) {
+            return Err(broken());
+        }
+        let done = self.inner.put_opts(location, payload, opts).await?;
+        let loses_every = self.loses_every.load(Ordering::SeqCst);
+        let loses = location.as_ref().ends_with("json")
+            && !location.as_ref().ends_with("/00000000000000000000.json")
+            && loses_every > 0
+            && (self.entries.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(loses_every);
+        match loses || take_if(&self.after, location.as_ref()) {
+            true => Err(broken()),
+            false => Ok(done),
+        }
+    }
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+    fn delete_stream(&self, locations: BoxStream<'static, object_store::Result<Path>>) -> BoxStream<'static, object_store::Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+/// One installation: a log, tables, and a disk that can be made to fail.
+struct Home {
+    directory: tempfile::TempDir,
+    log: Arc<TestLog>,
+    disk: Arc<Faulty>,
+    lake: Lake,
+}
+
+impl Home {
+    fn new() -> Home {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Faulty::default());
+        let lake = Lake::with_store(url::Url::from_directory_path(directory.path()).unwrap(), disk.clone()).unwrap();
+        Home { directory, log: Arc::new(TestLog::default()), disk, lake }
+    }
+
+    fn store(&self, limits: Limits) -> Store {
+        let options = Options { limits, tries_max: 40, backoff: Duration::from_millis(1) };
+        Store::new(Arc::new(Shared(self.log.clone())), self.lake.clone(), options)
+    }
+
+    async fn once(&self) -> Report {
+        self.store(small()).run_once(&mut |_| {}).await.unwrap()
+    }
+
+    /// Publishes rows to partitions in turn, as our writers would.
+    fn publish(&self, family: Family, batch: &RecordBatch) {
+        let values = frame::encode(family, batch).unwrap();
+        for (value, key) in values.into_iter().zip(frame::keys(family, batch)) {
+            self.raw(family, Some(key), Some(value));
+        }
+    }
+
+    fn raw(&self, family: Family, key: Option<Bytes>, value: Option<Bytes>) -> Event {
+        let partition = (self.log.events.lock().unwrap().values().map(Vec::len).sum::<usize>() % family.topic().partitions as usize) as i32;
+        let event = Event {
+            family,
+            partition,
+            offset: self.log.next((family, partition)),
+            ts_ms: 1_700_000_000_123,
+            ts_type: TimestampType::LogAppend,
+            key,
+            value,
+            headers: Vec::new(),
+        };
+        self.log.append(event.clone());
+        event
+    }
+
+    /// All rows of a table in its stored schema.
+    async fn rows(&self, family: Family) -> RecordBatch {
+        let schema = family.topic().stored_schema();
+        let table = self.lake.table(family).await.unwrap();
+        let mut batches = Vec::new();
+        for file in table.snapshot().files() {
+            let bytes = self.lake.object_store().get(&file.location).await.unwrap().bytes().await.unwrap();
+            for part in ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap() {
+                let part = part.unwrap();
+                let columns = schema.fields().iter().map(|field| -> ArrayRef {
+                    let Some((_, value)) = file.partition_values.iter().find(|(name, _)| name == field.name()) else {
+                        return part.column_by_name(field.name()).unwrap().clone();
+                    };
+                    let text: ArrayRef = Arc::new(StringArray::from(vec![value.as_deref(); part.num_rows()]));
+                    arrow::compute::cast(&text, field.data_type()).unwrap()
+                });
+                batches.push(RecordBatch::try_new(schema.clone(), columns.collect()).unwrap());
+            }
+        }
+        concat_batches(schema, &batches).unwrap()
+    }
+
+    /// Every event of the family is a row that tells it exactly, or is in quarantine with its bytes; each once. Returns how many were bad.
+    async fn check(&self, family: Family) -> usize {
+        let rows = self.rows(family).await;
+        let mut expected: BTreeMap<(i32, i64), Event> = BTreeMap::new();
+        for partition in 0..family.topic().partitions {
+            expected.extend(self.log.partition((family, partition)).into_iter().map(|event| ((event.partition, event.offset), event)));
+        }
+        let records = record::rebuild(family, &rows).unwrap();
+        let (partitions, offsets) = (ints(&rows, "_partition"), longs(&rows, "_offset"));
+        for (row, record) in records.into_iter().enumerate() {
+            let (Some(partition), Some(offset)) = (partitions[row], offsets[row]) else { continue };
+            let event = expected.remove(&(partition, offset)).unwrap_or_else(|| panic!("{partition}/{offset} is there twice"));
+            let told = (record.key, Some(record.value), record.headers, record.ts_ms, record.ts_type);
+            assert_eq!(told, (event.key, event.value, event.headers, event.ts_ms, event.ts_type));
+        }
+        let quarantine = self.rows(Family::Quarantine).await;
+        let topics = quarantine.column_by_name("origin_topic").unwrap().as_string::<i32>();
+        let (partitions, offsets) = (ints(&quarantine, "origin_partition"), longs(&quarantine, "origin_offset"));
+        let raw = quarantine.column_by_name("raw").unwrap().as_binary::<i32>();
+        let name = format!("tape.{}", family.topic().name);
+        let mut bad = 0;
+        for row in 0..quarantine.num_rows() {
+            let written_here = quarantine.column_by_name("_offset").unwrap().is_null(row);
+            if written_here && topics.is_valid(row) && topics.value(row) == name {
+                let at = (partitions[row].unwrap(), offsets[row].unwrap());
+                let event = expected.remove(&at).unwrap_or_else(|| panic!("{at:?} is quarantined twice, or stored too"));
+                assert_eq!(raw.is_valid(row).then(|| raw.value(row)), event.value.as_deref());
+                bad += 1;
+            }
+        }
+        assert!(expected.is_empty(), "not stored: {:?}", expected.keys().collect::<Vec<_>>());
+        bad
+    }
+}
+
+fn ints(batch: &RecordBatch, name: &str) -> Vec<Option<i32>> {
+    batch.column_by_name(name).unwrap().as_primitive::<Int32Type>().iter().collect()
+}
+
+fn longs(batch: &RecordBatch, name: &str) -> Vec<Option<i64>> {
+    batch.column_by_name(name).unwrap().as_primitive::<Int64Type>().iter().collect()
+}
+
+/// Commits after a few rows, so that a test sees many commits.
+fn small() -> Limits {
+    Limits { rows_max: 20, ..Limits::default() }
+}
+
+fn wire(family: Family, seed: u64, rows: usize) -> RecordBatch {
+    let mut dice = Dice(seed);
+    let topic = family.topic();
+    let columns = topic.fields.iter().map(|field| column(&mut dice, field, rows)).collect();
+    RecordBatch::try_new(topic.wire_schema().clone(), columns).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
+    /// Given any rows of any family, with odd keys, headers and clocks among them, then every record can be made again from its row.
+    #[test]
+    fn a_record_can_be_made_again_from_its_row(seed in any::<u64>(), family in proptest::sample::select(&Family::ALL[..]), count in 1usize..40) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let home = Home::new();
+            home.publish(family, &wire(family, seed, count));
+            let mut dice = Dice(seed);
+            for events in home.log.events.lock().unwrap().values_mut() {
+                events.iter_mut().for_each(|event| make_odd(&mut dice, event));
+            }
+            let report = home.once().await;
+            let bad = home.check(family).await;
+            prop_assert_eq!(report.quarantined_total(), bad as u64);
+            prop_assert!(report.is_clean() == (bad == 0));
+            prop_assert_eq!(report.read, report.to_read);
+            let again = home.once().await;
+            prop_assert_eq!((again.rows_total(), again.commits), (0, 0), "a second run finds nothing to do");
+            Ok(())
+        })?;
+    }
+}
+
+/// What a foreign producer might do to an event.
+fn make_odd(dice: &mut Dice, event: &mut Event) {
+    match dice.below(10) {
+        0 => event.key = None,
+        1 => event.key = Some(Bytes::new()),
+        2 => event.headers = vec![("a".into(), None), (String::new(), Some(Bytes::from_static(b"\0")))],
+        3 => event.ts_type = TimestampType::Create,
+        4 => (event.ts_ms, event.ts_type) = (-1, TimestampType::None),
+        5 => event.ts_ms = i64::MAX,
+        6 => event.value = event.value.take().map(overlong),
+        7 => event.value = event.value.take().map(|value| value.slice(..value.len() - 1)),
+        _ => {}
+    }
+}
+
+/// The same record with the length of its first text written in one byte more than needed.
+fn overlong(value: Bytes) -> Bytes {
+    let mut bytes = value.to_vec();
+    if bytes[5] < 0x80 {
+        bytes[5] |= 0x80;
+        bytes.insert(6, 0);
+    }
+    bytes.into()
+}
+
+/// Given a log that repeats itself and breaks off again and again, and a disk that loses answers, then every record is stored once.
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_everywhere_stores_each_record_once() {
+    let home = Home::new();
+    home.publish(Family::Trades, &wire(Family::Trades, 1, 300));
+    home.publish(Family::Bars, &wire(Family::Bars, 2, 100));
+    home.publish(Family::Quarantine, &wire(Family::Quarantine, 3, 30));
+    for family in [Family::Trades, Family::Bars, Family::Quarantine] {
+        for n in 0..5 {
+            home.raw(family, None, Some(Bytes::from(vec![n])));
+        }
+    }
+    home.log.repeats.store(true, Ordering::SeqCst);
+    home.log.fails_after.store(9, Ordering::SeqCst);
+    home.disk.loses_every.store(4, Ordering::SeqCst);
+    let report = home.once().await;
+    assert!(report.retries > 2 && report.skipped > 0, "{report:?}");
+    assert!(home.check(Family::Trades).await >= 5);
+    assert!(home.check(Family::Bars).await >= 5);
+    assert!(home.check(Family::Quarantine).await >= 5);
+    assert_eq!(home.log.stored.lock().unwrap()[&(Family::Bars, 0)], home.log.next((Family::Bars, 0)));
+}
+
+/// Given poison among good records, then the good are stored, the poison is in quarantine with its reason, and the report counts it.
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_is_quarantined_whole() {
+    let home = Home::new();
+    let mut rows = schemas::Rows::new(Family::Bars);
+    let topic = Family::Bars.topic();
+    for (n, dataset) in ["GOOD", "", "A.DATASET.MUCH.TOO.LONG"].iter().enumerate() {
+        rows.text(topic.column("dataset"), dataset);
+        rows.text(topic.column("change"), "new");
+        rows.i32(topic.column("revision"), 0);
+        rows.bytes(topic.column("source_id"), &[1; 16]);
+        rows.i64(topic.column("source_record"), n as i64);
+        rows.i64(topic.column("source_byte"), 0);
+        rows.date(topic.column("date"), if n == 0 { i32::MAX } else { 0 });
+        rows.end_row();
+    }
+    home.publish(Family::Bars, &rows.finish().unwrap());
+    let good = wire(Family::Bars, 4, 3);
+    home.publish(Family::Bars, &good);
+    home.raw(Family::Bars, Some("GOOD/x".into()), None);
+    home.raw(Family::Bars, Some("A.DATASET.MUCH.TOO.LONG/x".into()), Some(Bytes::new()));
+    home.raw(Family::Bars, None, Some(Bytes::from_static(b"\x01\0\0\x03\xEFxx")));
+    home.raw(Family::Bars, Some("no slash".into()), Some(Bytes::from_static(b"\0\0\0\0\x07xx")));
+    home.raw(Family::Bars, Some(Bytes::from_static(b"\xFF/")), Some(Bytes::from_static(b"\0\0\0\x03\xEF\x02")));
+    home.publish(Family::Bars, &good);
+    let report = home.once().await;
+    assert_eq!(home.check(Family::Bars).await, 8);
+    assert_eq!(report.rows[&Family::Bars], 6);
+    assert_eq!(report.rows[&Family::Quarantine], 8);
+    assert_eq!(report.quarantined_total(), 8);
+    assert!(!report.is_clean());
+    let reasons: Vec<&str> = report.quarantined.keys().map(|(_, reason)| reason.as_str()).collect();
+    for part in ["null", "magic", "schema id 7", "too few", "beyond the years", "characters"] {
+        assert!(reasons.iter().any(|reason| reason.contains(part)), "{part}: {reasons:?}");
+    }
+    let quarantine = home.rows(Family::Quarantine).await;
+    let datasets: Vec<&str> = quarantine.column_by_name("dataset").unwrap().as_string::<i32>().iter().flatten().collect();
+    assert_eq!(datasets.iter().filter(|d| **d == "GOOD").count(), 2, "{datasets:?}");
+    assert_eq!(datasets.iter().filter(|d| **d == "UNKNOWN").count(), 6, "{datasets:?}");
+    assert!(quarantine.column_by_name("_key").unwrap().null_count() == 0);
+}
+
+/// Given a crash after the commit to quarantine and before the family's, when the store starts again, then neither is doubled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_quarantine_and_family() {
+    for after in [false, true] {
+        let home = Home::new();
+        home.once().await;
+        home.publish(Family::Bars, &wire(Family::Bars, 5, 6));
+        home.raw(Family::Bars, None, Some(Bytes::from_static(b"poison")));
+        home.publish(Family::Bars, &wire(Family::Bars, 6, 6));
+        let fault = if after { &home.disk.after } else { &home.disk.before };
+        *fault.lock().unwrap() = Some("bars");
+        let store = Store::new(Arc::new(Shared(home.log.clone())), home.lake.clone(), Options { tries_max: 1, ..Options::default() });
+        let crashed = store.run_once(&mut |_| {}).await;
+        assert!(matches!(crashed, Err(store::Error::GaveUp { tries: 1, .. })), "{crashed:?}");
+        assert_eq!(home.rows(Family::Quarantine).await.num_rows(), 1);
+        assert_eq!(home.rows(Family::Bars).await.num_rows(), if after { 12 } else { 0 });
+        home.raw(Family::Bars, None, Some(Bytes::from_static(b"more poison")));
+        home.once().await;
+        assert_eq!(home.check(Family::Bars).await, 2);
+    }
+}
+
+/// Given two stores on one log, when both run at once, then every record is stored once.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stores_do_not_double() {
+    let home = Home::new();
+    home.once().await;
+    home.publish(Family::Trades, &wire(Family::Trades, 7, 200));
+    home.raw(Family::Trades, None, Some(Bytes::from_static(b"poison")));
+    let (one, two) = (home.store(small()), home.store(small()));
+    let (mut nothing, mut nothing_too) = (|_: &Report| {}, |_: &Report| {});
+    let (first, second) = tokio::join!(one.run_once(&mut nothing), two.run_once(&mut nothing_too));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(first.rows_total() + second.rows_total(), 201);
+    assert_eq!(home.check(Family::Trades).await, 1);
+}
+
+/// Given holes that a log has, then the commit names them; given offsets that a log lost, then `gaps` has one row, however often it is found.
+#[tokio::test(flavor = "multi_thread")]
+async fn holes_are_named_and_losses_are_gaps() {
+    let home = Home::new();
+    let family = Family::Bars;
+    home.publish(family, &wire(family, 8, 10));
+    {
+        let mut events = home.log.events.lock().unwrap();
+        let events = events.get_mut(&(family, 0)).unwrap();
+        for (n, event) in events.iter_mut().enumerate() {
+            event.offset = 100 + 2 * n as i64 + i64::from(n >= 5) * 10;
+        }
+        home.log.low.lock().unwrap().insert((family, 0), 100);
+    }
+    let report = home.once().await;
+    assert_eq!(report.lost, 100);
+    assert!(!report.is_clean());
+    assert_eq!(home.check(family).await, 0);
+    let gaps = home.rows(Family::Gaps).await;
+    assert_eq!((longs(&gaps, "from_seq"), longs(&gaps, "to_seq")), (vec![Some(0)], vec![Some(99)]));
+    let entry = std::fs::read_to_string(home.directory.path().join("bars/_delta_log/00000000000000000001.json")).unwrap();
+    let info: serde_json::Value = serde_json::from_str(entry.lines().next().unwrap()).unwrap();
+    let said = &info["commitInfo"]["tokentape"];
+    assert_eq!(said["cluster"], "test-cluster");
+    assert_eq!(said["topicId"], "id-of-bars");
+    assert_eq!(said["schemas"][0]["id"], family.topic().schema_id);
+    assert_eq!(said["schemas"][0]["sha256"].as_str().unwrap().len(), 64);
+    let partition = &said["partitions"][0];
+    assert_eq!((partition["from"].as_i64(), partition["to"].as_i64(), partition["records"].as_u64()), (Some(99), Some(128), Some(10)));
+    assert_eq!(partition["absent"][4], serde_json::json!([109, 119]));
+    home.log.low.lock().unwrap().insert((family, 0), 104);
+    assert_eq!(home.once().await.lost, 0, "what was stored before it was lost is no loss");
+    assert_eq!(home.rows(Family::Gaps).await.num_rows(), 1);
+}
+
+/// Given a log that ends before what the tables have, then the store says so and touches nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_replaced_is_refused() {
+    let home = Home::new();
+    home.publish(Family::Bars, &wire(Family::Bars, 9, 10));
+    home.once().await;
+    home.log.events.lock().unwrap().get_mut(&(Family::Bars, 0)).unwrap().truncate(4);
+    let refused = home.store(small()).run_once(&mut |_| {}).await;
+    assert!(matches!(refused, Err(store::Error::Ahead { stored: 10, high: 4, .. })), "{refused:?}");
+}
+
+/// Given a running store, when rows grow old, then they are committed; when it is told to stop, then what it read is committed first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_commits_by_age_and_on_stopping() {
+    let home = Home::new();
+    let store = home.store(Limits { age_max: Some(Duration::from_millis(200)), ..Limits::default() });
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(async move { store.run(async { drop(stopped.await) }, &mut |_| {}).await });
+    home.publish(Family::Bars, &wire(Family::Bars, 10, 15));
+    wait_until(|| home.log.stored.lock().unwrap().get(&(Family::Bars, 0)) == Some(&15)).await;
+    home.publish(Family::Bars, &wire(Family::Bars, 11, 15));
+    let polls = home.log.polls.load(Ordering::SeqCst);
+    wait_until(|| home.log.polls.load(Ordering::SeqCst) > polls + 4).await;
+    stop.send(()).unwrap();
+    let report = running.await.unwrap().unwrap();
+    assert_eq!(report.rows[&Family::Bars], 30);
+    assert_eq!(home.check(Family::Bars).await, 0);
+}
+
+async fn wait_until(condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "waited for a minute");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
