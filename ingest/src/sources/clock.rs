@@ -224,7 +224,10 @@ mod tests {
         let chicago = Zone::named("America/Chicago").unwrap();
         assert_eq!(iso("2026-10-11 17:00", chicago), Ok(iso_utc("2026-10-11 22:00")));
         assert_eq!(iso("2026-11-01 17:00", chicago), Ok(iso_utc("2026-11-01 23:00")));
-        assert_eq!(Clock::MsOfDay.parse("8100000", Zone::named("Europe/Berlin").unwrap(), Some(day("20240603"))), Ok(iso_utc("2024-06-03 00:15")));
+        assert_eq!(
+            Clock::MsOfDay.parse("8100000", Zone::named("Europe/Berlin").unwrap(), Some(day("20240603"))),
+            Ok(iso_utc("2024-06-03 00:15"))
+        );
     }
 
     #[test]
@@ -241,7 +244,17 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "2026-13-01", "2026-02-30", "2026-01-01 24:00", "2026-01-01 10:60", "20260101x", "2026-01-01T10:00:00.0000000001", "9999-01-01", "2026-01-01 10:00+99:00"] {
+        for text in [
+            "",
+            "2026-13-01",
+            "2026-02-30",
+            "2026-01-01 24:00",
+            "2026-01-01 10:60",
+            "20260101x",
+            "2026-01-01T10:00:00.0000000001",
+            "9999-01-01",
+            "2026-01-01 10:00+99:00",
+        ] {
             assert!(iso(text, UTC).is_err(), "{text}");
         }
         let new_york = Zone::named("America/New_York").unwrap();

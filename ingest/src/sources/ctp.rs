@@ -148,7 +148,8 @@ struct Stamp<'a> {
 impl Snapshots {
     fn new(at: Vec<usize>, given: Option<String>) -> Snapshots {
         let topic = Family::Snapshots.topic();
-        let columns = COLUMNS.iter().zip(at).map(|((name, target, kind), at)| Column { name, at, kind: *kind, target: topic.column(target) });
+        let columns =
+            COLUMNS.iter().zip(at).map(|((name, target, kind), at)| Column { name, at, kind: *kind, target: topic.column(target) });
         Snapshots {
             columns: columns.collect(),
             given,
@@ -247,7 +248,8 @@ fn milliseconds(text: &str) -> Result<i64, String> {
 /// The API's "none": a recorder writes `N/A` for it, or the largest double as C prints it, with or without exponent.
 fn is_none(text: &str) -> bool {
     text == NOT_AVAILABLE
-        || (text.starts_with("1.79769") && (text.ends_with("e+308") || text.ends_with("E+308") || text.ends_with("e308") || text.ends_with("E308")))
+        || (text.starts_with("1.79769")
+            && (text.ends_with("e+308") || text.ends_with("E+308") || text.ends_with("e308") || text.ends_with("E308")))
         || (text.len() >= 309 && text.starts_with("17976931348623"))
 }
 

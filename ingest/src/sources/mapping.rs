@@ -107,7 +107,7 @@ fn fit(mapping: &Mapping, head: &[u8], path: &str) -> u32 {
         return 0;
     }
     let names = first_line(head, mapping.shape.delimiter);
-    let share = |found: usize, of: usize| if of == 0 { 0 } else { (found * 1000 / of) as u32 };
+    let share = |found: usize, of: usize| (found * 1000).checked_div(of).unwrap_or(0) as u32;
     let key = share(mapping.key_columns.iter().filter(|name| names.contains(name)).count(), mapping.key_columns.len());
     let known = share(names.iter().filter(|name| mapping.knows(name)).count(), names.len());
     // Two of three: one of Azure's three columns may be misspelt.
@@ -256,13 +256,23 @@ struct Columns {
 const ASK_FOR_DATASET: &str = "say whose data this is with --dataset CODE (at most 15 characters, for example CME.LEAN)";
 
 impl Mapped {
-    fn new(mapping: &Mapping, targets: Vec<Target>, names: Vec<String>, facts: &BTreeMap<String, String>, given: &Given) -> Result<Mapped, Error> {
+    fn new(
+        mapping: &Mapping,
+        targets: Vec<Target>,
+        names: Vec<String>,
+        facts: &BTreeMap<String, String>,
+        given: &Given,
+    ) -> Result<Mapped, Error> {
         let file = given.label();
         let facts = Facts { facts: facts.clone(), lookups: mapping.lookups.clone() };
         let input = |what: String, todo: &str| Error::Input { file: file.clone(), what, todo: todo.into() };
         let zone_name = facts.fill_alone(&mapping.zone);
-        let zone = clock::Zone::named(&zone_name)
-            .ok_or_else(|| input(format!("its mapping names the time zone {zone_name:?}, which does not exist"), "name one of the tz database, such as Asia/Shanghai"))?;
+        let zone = clock::Zone::named(&zone_name).ok_or_else(|| {
+            input(
+                format!("its mapping names the time zone {zone_name:?}, which does not exist"),
+                "name one of the tz database, such as Asia/Shanghai",
+            )
+        })?;
         let from_path = mapping.dataset.as_ref().and_then(|template| facts.settle(template));
         let dataset = given.dataset.clone().or(from_path.filter(|code| is_dataset(code))).unwrap_or_default();
         let dataset_field = names.iter().position(|name| mapping.own_columns && name == "dataset");
@@ -380,11 +390,15 @@ impl RowMaker for Mapped {
             };
             if target.absent.iter().any(|absent| absent == text) {
                 if self.required.contains(&target.name) {
-                    return Err(Fault::value(&target.name_in_file(&self.names), format!("is empty; {} needs it", self.family.topic().name)));
+                    return Err(Fault::value(
+                        &target.name_in_file(&self.names),
+                        format!("is empty; {} needs it", self.family.topic().name),
+                    ));
                 }
                 continue;
             }
-            let time = set(rows, target, text, self.zone, &self.facts).map_err(|reason| Fault::value(&target.name_in_file(&self.names), reason))?;
+            let time = set(rows, target, text, self.zone, &self.facts)
+                .map_err(|reason| Fault::value(&target.name_in_file(&self.names), reason))?;
             if target.column == self.columns.ts_recv || (target.column == self.columns.ts_event && index_time.is_none()) {
                 index_time = time;
             }
@@ -411,7 +425,10 @@ impl RowMaker for Mapped {
     fn last_notes(&self) -> Vec<String> {
         match &self.skip_without {
             Some((_, name)) if self.skipped > 0 => {
-                vec![format!("{} records have no {name:?}: they are no figures, and are kept in documents with the whole file", self.skipped)]
+                vec![format!(
+                    "{} records have no {name:?}: they are no figures, and are kept in documents with the whole file",
+                    self.skipped
+                )]
             }
             _ => vec![],
         }

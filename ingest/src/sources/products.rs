@@ -20,9 +20,7 @@ pub const EXCHANGES: [Exchange; 6] = [
     Exchange {
         dataset: "XSGE.CTP",
         zero_is_absent: false,
-        products: &[
-            "cu", "al", "zn", "pb", "ni", "sn", "au", "ag", "rb", "wr", "hc", "ss", "fu", "bu", "ru", "sp", "ao", "br", "ad", "op",
-        ],
+        products: &["cu", "al", "zn", "pb", "ni", "sn", "au", "ag", "rb", "wr", "hc", "ss", "fu", "bu", "ru", "sp", "ao", "br", "ad", "op"],
     },
     Exchange { dataset: "XINE.CTP", zero_is_absent: false, products: &["sc", "lu", "nr", "bc", "ec"] },
     Exchange {
@@ -40,11 +38,7 @@ pub const EXCHANGES: [Exchange; 6] = [
             "a", "b", "bb", "bz", "c", "cs", "eb", "eg", "fb", "i", "j", "jd", "jm", "l", "lg", "lh", "m", "p", "pg", "pp", "rr", "v", "y",
         ],
     },
-    Exchange {
-        dataset: "CCFX.CTP",
-        zero_is_absent: false,
-        products: &["IF", "IC", "IH", "IM", "T", "TF", "TS", "TL", "IO", "MO", "HO"],
-    },
+    Exchange { dataset: "CCFX.CTP", zero_is_absent: false, products: &["IF", "IC", "IH", "IM", "T", "TF", "TS", "TL", "IO", "MO", "HO"] },
     Exchange { dataset: "GFEX.CTP", zero_is_absent: false, products: &["si", "lc", "ps"] },
 ];
 

@@ -59,9 +59,21 @@ fn drain(mut parser: Box<dyn Parser>, name: &'static str, records_max: usize) ->
         bad.extend(chunk.bad);
         notes.extend(chunk.notes);
         if chunk.end != End::More {
-            let batches = all.into_iter().map(|(family, list)| (family, concat_batches(family.topic().wire_schema(), &list).unwrap())).collect();
+            let batches =
+                all.into_iter().map(|(family, list)| (family, concat_batches(family.topic().wire_schema(), &list).unwrap())).collect();
             let (dataset, header, facts) = (parser.dataset(), parser.header(), parser.path_facts());
-            return Ok(Trial { batches, bad, notes, records: chunk.records, bytes: chunk.bytes, end: chunk.end, dataset, header, facts, parser: name });
+            return Ok(Trial {
+                batches,
+                bad,
+                notes,
+                records: chunk.records,
+                bytes: chunk.bytes,
+                end: chunk.end,
+                dataset,
+                header,
+                facts,
+                parser: name,
+            });
         }
     }
 }
@@ -157,7 +169,7 @@ pub fn members(data: &std::path::Path, path: &str) -> Vec<(String, Vec<u8>)> {
             let mut member = zip.by_index(at).unwrap();
             let mut out = Vec::new();
             member.read_to_end(&mut out).unwrap();
-            (member.name().to_string(), out)
+            (member.name().unwrap().into_owned(), out)
         })
         .collect()
 }

@@ -58,7 +58,10 @@ fn the_night_session_keeps_both_days_and_shanghai_time() {
 fn absent_is_spelt_by_the_exchange() {
     let dbl_max = "1.7976931348623157e+308";
     let shfe = record("ru1901", &[("ClosePrice", "N/A"), ("BidPrice2", dbl_max), ("AskPrice2", "0.00"), ("BidVolume2", "0")]);
-    let czce = record("AP010", &[("ClosePrice", "0.00"), ("SettlementPrice", "N/A"), ("BidPrice1", "0.00"), ("BidVolume1", "9"), ("Turnover", "0.00")]);
+    let czce = record(
+        "AP010",
+        &[("ClosePrice", "0.00"), ("SettlementPrice", "N/A"), ("BidPrice1", "0.00"), ("BidVolume1", "9"), ("Turnover", "0.00")],
+    );
     let t = read(&file(&[shfe, czce]));
     assert!(t.bad.is_empty(), "{:?}", t.bad);
     assert_eq!(t.texts(S, "dataset"), [Some("XSGE.CTP".into()), Some("XZCE.CTP".into())]);

@@ -245,7 +245,8 @@ fn may_fill(topic: &Topic, name: &str) -> bool {
 
 fn check(typed: Typed) -> Result<Mapping, String> {
     let families = || Family::ALL.map(|family| family.topic().name).join(", ");
-    let family = Family::named(&typed.family).ok_or_else(|| format!("family {:?} does not exist; there are {}", typed.family, families()))?;
+    let family =
+        Family::named(&typed.family).ok_or_else(|| format!("family {:?} does not exist; there are {}", typed.family, families()))?;
     let topic = family.topic();
     if !typed.delimiter.is_ascii() || matches!(typed.delimiter, '"' | '\n' | '\r') {
         return Err(format!("delimiter {:?} is not one ASCII character other than a quote or a line end", typed.delimiter));
@@ -260,11 +261,16 @@ fn check(typed: Typed) -> Result<Mapping, String> {
     if !twice.is_empty() {
         return Err(format!("fields names {} twice", twice.join(", ")));
     }
-    let paths = typed.recognise.path.iter().map(|path| Regex::new(path).map_err(|e| format!("recognise.path: {e}"))).collect::<Result<Vec<_>, _>>()?;
+    let paths = typed
+        .recognise
+        .path
+        .iter()
+        .map(|path| Regex::new(path).map_err(|e| format!("recognise.path: {e}")))
+        .collect::<Result<Vec<_>, _>>()?;
     let facts: BTreeSet<String> = paths.iter().flat_map(|path| path.capture_names().flatten().map(String::from)).collect();
     let columns = typed.columns.iter().map(|(name, column)| spec(topic, name, column, &typed, &facts)).collect::<Result<Vec<_>, _>>()?;
     let template = |text: &String| checked_template(text, &typed, &facts, false);
-    for name in typed.required.iter().filter(|name| !may_fill(topic, name)) {
+    if let Some(name) = typed.required.iter().find(|name| !may_fill(topic, name)) {
         return Err(unknown_column(topic, name));
     }
     every_field_is_used(&typed)?;
@@ -347,8 +353,12 @@ fn spec(topic: &'static Topic, name: &str, column: &Column, typed: &Typed, facts
 
 fn checked_template(text: &str, typed: &Typed, facts: &BTreeSet<String>, row: bool) -> Result<Template, String> {
     let template = Template::parse(text)?;
-    if let Some(name) = template.names().find(|name| !facts.contains(*name) && !(row && typed.fields.iter().any(|field| field == name))) {
-        return Err(format!("{text:?} names {name:?}, which is neither a capture in recognise.path{}", if row { " nor a field" } else { "" }));
+    let known = |name: &str| facts.contains(name) || (row && typed.fields.iter().any(|field| field == name));
+    if let Some(name) = template.names().find(|name| !known(name)) {
+        return Err(format!(
+            "{text:?} names {name:?}, which is neither a capture in recognise.path{}",
+            if row { " nor a field" } else { "" }
+        ));
     }
     if let Some(name) = template.lookups().find(|name| !typed.lookups.contains_key(*name)) {
         return Err(format!("{text:?} looks up {name:?}, and there is no table [lookups.{name}]"));
@@ -360,7 +370,8 @@ fn checked_template(text: &str, typed: &Typed, facts: &BTreeSet<String>, row: bo
 fn every_field_is_used(typed: &Typed) -> Result<(), String> {
     let from = typed.columns.values().filter_map(|column| column.from.clone());
     let in_text = typed.columns.values().filter_map(|column| column.text.as_deref()).filter_map(|text| Template::parse(text).ok());
-    let used: BTreeSet<String> = from.chain(in_text.flat_map(|t| t.names().map(String::from).collect::<Vec<_>>())).chain(typed.ignored.clone()).collect();
+    let used: BTreeSet<String> =
+        from.chain(in_text.flat_map(|t| t.names().map(String::from).collect::<Vec<_>>())).chain(typed.ignored.clone()).collect();
     let lost: Vec<&str> = typed.fields.iter().filter(|field| !used.contains(*field)).map(String::as_str).collect();
     if lost.is_empty() {
         return Ok(());
