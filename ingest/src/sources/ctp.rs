@@ -3,7 +3,7 @@
 use super::clock::{self, date_of};
 use super::products;
 use super::records::{Fields, Records, Shape};
-use super::table::{Fault, Made, RowMaker, Table, first_line, header_line, positions};
+use super::table::{Fault, Made, RowMaker, Table, first_line, header_line, is_dataset, positions};
 use crate::Error;
 use crate::source::{Format, Given, Header, Parser};
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -109,6 +109,10 @@ fn recognise(head: &[u8], given: &Given) -> bool {
 
 fn open(input: Box<dyn Read + Send>, given: &Given) -> Result<Box<dyn Parser>, Error> {
     let file = given.label();
+    if let Some(code) = given.dataset.as_ref().filter(|code| !is_dataset(code)) {
+        let what = format!("{code:?} is not a dataset code (at most 15 letters, digits, dots)");
+        return Err(Error::Input { file, what, todo: ASK_FOR_DATASET.into() });
+    }
     let mut records = Records::new(input, file.clone(), Shape { growing: given.growing, ..SHAPE });
     let expected: Vec<String> = COLUMNS.iter().map(|(name, ..)| (*name).to_string()).collect();
     let header = header_line(&mut records, &file, "the 44 columns of a CTP depth snapshot, TradingDay to ActionDay")?;
@@ -261,7 +265,8 @@ fn zero_is_absent(dataset: &str, symbol: &str) -> bool {
     }
 }
 
-/// The 44 columns of a row of `snapshots` as the recorder writes them, in [`column_names`]' order. Values are those of the file; how many zeros end a number is not kept.
+/// The 44 columns of a row of `snapshots` as the recorder writes them, in [`column_names`]' order. Values are those of the file; how many zeros end a number
+/// is not kept, and an absent value is told in its exchange's one spelling (DBL_MAX as `N/A`).
 ///
 /// # Panics
 /// When `batch` is not in the family's wire (or stored) schema.

@@ -21,7 +21,7 @@ pub use plan::Mapping;
 
 use super::clock::{self, NS_PER_DAY, date_of};
 use super::records::{Fields, RECORD_BYTES_MAX, Records, Shape};
-use super::table::{Fault, Made, RowMaker, Table, first_line, header_line, positions, repeated};
+use super::table::{Fault, Made, RowMaker, Table, first_line, header_line, is_dataset, positions, repeated};
 use crate::Error;
 use crate::source::{Format, Given, Header, Parser};
 use plan::{Target, Value};
@@ -107,7 +107,7 @@ fn fit(mapping: &Mapping, head: &[u8], path: &str) -> u32 {
         return 0;
     }
     let names = first_line(head, mapping.shape.delimiter);
-    let share = |found: usize, of: usize| if of == 0 { 0 } else { (found * 1000 / of) as u32 };
+    let share = |found: usize, of: usize| (found * 1000).checked_div(of).unwrap_or(0) as u32;
     let key = share(mapping.key_columns.iter().filter(|name| names.contains(name)).count(), mapping.key_columns.len());
     let known = share(names.iter().filter(|name| mapping.knows(name)).count(), names.len());
     // Two of three: one of Azure's three columns may be misspelt.
@@ -348,11 +348,6 @@ fn settled(target: Target, facts: &Facts, names: &[String]) -> Target {
     }
 }
 
-/// A dataset code: what a DBN header, a partition folder and a log key can hold.
-fn is_dataset(code: &str) -> bool {
-    (1..=15).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-}
-
 impl RowMaker for Mapped {
     fn family(&self) -> Family {
         self.family
@@ -388,7 +383,8 @@ impl RowMaker for Mapped {
                 }
                 Value::Constant(text) => text,
             };
-            if target.absent.iter().any(|absent| absent == text) {
+            let empty = text.is_empty() && !matches!(target.value, Value::Field(_));
+            if empty || target.absent.iter().any(|absent| absent == text) {
                 if self.required.contains(&target.name) {
                     return Err(Fault::value(
                         &target.name_in_file(&self.names),

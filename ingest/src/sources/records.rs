@@ -351,8 +351,11 @@ mod tests {
         Records::new(Box::new(std::io::Cursor::new(bytes.to_vec())), "t.csv".into(), shape)
     }
 
-    /// Every record as (byte, line, fields), bad ones as (byte, line, reason), and how it ended.
-    fn read(bytes: &[u8], shape: Shape) -> (Vec<(u64, u64, Vec<String>)>, Vec<(u64, String)>, String) {
+    /// Byte, line and fields of a record.
+    type Row = (u64, u64, Vec<String>);
+
+    /// Every record, bad ones as byte and reason, and how the file ended.
+    fn read(bytes: &[u8], shape: Shape) -> (Vec<Row>, Vec<(u64, String)>, String) {
         let mut records = records(bytes, shape);
         let (mut good, mut bad) = (vec![], vec![]);
         loop {
@@ -364,7 +367,7 @@ mod tests {
         }
     }
 
-    fn row(byte: u64, line: u64, fields: &[&str]) -> (u64, u64, Vec<String>) {
+    fn row(byte: u64, line: u64, fields: &[&str]) -> Row {
         (byte, line, fields.iter().map(|s| s.to_string()).collect())
     }
 
@@ -452,16 +455,11 @@ mod tests {
             let shape = Shape { delimiter: b',', multiline, growing };
             let mut records = records(&bytes, shape);
             let mut at = 0;
-            loop {
-                match records.step().unwrap() {
-                    Step::Record(p) | Step::Bad(p, _) => {
-                        prop_assert!(p.byte >= at);
-                        prop_assert_eq!(records.raw(p), &bytes[p.byte as usize..p.byte as usize + p.len]);
-                        prop_assert!(records.consumed() > p.byte || p.len == 0);
-                        at = records.consumed();
-                    }
-                    _ => break,
-                }
+            while let Step::Record(p) | Step::Bad(p, _) = records.step().unwrap() {
+                prop_assert!(p.byte >= at);
+                prop_assert_eq!(records.raw(p), &bytes[p.byte as usize..p.byte as usize + p.len]);
+                prop_assert!(records.consumed() > p.byte || p.len == 0);
+                at = records.consumed();
             }
             prop_assert!(growing || records.consumed() == bytes.len() as u64);
         }

@@ -24,6 +24,9 @@ impl Fault {
     }
 }
 
+/// So many records at the beginning, none of them usable, show that a file is not what it was taken for.
+const HOPELESS_ENOUGH: usize = 64;
+
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
@@ -99,7 +102,8 @@ impl<M: RowMaker> Table<M> {
         let mut usable = 0;
         let mut read = 0;
         let end = loop {
-            if read >= records_max {
+            let doubtful = first && usable == 0 && hopeless.is_some() && read < HOPELESS_ENOUGH;
+            if read >= records_max && !doubtful {
                 break End::More;
             }
             let (place, fault) = match self.records.step() {
@@ -217,6 +221,11 @@ pub fn positions(file: &str, header: &[String], expected: &[String]) -> Result<V
         what: format!("its columns are not the expected ones: {what}"),
         todo: format!("expected {}; rename the columns, or describe the file in a mapping (--mapping FILE)", expected.join(", ")),
     })
+}
+
+/// A dataset code: what a DBN header, a partition folder and a log key can hold.
+pub fn is_dataset(code: &str) -> bool {
+    (1..=15).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 /// Names that stand more than once.

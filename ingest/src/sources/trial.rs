@@ -169,7 +169,7 @@ pub fn members(data: &std::path::Path, path: &str) -> Vec<(String, Vec<u8>)> {
             let mut member = zip.by_index(at).unwrap();
             let mut out = Vec::new();
             member.read_to_end(&mut out).unwrap();
-            (member.name().to_string(), out)
+            (member.name().unwrap().into_owned(), out)
         })
         .collect()
 }

@@ -137,6 +137,13 @@ fn bad_records_never_cost_good_ones() {
 }
 
 #[test]
+fn one_foreign_record_first_does_not_condemn_the_file() {
+    let bytes = file(&[record("tk2612", &[]), record("ru1901", &[])]);
+    let t = read_by(&bytes, &given("x.csv"), 1).unwrap().unwrap();
+    assert_eq!((t.rows(S), t.bad.len()), (1, 1));
+}
+
+#[test]
 fn line_ends_last_lines_and_packing_do_not_matter() {
     let bytes = file(&[record("ru1901", &[]), record("ru1901", &[])]);
     let crlf = String::from_utf8(bytes.clone()).unwrap().replace('\n', "\r\n").into_bytes();

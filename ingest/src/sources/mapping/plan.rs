@@ -270,7 +270,7 @@ fn check(typed: Typed) -> Result<Mapping, String> {
     let facts: BTreeSet<String> = paths.iter().flat_map(|path| path.capture_names().flatten().map(String::from)).collect();
     let columns = typed.columns.iter().map(|(name, column)| spec(topic, name, column, &typed, &facts)).collect::<Result<Vec<_>, _>>()?;
     let template = |text: &String| checked_template(text, &typed, &facts, false);
-    for name in typed.required.iter().filter(|name| !may_fill(topic, name)) {
+    if let Some(name) = typed.required.iter().find(|name| !may_fill(topic, name)) {
         return Err(unknown_column(topic, name));
     }
     every_field_is_used(&typed)?;
@@ -353,7 +353,8 @@ fn spec(topic: &'static Topic, name: &str, column: &Column, typed: &Typed, facts
 
 fn checked_template(text: &str, typed: &Typed, facts: &BTreeSet<String>, row: bool) -> Result<Template, String> {
     let template = Template::parse(text)?;
-    if let Some(name) = template.names().find(|name| !facts.contains(*name) && !(row && typed.fields.iter().any(|field| field == name))) {
+    let known = |name: &str| facts.contains(name) || (row && typed.fields.iter().any(|field| field == name));
+    if let Some(name) = template.names().find(|name| !known(name)) {
         return Err(format!(
             "{text:?} names {name:?}, which is neither a capture in recognise.path{}",
             if row { " nor a field" } else { "" }
