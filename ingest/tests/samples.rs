@@ -32,7 +32,9 @@ fn every_sample_feed_is_read_without_fault() {
             assert!(parser.dataset().starts_with("SYN.") || parser.dataset() == "CN.NDA.USAGE", "{} of {}", parser.dataset(), given.name);
         }
     }
-    for family in ["instruments", "trades", "statistics", "snapshots", "index_values", "index_inputs", "conversions", "price_list", "token_usage"] {
+    for family in
+        ["instruments", "trades", "statistics", "snapshots", "index_values", "index_inputs", "conversions", "price_list", "token_usage"]
+    {
         assert!(families.get(family).is_some_and(|rows| *rows > 0), "no {family} among {families:?}");
     }
 }

@@ -40,8 +40,12 @@ fn embedded_options(settings: &Settings) -> Options {
 
 fn kafka(settings: &Settings) -> Result<Kafka> {
     let LogAt::Kafka { brokers, properties } = &settings.log else { bail!("no brokers are configured") };
-    let options =
-        KafkaOptions { brokers: brokers.clone(), prefix: settings.prefix.clone(), properties: properties.clone(), ..KafkaOptions::default() };
+    let options = KafkaOptions {
+        brokers: brokers.clone(),
+        prefix: settings.prefix.clone(),
+        properties: properties.clone(),
+        ..KafkaOptions::default()
+    };
     Ok(Kafka::connect(options)?)
 }
 
@@ -56,7 +60,11 @@ pub fn refuse_unfit_topics(log: &dyn EventLog) -> Result<()> {
     if unfit.is_empty() {
         return Ok(());
     }
-    bail!("{} is not fit to be used:\n  {}\n`tape topics` creates what is missing and shows what to change", log.describe(), unfit.join("\n  "))
+    bail!(
+        "{} is not fit to be used:\n  {}\n`tape topics` creates what is missing and shows what to change",
+        log.describe(),
+        unfit.join("\n  ")
+    )
 }
 
 /// The Delta tables.

@@ -24,25 +24,37 @@ pub fn routes(prefix: &str) -> Router {
     Router::new()
         .route("/subjects", get(move || async move { answer(json!(subjects(&list_prefix))) }))
         .route("/schemas/types", get(|| async { answer(json!(["AVRO"])) }))
-        .route("/schemas/ids/{id}", get(|Path(id): Path<u32>| async move {
-            by_id(id).map_or_else(|| refuse(SCHEMA_NOT_FOUND, "Schema not found"), |topic| answer(json!({ "schema": topic.avro() })))
-        }))
-        .route("/schemas/ids/{id}/versions", get(move |Path(id): Path<u32>| async move {
-            by_id(id).map_or_else(
-                || refuse(SCHEMA_NOT_FOUND, "Schema not found"),
-                |topic| answer(json!([{ "subject": subject(&ids_prefix, topic), "version": 1 }])),
-            )
-        }))
-        .route("/subjects/{subject}/versions", get(move |Path(name): Path<String>| async move {
-            by_subject(&versions_prefix, &name).map_or_else(|| refuse(SUBJECT_NOT_FOUND, "Subject not found"), |_| answer(json!([1])))
-        }))
-        .route("/subjects/{subject}/versions/{version}", get(move |Path((name, version)): Path<(String, String)>| async move {
-            let Some(topic) = by_subject(&version_prefix, &name) else { return refuse(SUBJECT_NOT_FOUND, "Subject not found") };
-            if version != "1" && version != "latest" {
-                return refuse(VERSION_NOT_FOUND, "Version not found");
-            }
-            answer(json!({ "subject": name, "version": 1, "id": topic.schema_id, "schemaType": "AVRO", "schema": topic.avro() }))
-        }))
+        .route(
+            "/schemas/ids/{id}",
+            get(|Path(id): Path<u32>| async move {
+                by_id(id).map_or_else(|| refuse(SCHEMA_NOT_FOUND, "Schema not found"), |topic| answer(json!({ "schema": topic.avro() })))
+            }),
+        )
+        .route(
+            "/schemas/ids/{id}/versions",
+            get(move |Path(id): Path<u32>| async move {
+                by_id(id).map_or_else(
+                    || refuse(SCHEMA_NOT_FOUND, "Schema not found"),
+                    |topic| answer(json!([{ "subject": subject(&ids_prefix, topic), "version": 1 }])),
+                )
+            }),
+        )
+        .route(
+            "/subjects/{subject}/versions",
+            get(move |Path(name): Path<String>| async move {
+                by_subject(&versions_prefix, &name).map_or_else(|| refuse(SUBJECT_NOT_FOUND, "Subject not found"), |_| answer(json!([1])))
+            }),
+        )
+        .route(
+            "/subjects/{subject}/versions/{version}",
+            get(move |Path((name, version)): Path<(String, String)>| async move {
+                let Some(topic) = by_subject(&version_prefix, &name) else { return refuse(SUBJECT_NOT_FOUND, "Subject not found") };
+                if version != "1" && version != "latest" {
+                    return refuse(VERSION_NOT_FOUND, "Version not found");
+                }
+                answer(json!({ "subject": name, "version": 1, "id": topic.schema_id, "schemaType": "AVRO", "schema": topic.avro() }))
+            }),
+        )
         .route("/config", get(|| async { answer(json!({ "compatibilityLevel": "FULL_TRANSITIVE" })) }))
         .route("/mode", get(|| async { answer(json!({ "mode": "READONLY" })) }))
 }

@@ -13,9 +13,9 @@ pub struct Exchange {
 
 /// Every exchange and its products.
 ///
-/// Sources: the product pages of the exchanges (shfe.com.cn, ine.cn, czce.com.cn, dce.com.cn, cffex.com.cn, gfex.com.cn); MICs from ISO 10383 (XINE, XSGE, XZCE, XDCE, CCFX;
-/// GFEX is the exchange's own code). CFFEX's option products (IO, MO, HO) are listed with its futures. A product that is not here asks for `--dataset`. `ru` and `AP` are
-/// checked against real files; "zero is absent" is measured on the CZCE files of 2020.
+/// Common knowledge of the market, not read off the exchanges' pages: `ru` and `AP` are checked against real files, the others by nobody.
+/// Codes are ISO 10383 MICs, but GFEX's own. CFFEX's option products (IO, MO, HO) are listed with its futures. A product that is not here asks
+/// for `--dataset`, which wins over this table. "Zero is absent" is measured on CZCE files of 2020.
 pub const EXCHANGES: [Exchange; 6] = [
     Exchange {
         dataset: "XSGE.CTP",

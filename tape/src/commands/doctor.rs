@@ -50,10 +50,15 @@ fn clock(now: SystemTime) -> Finding {
 
 fn home_folder(settings: &Settings) -> Finding {
     let probe = settings.home.join(".doctor");
-    let written = std::fs::create_dir_all(&settings.home).and_then(|()| std::fs::write(&probe, b"tape")).and_then(|()| std::fs::remove_file(&probe));
+    let written =
+        std::fs::create_dir_all(&settings.home).and_then(|()| std::fs::write(&probe, b"tape")).and_then(|()| std::fs::remove_file(&probe));
     match written {
         Ok(()) => Finding { what: "home", good: true, says: format!("{} can be written", settings.home.display()) },
-        Err(why) => Finding { what: "home", good: false, says: format!("{}: {why}: give this user the right to write there", settings.home.display()) },
+        Err(why) => Finding {
+            what: "home",
+            good: false,
+            says: format!("{}: {why}: give this user the right to write there", settings.home.display()),
+        },
     }
 }
 
@@ -69,8 +74,13 @@ fn log(settings: &Settings) -> Vec<Finding> {
     let topics = match log.check_topics() {
         Err(why) => Finding { what: "topics", good: false, says: why.to_string() },
         Ok(reports) => {
-            let unfit: Vec<_> = reports.iter().filter(|r| !r.problems.is_empty()).map(|r| format!("{} ({})", r.name, r.problems.join("; "))).collect();
-            let says = if unfit.is_empty() { format!("all {} are fine", reports.len()) } else { format!("run `tape topics`: {}", unfit.join(", ")) };
+            let unfit: Vec<_> =
+                reports.iter().filter(|r| !r.problems.is_empty()).map(|r| format!("{} ({})", r.name, r.problems.join("; "))).collect();
+            let says = if unfit.is_empty() {
+                format!("all {} are fine", reports.len())
+            } else {
+                format!("run `tape topics`: {}", unfit.join(", "))
+            };
             Finding { what: "topics", good: unfit.is_empty(), says }
         }
     };

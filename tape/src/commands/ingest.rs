@@ -70,7 +70,9 @@ fn given(args: &Ingest) -> Result<Given> {
     if let Some(dataset) = &args.dataset {
         let fit = !dataset.is_empty() && dataset.len() <= DATASET_MAX && dataset.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
         if !fit {
-            return Err(WrongUse(format!("--dataset {dataset}: a code has 1 to {DATASET_MAX} visible ASCII characters and no slash")).into());
+            return Err(
+                WrongUse(format!("--dataset {dataset}: a code has 1 to {DATASET_MAX} visible ASCII characters and no slash")).into()
+            );
         }
     }
     let captured_ms = match &args.captured {

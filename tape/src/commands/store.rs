@@ -72,7 +72,8 @@ fn bar(quiet: bool) -> ProgressBar {
     if quiet {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:24.cyan} {pos}/{len} records  {msg}  {per_sec}, {eta} to go").expect("the template is well formed");
+    let style = ProgressStyle::with_template("{bar:24.cyan} {pos}/{len} records  {msg}  {per_sec}, {eta} to go")
+        .expect("the template is well formed");
     ProgressBar::new(0).with_style(style)
 }
 

@@ -27,7 +27,9 @@ const QUESTIONS: [(&str, &str); 3] = [
 
 pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
     let LogAt::Embedded { dir, .. } = &settings.log else {
-        return Err(WrongUse("`tape up` runs on the embedded log: with Kafka start `tape topics`, `tape store` and `tape query`".into()).into());
+        return Err(
+            WrongUse("`tape up` runs on the embedded log: with Kafka start `tape topics`, `tape store` and `tape query`".into()).into()
+        );
     };
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;

@@ -33,7 +33,12 @@ pub fn ctp(facts: &Value) -> Vec<Check> {
     let scalar = |name: &str, expr: &str| Check::scalar(name, SNAPSHOTS, expr);
     let ms = |name: &str, expr: &str| Check::scaled(name, SNAPSHOTS, expr, MS);
     let mut checks = vec![
-        Check::value("columns", "sources WHERE $rows", "CAST(cardinality(string_to_array(min(columns), ',')) AS BIGINT)", facts["columns"].clone()),
+        Check::value(
+            "columns",
+            "sources WHERE $rows",
+            "CAST(cardinality(string_to_array(min(columns), ',')) AS BIGINT)",
+            facts["columns"].clone(),
+        ),
         scalar("instrument", "min(symbol)"),
         scalar("rows", "count(*)"),
         ms("min_time_utc_ms", "CAST(min(ts_event) AS BIGINT)"),
@@ -50,7 +55,9 @@ pub fn ctp(facts: &Value) -> Vec<Check> {
         nondecreasing(SNAPSHOTS),
         Check::map(
             "by_action_hour_shanghai",
-            &format!("SELECT to_char(date_trunc('hour', ts_event + INTERVAL '8 hours'), '%Y-%m-%dT%H') AS k, count(*) AS v FROM {SNAPSHOTS} GROUP BY 1"),
+            &format!(
+                "SELECT to_char(date_trunc('hour', ts_event + INTERVAL '8 hours'), '%Y-%m-%dT%H') AS k, count(*) AS v FROM {SNAPSHOTS} GROUP BY 1"
+            ),
         ),
         trading_days(facts),
     ];
@@ -77,7 +84,9 @@ fn trading_days(facts: &Value) -> Check {
         for name in ["first_utc_ms", "last_utc_ms"] {
             object[name] = json!(object[name].as_i64().expect("a number") * 1_000_000);
         }
-        object["action_days"] = json!(object["action_days"].as_array().expect("a list").iter().map(|day| day.as_str().expect("text")).collect::<Vec<_>>().join(","));
+        object["action_days"] = json!(
+            object["action_days"].as_array().expect("a list").iter().map(|day| day.as_str().expect("text")).collect::<Vec<_>>().join(",")
+        );
         day
     });
     let first = |column: &str| format!("first_value({column} ORDER BY source_record)");
@@ -192,7 +201,8 @@ fn members(name: &str, table: &str, facts: &Value) -> Check {
     // Columns and line ends are the file's form.
     let of_form = |fact: &str| fact == "columns" || fact == "crlf";
     let members = facts["members"].as_object().expect("by member");
-    let mut names: Vec<&String> = members.values().flat_map(|member| member.as_object().expect("an object").keys()).filter(|fact| !of_form(fact)).collect();
+    let mut names: Vec<&String> =
+        members.values().flat_map(|member| member.as_object().expect("an object").keys()).filter(|fact| !of_form(fact)).collect();
     names.sort();
     names.dedup();
     let columns: Vec<String> = names.iter().map(|fact| format!("{} AS {fact}", expression(fact))).collect();
@@ -205,8 +215,13 @@ fn members(name: &str, table: &str, facts: &Value) -> Check {
         .iter()
         .filter(|(_, member)| member["rows"] != 0)
         .map(|(name, member)| {
-            let mut row: serde_json::Map<_, _> =
-                member.as_object().expect("an object").iter().filter(|(fact, _)| !of_form(fact)).map(|(fact, value)| (fact.clone(), value.clone())).collect();
+            let mut row: serde_json::Map<_, _> = member
+                .as_object()
+                .expect("an object")
+                .iter()
+                .filter(|(fact, _)| !of_form(fact))
+                .map(|(fact, value)| (fact.clone(), value.clone()))
+                .collect();
             row.insert("member".into(), json!(name));
             (name.clone(), Value::Object(row))
         })

@@ -44,7 +44,11 @@ pub fn checks(facts: &Value) -> Vec<Check> {
             checks.push(scalar(&format!("min_{clock}_ns"), &ns(&format!("min({clock})"))));
             checks.push(scalar(&format!("max_{clock}_ns"), &ns(&format!("max({clock})"))));
             let steps = format!("(SELECT {clock}, lag({clock}) OVER (ORDER BY source_record) AS before FROM {from})");
-            checks.push(Check::scalar(&format!("{clock}_nondecreasing"), &format!("{steps} WHERE TRUE OR $rows"), &format!("coalesce(bool_and({clock} >= before), TRUE)")));
+            checks.push(Check::scalar(
+                &format!("{clock}_nondecreasing"),
+                &format!("{steps} WHERE TRUE OR $rows"),
+                &format!("coalesce(bool_and({clock} >= before), TRUE)"),
+            ));
         }
     }
     if has("sides") {
@@ -71,7 +75,10 @@ pub fn checks(facts: &Value) -> Vec<Check> {
         checks.push(raw("close_last_raw", "last_value(close ORDER BY source_record)"));
     }
     if has("stat_types") {
-        checks.push(Check::map("stat_types", &format!("SELECT CAST(stat_type AS VARCHAR) AS k, count(*) AS v FROM {from} GROUP BY stat_type")));
+        checks.push(Check::map(
+            "stat_types",
+            &format!("SELECT CAST(stat_type AS VARCHAR) AS k, count(*) AS v FROM {from} GROUP BY stat_type"),
+        ));
         checks.push(statistics(facts, &from));
     }
     if has("undefined_level_prices") {
@@ -109,7 +116,9 @@ fn header(facts: &Value) -> Vec<Check> {
 
 fn statistics(facts: &Value, from: &str) -> Check {
     let expected = facts["stats"].as_array().expect("a list");
-    let absent = |value: &Value| if value.as_i64() == Some(i64::MAX) || value.as_i64() == Some(i64::from(i32::MAX)) { Value::Null } else { value.clone() };
+    let absent = |value: &Value| {
+        if value.as_i64() == Some(i64::MAX) || value.as_i64() == Some(i64::from(i32::MAX)) { Value::Null } else { value.clone() }
+    };
     let rows = expected
         .iter()
         .map(|stat| {

@@ -64,9 +64,11 @@ impl Check {
 
     fn name(&self) -> &str {
         match self {
-            Check::Scalar { name, .. } | Check::Map { name, .. } | Check::List { name, .. } | Check::Rows { name, .. } | Check::Excluded { name } => {
-                name
-            }
+            Check::Scalar { name, .. }
+            | Check::Map { name, .. }
+            | Check::List { name, .. }
+            | Check::Rows { name, .. }
+            | Check::Excluded { name } => name,
         }
     }
 }

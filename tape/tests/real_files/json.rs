@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 pub fn mooncake(_facts: &Value) -> Vec<Check> {
     const REQUESTS: &str = "requests WHERE $rows";
     let scalar = |name: &str, expr: &str| Check::scalar(name, REQUESTS, expr);
-    let steps = "(SELECT ts_offset_ns, lag(ts_offset_ns) OVER (ORDER BY source_record) AS before FROM requests WHERE $rows) WHERE TRUE OR $rows";
+    let steps =
+        "(SELECT ts_offset_ns, lag(ts_offset_ns) OVER (ORDER BY source_record) AS before FROM requests WHERE $rows) WHERE TRUE OR $rows";
     vec![
         scalar("rows", "count(*)"),
         scalar("input_length_sum", "sum(input_tokens)"),
@@ -15,7 +16,10 @@ pub fn mooncake(_facts: &Value) -> Vec<Check> {
         Check::scaled("min_timestamp_ms", REQUESTS, "min(ts_offset_ns)", Scale::Milliseconds),
         Check::scaled("max_timestamp_ms", REQUESTS, "max(ts_offset_ns)", Scale::Milliseconds),
         // The number of ids over all requests: a list of n ids has n - 1 commas, and no list is empty.
-        scalar("hash_ids_sum", "sum(CASE WHEN hash_ids IN ('[]', '') THEN 0 ELSE length(hash_ids) - length(replace(hash_ids, ',', '')) + 1 END)"),
+        scalar(
+            "hash_ids_sum",
+            "sum(CASE WHEN hash_ids IN ('[]', '') THEN 0 ELSE length(hash_ids) - length(replace(hash_ids, ',', '')) + 1 END)",
+        ),
         Check::scalar("time_nondecreasing", steps, "coalesce(bool_and(ts_offset_ns >= before), TRUE)"),
     ]
 }

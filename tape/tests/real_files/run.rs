@@ -121,6 +121,10 @@ impl Ingested {
 
     /// Records published, all families.
     pub fn published(&self) -> u64 {
-        self.files().iter().flat_map(|file| file["records"].as_object().expect("by family").values()).map(|n| n.as_u64().expect("a count")).sum()
+        self.files()
+            .iter()
+            .flat_map(|file| file["records"].as_object().expect("by family").values())
+            .map(|n| n.as_u64().expect("a count"))
+            .sum()
     }
 }

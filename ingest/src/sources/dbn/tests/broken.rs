@@ -120,7 +120,8 @@ fn with_second(change: impl FnOnce(&mut [u8])) -> (Tape, Vec<u8>, usize) {
 fn a_value_that_no_column_holds_costs_its_record_and_no_other() {
     let price = |value: i64| move |record: &mut [u8]| record[16..24].copy_from_slice(&value.to_le_bytes());
     let time = |at: usize| move |record: &mut [u8]| record[at..at + 8].copy_from_slice(&(u64::MAX - 1).to_le_bytes());
-    let cases: [(&str, Box<dyn FnOnce(&mut [u8])>); 5] = [
+    type Damage = Box<dyn FnOnce(&mut [u8])>;
+    let cases: [(&str, Damage); 5] = [
         ("price", Box::new(price(1_000_000_000_000_000_000))),
         ("price", Box::new(price(i64::MIN))),
         ("price", Box::new(price(i64::MAX - 1))),
