@@ -537,7 +537,11 @@ impl Session {
                 Next::Message(Some(message)) => self.take(message?, report),
                 // The reader ends only when it was told to, or after its error was taken above.
                 Next::Message(None) => self.draining = true,
-                Next::Committed(done) => self.finish(done?, report),
+                Next::Committed(Ok(done)) => self.finish(done, report),
+                Next::Committed(Err(error)) => {
+                    self.committing = None;
+                    return Err(error);
+                }
                 Next::Due => {}
                 Next::Shutdown => stop.store(true, Ordering::Relaxed),
             }
@@ -545,7 +549,7 @@ impl Session {
                 self.draining = true;
             }
             report.read =
-                self.stored + self.pending.values().map(Batch::offsets).sum::<u64>() + self.committing.as_ref().map_or(0, |c| c.offsets);
+                report.stored + self.pending.values().map(Batch::offsets).sum::<u64>() + self.committing.as_ref().map_or(0, |c| c.offsets);
             progress(report);
         }
     }
