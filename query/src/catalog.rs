@@ -29,7 +29,7 @@ pub const SCHEMAS_TABLE: &str = "schemas";
 /// One Parquet file of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Where it is, relative to the table's root, as the object store names it (not percent-encoded).
+    /// Where it is, as the table's object store names it (not percent-encoded).
     pub path: String,
     /// Length in bytes.
     pub size: u64,
@@ -48,7 +48,7 @@ pub struct TableFiles {
     pub family: Family,
     /// The table's root, for messages and to tell two installations apart.
     pub root: Url,
-    /// The object store, rooted at the table: it knows a file by [`FileInfo::path`].
+    /// The object store: it knows a file by [`FileInfo::path`].
     pub store: Arc<dyn ObjectStore>,
     /// Delta version.
     pub version: i64,

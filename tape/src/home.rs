@@ -40,12 +40,7 @@ fn embedded_options(settings: &Settings) -> Options {
 
 fn kafka(settings: &Settings) -> Result<Kafka> {
     let LogAt::Kafka { brokers, properties } = &settings.log else { bail!("no brokers are configured") };
-    let options = KafkaOptions {
-        brokers: brokers.clone(),
-        prefix: settings.prefix.clone(),
-        properties: properties.clone(),
-        ..KafkaOptions::default()
-    };
+    let options = KafkaOptions { prefix: settings.prefix.clone(), properties: properties.clone(), ..KafkaOptions::new(brokers) };
     Ok(Kafka::connect(options)?)
 }
 

@@ -6,8 +6,6 @@ use crate::settings::Settings;
 use anyhow::{Context, Result};
 use futures::FutureExt;
 use lake::{Lake, Snapshot};
-use object_store::ObjectStore;
-use object_store::prefix::PrefixStore;
 use query::catalog::{FileInfo, TableFiles};
 use query::{Engine, Listing};
 use schemas::Family;
@@ -59,21 +57,23 @@ fn listing(lake: Lake) -> Listing {
     })
 }
 
-fn files(lake: &Lake, family: Family, snapshot: &Snapshot) -> Result<TableFiles, url::ParseError> {
+fn files(lake: &Lake, family: Family, snapshot: &Snapshot) -> Result<TableFiles, Box<dyn std::error::Error + Send + Sync>> {
     let name = family.topic().name;
-    let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(lake.object_store().clone(), name));
-    let file = |file: &lake::FileInfo| FileInfo {
-        path: file.path.clone(),
-        size: file.size,
-        rows: file.stats.rows,
-        partition_values: file.partition_values.iter().map(|(column, value)| ((*column).to_string(), value.clone())).collect(),
-        modification_time_ms: file.modification_time,
+    let file = |file: &lake::FileInfo| {
+        let rows = file.stats.rows.ok_or_else(|| format!("{name}: the Delta log states no row count for {}: it was not written by tape", file.path))?;
+        Ok::<_, String>(FileInfo {
+            path: file.location.to_string(),
+            size: file.size,
+            rows,
+            partition_values: file.partition_values.iter().map(|(column, value)| ((*column).to_string(), value.clone())).collect(),
+            modification_time_ms: file.modification_time,
+        })
     };
     Ok(TableFiles {
         family,
         root: lake.root().join(&format!("{name}/"))?,
-        store,
+        store: lake.object_store().clone(),
         version: snapshot.version() as i64,
-        files: snapshot.files().iter().map(|info| file(info)).collect(),
+        files: snapshot.files().iter().map(|info| file(info)).collect::<Result<_, _>>()?,
     })
 }

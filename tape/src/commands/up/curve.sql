@@ -16,12 +16,12 @@ latest AS (
   SELECT * FROM snapped WHERE latest = 1
 ),
 contracts AS (
-  SELECT dataset, symbol, max(expiry) AS expiry
+  SELECT dataset AS venue, symbol AS contract, max(root) AS root, max(expiry) AS ends
   FROM instruments
   WHERE kind = 'future'
   GROUP BY dataset, symbol
 )
-SELECT l.dataset, l.symbol, CAST(c.expiry AS DATE) AS expiry, l.price, l.currency, l.price_unit, CAST(l.known_for AS DATE) AS as_of
-FROM latest l
-LEFT JOIN contracts c ON c.dataset = l.dataset AND c.symbol = l.symbol
-ORDER BY l.dataset, regexp_replace(l.symbol, '[FGHJKMNQUVXZ]?[0-9]+$', ''), c.expiry
+SELECT dataset, root, symbol, CAST(ends AS DATE) AS expiry, price, currency, price_unit, CAST(known_for AS DATE) AS as_of
+FROM latest
+LEFT JOIN contracts ON venue = dataset AND contract = symbol
+ORDER BY dataset, root, expiry
