@@ -2,7 +2,7 @@
 # One Apache Kafka broker (KRaft, from its Maven jars) on free loopback ports, for tests.
 #
 #   scripts/kafka.sh start DIR [PID]   downloads the jars once, formats DIR, starts the broker, prints BROKERS=127.0.0.1:PORT;
-#                                      with PID, ends the broker and removes DIR/data when that process has ended
+#                                      with PID, ends the broker and removes DIR when that process has ended
 #   scripts/kafka.sh stop DIR          ends exactly that broker
 #
 # Jars are kept in ${TAPE_CACHE:-~/.cache/tokentape}/kafka-VERSION. The broker's log is DIR/broker.log, its process id DIR/pid.
@@ -132,7 +132,10 @@ start() {
     [ $SECONDS -lt $deadline ] || { stop "$dir"; die "the broker did not answer within $START_SECONDS s: see $dir/broker.log"; }
     sleep 0.2
   done
-  [ -z "$watched" ] || setsid "$SELF" watch "$dir" "$watched" >/dev/null 2>&1 </dev/null &
+  # Not "… || … &": that would keep the caller's pipe open in a subshell.
+  if [ -n "$watched" ]; then
+    setsid "$SELF" watch "$dir" "$watched" >/dev/null 2>&1 </dev/null &
+  fi
   echo "BROKERS=127.0.0.1:$port"
 }
 
@@ -140,7 +143,7 @@ watch() {
   local dir=$1 watched=$2
   while alive "$watched" && [ -f "$dir/pid" ]; do sleep 0.5; done
   stop "$dir"
-  rm -rf "$dir/data"
+  rm -rf "$dir"
 }
 
 # True when the port answers an ApiVersions request: it is a Kafka broker, and it serves.

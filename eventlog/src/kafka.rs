@@ -12,6 +12,7 @@ use crate::topic_id::{self, Described};
 use crate::{Error, EventLog, Reader, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
 use bytes::Bytes;
 use rdkafka::admin::AdminClient;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -19,11 +20,15 @@ use rdkafka::{Offset, TopicPartitionList};
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use trouble::{Context, Trouble};
 
 /// How long a question to the brokers may take.
 const ASK_WAIT: Duration = Duration::from_secs(10);
+/// How long to wait before asking the same again.
+const RETRY: Duration = Duration::from_millis(20);
+/// Complaints looked at for the one that explains an error.
+const COMPLAINTS_MAX: usize = 100;
 /// Room for the largest record with everything a batch adds to it.
 const MESSAGE_BYTES_MAX: usize = schemas::topic::RAW_MESSAGE_BYTES_MAX + (1 << 20);
 
@@ -73,6 +78,15 @@ struct Shared {
     names: Vec<String>,
 }
 
+/// A partition whose leader is being chosen, or that a broker has not heard of yet.
+fn is_moving(e: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        trouble::code(e),
+        Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable | Code::UnknownTopicOrPartition | Code::UnknownPartition)
+    )
+}
+
 /// Properties that tokentape sets itself: another value would break a promise of the log.
 const OWN_PROPERTIES: [&str; 17] = [
     "bootstrap.servers",
@@ -106,12 +120,38 @@ impl Kafka {
         // Between transactions' ends there is more in the log than a reader may see: the admin client is asked for that.
         let admin: AdminClient<Context> = shared.create(&[("isolation.level", "read_uncommitted")])?;
         let committed: BaseConsumer<Context> = shared.create(&[("isolation.level", "read_committed")])?;
-        let cluster_id = admin.inner().fetch_cluster_id(ASK_WAIT).ok_or_else(|| shared.silent("connecting"))?;
-        Ok(Kafka { shared, admin, committed, lag: Mutex::default(), cluster_id })
+        let cluster_id = admin.inner().fetch_cluster_id(ASK_WAIT);
+        let kafka = Kafka { shared, admin, committed, lag: Mutex::default(), cluster_id: cluster_id.unwrap_or_default() };
+        match kafka.cluster_id.is_empty() {
+            true => Err(kafka.error("connecting", KafkaError::Global(RDKafkaErrorCode::OperationTimedOut))),
+            false => Ok(kafka),
+        }
+    }
+
+    /// An error with what the clients have complained of; the admin client's own complaints cannot be heard, its sister's can.
+    fn error(&self, doing: &str, e: KafkaError) -> Error {
+        for _ in 0..COMPLAINTS_MAX {
+            if self.committed.poll(Duration::ZERO).is_none() {
+                break;
+            }
+        }
+        self.shared.error(doing, e)
+    }
+
+    /// First and next offset of a partition, as `client` sees them. A new topic's partition is for a moment nobody's: asked again.
+    fn ends<C: ClientContext>(&self, client: &Client<C>, name: &str, partition: i32) -> Result<(i64, i64), Error> {
+        let deadline = Instant::now() + ASK_WAIT;
+        loop {
+            match client.fetch_watermarks(name, partition, ASK_WAIT) {
+                Ok(ends) => return Ok(ends),
+                Err(e) if Instant::now() < deadline && is_moving(&e) => std::thread::sleep(RETRY),
+                Err(e) => return Err(self.error(&format!("asking for the ends of {name}[{partition}]"), e)),
+            }
+        }
     }
 
     fn describe_topics(&self, names: &[String], doing: &str) -> Result<Vec<Result<Described, RDKafkaErrorCode>>, Error> {
-        topic_id::describe(self.admin.inner(), names, ASK_WAIT).map_err(|code| self.shared.error(doing, KafkaError::Global(code)))
+        topic_id::describe(self.admin.inner(), names, ASK_WAIT).map_err(|code| self.error(doing, KafkaError::Global(code)))
     }
 
     fn topics(&self, families: &[Family]) -> Result<Vec<TopicInfo>, Error> {
@@ -156,11 +196,6 @@ impl Shared {
             config.set(*name, *value);
         }
         config.create_with_context(Context::new(self.trouble.clone())).map_err(|e| self.error("reading the Kafka settings", e))
-    }
-
-    /// Nobody answered: what librdkafka has complained of says why.
-    fn silent(&self, doing: &str) -> Error {
-        self.error(doing, KafkaError::Global(RDKafkaErrorCode::OperationTimedOut))
     }
 
     fn error(&self, doing: &str, e: KafkaError) -> Error {
@@ -239,9 +274,9 @@ impl EventLog for Kafka {
     fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error> {
         let topic = self.topic(family)?;
         (0..topic.partitions)
-            .map(|partition| match self.committed.fetch_watermarks(&topic.name, partition, ASK_WAIT) {
-                Ok((low, high)) => Ok(Watermarks { low, high }),
-                Err(e) => Err(self.shared.error(&format!("asking for the ends of {}[{partition}]", topic.name), e)),
+            .map(|partition| {
+                let (low, high) = self.ends(self.committed.client(), &topic.name, partition)?;
+                Ok(Watermarks { low, high })
             })
             .collect()
     }

@@ -43,7 +43,7 @@ on_every_home![
     topics_are_reported_fit_and_have_ids,
 ];
 
-pub fn records(family: Family, pairs: &[(&str, &str)]) -> Records {
+fn records(family: Family, pairs: &[(&str, &str)]) -> Records {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     Records {
         family,
@@ -52,15 +52,15 @@ pub fn records(family: Family, pairs: &[(&str, &str)]) -> Records {
     }
 }
 
-pub fn state(topic: StateTopic, key: &str, value: Option<&str>) -> State {
+fn state(topic: StateTopic, key: &str, value: Option<&str>) -> State {
     State { topic, key: key.to_string(), value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())) }
 }
 
-pub fn publish(log: &dyn EventLog, id: &str, records: Vec<Records>, states: Vec<State>) {
+fn publish(log: &dyn EventLog, id: &str, records: Vec<Records>, states: Vec<State>) {
     log.writer(id).unwrap().publish(&Batch { records, states }).unwrap();
 }
 
-pub fn text(bytes: &Option<Bytes>) -> &str {
+fn text(bytes: &Option<Bytes>) -> &str {
     std::str::from_utf8(bytes.as_ref().unwrap()).unwrap()
 }
 
@@ -230,7 +230,7 @@ fn writers_at_a_time_lose_and_double_nothing(home: Home) {
         assert_eq!(numbers, (0..WRITERS * BATCHES * 10).collect::<Vec<_>>());
     });
     let positions = log.states(StateTopic::Positions).unwrap();
-    assert!((0..WRITERS).all(|writer| positions[&format!("w{writer}")] == Bytes::from((BATCHES - 1).to_string())));
+    assert!((0..WRITERS).all(|writer| positions[&format!("w{writer}")] == (BATCHES - 1).to_string()));
 }
 
 fn a_waiting_reader_wakes_on_publish(home: Home) {
@@ -299,7 +299,7 @@ fn topics_are_reported_fit_and_have_ids(home: Home) {
 }
 
 /// What a reader from `start` says, when it is made or when it is first polled.
-pub fn first_error(log: &dyn EventLog, start: &Start) -> Error {
+fn first_error(log: &dyn EventLog, start: &Start) -> Error {
     let mut reader = match log.reader(&[*start]) {
         Ok(reader) => reader,
         Err(e) => return e,

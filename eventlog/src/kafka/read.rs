@@ -1,7 +1,7 @@
 //! Every committed record from the given offsets on, in order per partition, or an error: never a jump.
 
 use super::trouble::{Context, code};
-use super::{ASK_WAIT, Kafka, Shared};
+use super::{Kafka, RETRY, Shared};
 use crate::embedded::POLL_BYTES_MAX;
 use crate::{Error, Event, Polled, Reader, Start, StateTopic, TimestampType};
 use bytes::{Bytes, BytesMut};
@@ -21,7 +21,6 @@ const PREFETCH_BYTES: usize = 64 << 20;
 const SERVE_EVERY: Duration = Duration::from_millis(100);
 /// How long reading a compacted topic may go without a record: longer than any transaction stays open.
 const STATES_WAIT: Duration = Duration::from_secs(30);
-const RETRY: Duration = Duration::from_millis(20);
 
 fn consumer(shared: &Shared, partitions: usize) -> Result<BaseConsumer<Context>, Error> {
     let share = PREFETCH_BYTES / partitions.max(1);
@@ -276,7 +275,7 @@ pub(super) fn states(kafka: &Kafka, topic: StateTopic) -> Result<HashMap<String,
     wait_until_settled(kafka, &name)?;
     let consumer = consumer(&kafka.shared, 1)?;
     let doing = format!("reading {name} to its end");
-    let failed = |e| kafka.shared.error(&doing, e);
+    let failed = |e| kafka.error(&doing, e);
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(&name, 0, Offset::Beginning).map_err(failed)?;
     consumer.assign(&assignment).map_err(failed)?;
@@ -296,7 +295,7 @@ pub(super) fn states(kafka: &Kafka, topic: StateTopic) -> Result<HashMap<String,
             },
         }
         if heard.elapsed() > STATES_WAIT {
-            return Err(kafka.shared.silent(&doing));
+            return Err(failed(KafkaError::Global(Code::OperationTimedOut)));
         }
     }
 }
@@ -304,11 +303,10 @@ pub(super) fn states(kafka: &Kafka, topic: StateTopic) -> Result<HashMap<String,
 /// A committed value can stand behind the open transaction of somebody else, where a reader does not see it yet. Waits until everything that
 /// is in the topic now is decided; transactions end within their time-out.
 fn wait_until_settled(kafka: &Kafka, name: &str) -> Result<(), Error> {
-    let failed = |e| kafka.shared.error(&format!("asking for the ends of {name}"), e);
-    let (_, end) = kafka.admin.inner().fetch_watermarks(name, 0, ASK_WAIT).map_err(failed)?;
+    let (_, end) = kafka.ends(kafka.admin.inner(), name, 0)?;
     let deadline = Instant::now() + STATES_WAIT;
     loop {
-        let (_, settled) = kafka.committed.fetch_watermarks(name, 0, ASK_WAIT).map_err(failed)?;
+        let (_, settled) = kafka.ends(kafka.committed.client(), name, 0)?;
         if settled >= end {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! The topics tokentape needs, made where missing, and every difference named with the command that mends it.
 
-use super::{ASK_WAIT, Kafka, Shared};
+use super::{ASK_WAIT, Kafka, RETRY, Shared};
 use crate::topic_id::Described;
 use crate::{Error, STATE_BYTES_MAX, StateTopic, TopicReport};
 use futures::executor::block_on;
@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 /// How long a new topic may take until every question about it is answered.
 const CREATE_WAIT: Duration = Duration::from_secs(30);
-const RETRY: Duration = Duration::from_millis(50);
 
 /// A topic as it has to be.
 struct Wanted {
@@ -59,7 +58,7 @@ pub(super) fn check(kafka: &Kafka, created: &[String]) -> Result<Vec<TopicReport
     for (topic, described) in wanted.iter().zip(described) {
         let problems = match described {
             Err(_) if unknown(&described) => vec!["it does not exist: run `tape topics` to create it".to_string()],
-            Err(code) => return Err(kafka.shared.error(&format!("describing topic {}", topic.name), KafkaError::Global(code))),
+            Err(code) => return Err(kafka.error(&format!("describing topic {}", topic.name), KafkaError::Global(code))),
             Ok(described) => problems(topic, &described, &settings[topic.name.as_str()], &kafka.shared.options.brokers),
         };
         reports.push(TopicReport { name: topic.name.clone(), created: created.contains(&topic.name), problems });
@@ -110,14 +109,14 @@ fn request(kafka: &Kafka, missing: &[&Wanted]) -> Result<Vec<String>, Error> {
         })
         .collect();
     let options = AdminOptions::new().request_timeout(Some(CREATE_WAIT)).operation_timeout(Some(CREATE_WAIT));
-    let results = block_on(kafka.admin.create_topics(&new, &options)).map_err(|e| kafka.shared.error("creating topics", e))?;
+    let results = block_on(kafka.admin.create_topics(&new, &options)).map_err(|e| kafka.error("creating topics", e))?;
     let mut created = Vec::new();
     for result in results {
         match result {
             Ok(name) => created.push(name),
             // Somebody else made it at the same moment.
             Err((_, Code::TopicAlreadyExists)) => {}
-            Err((name, code)) => return Err(kafka.shared.error(&format!("creating topic {name}"), KafkaError::AdminOp(code))),
+            Err((name, code)) => return Err(kafka.error(&format!("creating topic {name}"), KafkaError::AdminOp(code))),
         }
     }
     Ok(created)
@@ -143,11 +142,10 @@ fn settings(kafka: &Kafka, names: &[&str]) -> Result<HashMap<String, HashMap<Str
     let asked: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(ASK_WAIT));
     let doing = "reading the topics' settings";
-    let described = block_on(kafka.admin.describe_configs(&asked, &options)).map_err(|e| kafka.shared.error(doing, e))?;
+    let described = block_on(kafka.admin.describe_configs(&asked, &options)).map_err(|e| kafka.error(doing, e))?;
     let mut settings = HashMap::new();
     for (name, resource) in names.iter().zip(described) {
-        let resource =
-            resource.map_err(|code| kafka.shared.error(&format!("reading the settings of topic {name}"), KafkaError::AdminOp(code)))?;
+        let resource = resource.map_err(|code| kafka.error(&format!("reading the settings of topic {name}"), KafkaError::AdminOp(code)))?;
         settings.insert((*name).to_string(), values(resource));
     }
     Ok(settings)

@@ -28,6 +28,8 @@ pub(super) struct KafkaWriter {
 
 impl KafkaWriter {
     pub(super) fn open(shared: Arc<Shared>, id: &str, existing: HashSet<String>) -> Result<KafkaWriter, Error> {
+        // Transactional ids are one per cluster: another installation on it may read the same source under another prefix.
+        let transactional_id = format!("{}{id}", shared.options.prefix);
         let timeout_ms = TRANSACTION_WAIT.as_millis().to_string();
         // Defaults that a user may change come with his properties; these are ours.
         let tuned = |name: &'static str, value: &'static str| match shared.options.properties.get(name) {
@@ -35,7 +37,7 @@ impl KafkaWriter {
             None => (name, value),
         };
         let settings = [
-            ("transactional.id", id),
+            ("transactional.id", transactional_id.as_str()),
             ("transaction.timeout.ms", &timeout_ms),
             ("enable.idempotence", "true"),
             ("acks", "all"),

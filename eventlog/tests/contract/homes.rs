@@ -54,10 +54,6 @@ impl Home {
         self.log.as_deref().unwrap()
     }
 
-    pub fn shared(&self) -> Arc<dyn EventLog> {
-        self.log.clone().unwrap()
-    }
-
     /// Closes everything and opens it again, as another process would find it.
     pub fn reopen(&mut self) {
         self.log = None;

@@ -183,6 +183,16 @@ fn a_broker_that_is_not_there_and_a_property_that_is_not_one_are_named() {
 }
 
 #[test]
+fn installations_with_other_prefixes_do_not_fence_each_other() {
+    let (Some(one), Some(two)) = (Home::new(Kind::Kafka), Home::new(Kind::Kafka)) else { return };
+    let batch = Batch { records: vec![records(Family::Status, &[("k", "v")])], states: Vec::new() };
+    let mut first = one.log().writer("same source").unwrap();
+    let mut second = two.log().writer("same source").unwrap();
+    first.publish(&batch).unwrap();
+    second.publish(&batch).unwrap();
+}
+
+#[test]
 fn stored_offsets_show_as_the_lag_of_a_group() {
     let Some(home) = Home::new(Kind::Kafka) else { return };
     publish(home.log(), "a", vec![records(Family::Status, &[("k", "0"), ("k", "1")])], Vec::new());
