@@ -49,6 +49,25 @@ pub const ICE: Venue = Venue {
     months: 6,
 };
 
+/// What the rule books say of each contract and the feed does not: what a price buys, as rows for the sample's instruments file.
+pub fn rule_book(venue: &Venue) -> Vec<String> {
+    let row = |contract: &Contract| {
+        let hours = contract_hours(venue, contract);
+        format!(
+            "{},{},future,{},{},{}T21:00:00Z,gpu_hour,{hours},{hours},USD,gpu_hour,{},{},{}",
+            venue.dataset,
+            contract.symbol,
+            venue.mic,
+            contract.product.root,
+            chrono::DateTime::from_timestamp_nanos(last_trading_ns(contract.year, contract.month)).format("%Y-%m-%d"),
+            if venue.mic == "IFUS" { "0.001" } else { "0.01" },
+            venue.mic,
+            if contract.product.root == "GPU2" { "B200 rental index" } else { "H100 rental index" },
+        )
+    };
+    contracts(venue).iter().map(row).collect()
+}
+
 /// Month letters of futures, January to December.
 const MONTH_LETTERS: [char; 12] = ['F', 'G', 'H', 'J', 'K', 'M', 'N', 'Q', 'U', 'V', 'X', 'Z'];
 /// The trading week of the sample: 5 to 9 October 2026.
@@ -145,6 +164,11 @@ fn pack(venue: &Venue, schema: Schema, contracts: &[Contract], records: impl FnO
     zstd::encode_all(&bytes[..], 3).expect("memory takes the packed bytes")
 }
 
+/// GPU-hours of one contract: 730 at NYMEX, the hours of its month at ICE.
+fn contract_hours(venue: &Venue, contract: &Contract) -> i64 {
+    if venue.mic == "IFUS" { hours_of(contract.year, contract.month) } else { 730 }
+}
+
 /// Hours of a month in UTC: which clock the rule uses is not public, so the multiplier is data.
 fn hours_of(year: i32, month: u32) -> i64 {
     let next = if month == 12 { utc_ns(year + 1, 1, 1, 0) } else { utc_ns(year, month + 1, 1, 0) };
@@ -163,7 +187,7 @@ fn last_trading_ns(year: i32, month: u32) -> i64 {
 
 fn definition(venue: &Venue, contract: &Contract) -> InstrumentDefMsg {
     let ts = utc_ns(2026, 10, FIRST_DAY, 0) as u64;
-    let hours = if venue.mic == "IFUS" { hours_of(contract.year, contract.month) } else { 730 };
+    let hours = contract_hours(venue, contract);
     InstrumentDefMsg {
         hd: RecordHeader::new::<InstrumentDefMsg>(rtype::INSTRUMENT_DEF, venue.publisher_id, contract.id, ts),
         ts_recv: ts,

@@ -1,7 +1,7 @@
 //! The text feeds of the sample: contract definitions, index fixings with their inputs, conversions, two price lists, a usage series with a
 //! restatement.
 
-use super::Random;
+use super::{Random, cme};
 use std::fmt::Write;
 
 /// Name, content and dataset (where the format does not carry one) of each file.
@@ -27,6 +27,7 @@ fn instruments() -> String {
     for (symbol, expiry) in [("tk2612", "2026-12-15"), ("tk2703", "2027-03-15"), ("tk2706", "2027-06-15"), ("tk2709", "2027-09-15")] {
         row(format!("SYN.XSGE,{symbol},future,XSGE,tk,{expiry}T07:00:00Z,mtok,1000,1000,CNY,mtok,0.005,SHFE,inference tokens"));
     }
+    [cme::NYMEX, cme::ICE].iter().flat_map(cme::rule_book).for_each(row);
     text
 }
 
