@@ -33,7 +33,7 @@ test: setup-test check ## all tests, with a real Kafka started for them
 	scripts/test.sh
 
 up: setup ## run everything in one process with sample feeds; ONCE=1 exits after the answers
-	cargo build --locked --package tape
+	cargo build --locked --workspace
 	@exec $(CARGO_TARGET_DIR)/debug/tape up --home "$(TAPE_HOME)" --listen "$(LISTEN)" $(if $(ONCE),--once)
 
 bench: setup-test ## measure against yardsticks in the same run (release build, about half an hour cold)
