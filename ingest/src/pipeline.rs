@@ -73,6 +73,7 @@ struct Begin {
 impl Run<'_> {
     fn run(&mut self) -> Result<(), Error> {
         let given = &self.input.given;
+        let _alone = self.input.lock()?;
         let (head, content) = sniff(self.input.open()?);
         let format = sources::all().into_iter().find(|format| (format.recognise)(&head, given)).ok_or_else(|| Error::Input {
             file: given.label(),
@@ -158,15 +159,15 @@ impl Run<'_> {
         std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel::<Result<Staged, Error>>(CHUNKS_AHEAD);
             scope.spawn(move || {
-                let mut chunk = Ok(first);
+                let mut chunk = first;
                 loop {
-                    let more = matches!(&chunk, Ok(Chunk { end: End::More, .. }));
-                    let staged = chunk.and_then(|chunk| stage.stage(chunk, parser.as_ref()));
+                    let (records, bytes, more) = (chunk.records, chunk.bytes, chunk.end == End::More);
+                    let staged = stage.stage(chunk, parser.as_ref());
                     let failed = staged.is_err();
                     if sender.send(staged).is_err() || failed || !more {
                         return;
                     }
-                    chunk = parser.next(CHUNK_RECORDS);
+                    chunk = parser.next(CHUNK_RECORDS).unwrap_or_else(|why| unreadable_rest(records, bytes, &why));
                 }
             });
             for staged in receiver {
@@ -184,6 +185,11 @@ impl Run<'_> {
             Ok(())
         })
     }
+}
+
+/// The end of a source whose rest cannot be read: what came before it is kept, and the source is told of.
+fn unreadable_rest(records: i64, bytes: u64, why: &Error) -> Chunk {
+    Chunk { rows: vec![], bad: vec![], notes: vec![], records, bytes, end: End::CutShort(why.to_string()) }
 }
 
 /// What parsing hands to publishing.

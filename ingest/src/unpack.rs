@@ -4,7 +4,7 @@ use crate::Error;
 use crate::source::Given;
 use flate2::Crc;
 use flate2::read::{DeflateDecoder, MultiGzDecoder};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -30,6 +30,25 @@ enum Opener {
 }
 
 impl Input {
+    /// Keeps other ingests on this machine off the file while it is read: two that met a growing file at different lengths would take it for
+    /// two sources. The lock goes with the value. A file system without locks is read without one.
+    pub fn lock(&self) -> Result<Option<File>, Error> {
+        let (Opener::Whole(path) | Opener::Member { path, .. }) = &self.opener;
+        let file = File::open(path).map_err(|why| refusal(&self.given.label(), &why))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Err(Error::Input {
+                file: self.given.label(),
+                what: "is being ingested by another process".into(),
+                todo: "let that one finish".into(),
+            }),
+            Err(TryLockError::Error(why)) => {
+                tracing::debug!(file = self.given.label(), %why, "the file system knows no locks");
+                Ok(None)
+            }
+        }
+    }
+
     /// A new reader of the unpacked content from its beginning.
     pub fn open(&self) -> Result<Box<dyn Read + Send>, Error> {
         let fault = |why: io::Error| refusal(&self.given.label(), &why);
