@@ -10,7 +10,7 @@ use crate::{Error, file, sort};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use deltalake_core::kernel::transaction::{CommitData, CommitProperties, TransactionError};
-use deltalake_core::kernel::{Action, Add, Transaction, Version};
+use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
@@ -637,6 +637,3 @@ fn is_full(e: &(dyn std::error::Error + 'static)) -> bool {
     }
     false
 }
-
-/// The version type is Delta's; it is the same as ours.
-const _: fn(Version) -> u64 = |version| version;

@@ -3,9 +3,7 @@
 #[path = "support/dice.rs"]
 mod dice;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use bytes::Bytes;
@@ -484,5 +482,109 @@ mod faulty {
         assert!(matches!(again, Err(lake::Error::Moved { .. })), "{again:?}");
         assert_eq!(table.txn_version("table/topic/0").await.unwrap(), Some(10));
         assert_eq!(rows(&lake, &table).await.num_rows(), 10);
+    }
+}
+
+/// A market of some contracts: what a vendor's trades file holds, as rows (all columns) and as the vendor's 48-byte records.
+fn market(rows: usize, symbols: u64) -> (RecordBatch, Vec<u8>) {
+    let topic = Family::Trades.topic();
+    let mut dice = Dice(11);
+    let mut built = schemas::Rows::new(Family::Trades);
+    built.default_text(topic.column("dataset"), "GLBX.MDP3");
+    built.default_text(topic.column("schema"), "trades");
+    built.default_text(topic.column("change"), "new");
+    built.default_i32(topic.column("revision"), 0);
+    built.default_i32(topic.column("publisher_id"), 1);
+    built.default_i32(topic.column("rtype"), 0);
+    built.default_bytes(topic.column("source_id"), &[7; 16]);
+    let mut dbn = Vec::with_capacity(rows * 48);
+    let (mut partitions, mut offsets, mut log_ts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut next = [0i64; 8];
+    let mut ts = 1_700_000_000_000_000_000i64;
+    let mut prices: Vec<i64> = (0..symbols).map(|s| 2_000 + 137 * s as i64).collect();
+    for row in 0..rows {
+        // Mostly bursts, sometimes a pause.
+        ts += if dice.below(4) == 0 { dice.below(80_000_000) as i64 } else { dice.below(40_000) as i64 };
+        let symbol = dice.below(symbols).min(dice.below(symbols));
+        prices[symbol as usize] += dice.pick(&[0, 0, 0, 1, -1, 0, 1, -1, 2, -2]);
+        let price = prices[symbol as usize] * 250_000_000;
+        let large = 1 + dice.below(40) as i64;
+        let size = dice.pick(&[1, 1, 1, 1, 2, 2, 3, 5, 10, large]);
+        let side = dice.pick(&["A", "B", "B", "A", "N"]);
+        let ts_recv = ts + 150_000 + dice.below(60_000) as i64;
+        let in_delta = 12_000 + dice.below(9_000) as i32;
+        let sequence = row as i64 * 3 + dice.below(3) as i64;
+        let flags = dice.pick(&[0, 128]);
+        built.text(topic.column("symbol"), &format!("GPU{symbol}V6"));
+        built.i64(topic.column("instrument_id"), 118 + symbol as i64);
+        built.i64(topic.column("ts_event"), ts);
+        built.i64(topic.column("ts_recv"), ts_recv);
+        built.date(topic.column("date"), 19_675);
+        built.i64(topic.column("sequence"), sequence);
+        built.i64(topic.column("source_record"), row as i64);
+        built.i64(topic.column("source_byte"), 400 + 48 * row as i64);
+        built.decimal(topic.column("price"), price.into());
+        built.i64(topic.column("size"), size);
+        built.text(topic.column("action"), "T");
+        built.text(topic.column("side"), side);
+        built.i32(topic.column("flags"), flags);
+        built.i32(topic.column("depth"), 0);
+        built.i32(topic.column("ts_in_delta"), in_delta);
+        built.end_row();
+        let partition = (symbol % 8) as usize;
+        partitions.push(partition as i32);
+        offsets.push(next[partition]);
+        log_ts.push((1_750_000_000_000 + row as i64 / 500) * 1_000_000);
+        // A transaction marker now and then.
+        next[partition] += if row % 10_000 == 9_999 { 2 } else { 1 };
+        dbn.extend([12, 0]);
+        dbn.extend(1u16.to_le_bytes());
+        dbn.extend((118 + symbol as u32).to_le_bytes());
+        dbn.extend(ts.to_le_bytes());
+        dbn.extend(price.to_le_bytes());
+        dbn.extend((size as u32).to_le_bytes());
+        dbn.extend([b'T', side.as_bytes()[0], flags as u8, 0]);
+        dbn.extend(ts_recv.to_le_bytes());
+        dbn.extend(in_delta.to_le_bytes());
+        dbn.extend((sequence as u32).to_le_bytes());
+    }
+    let wire = built.finish().unwrap();
+    let log: Vec<(&str, ArrayRef)> = vec![
+        ("_partition", Arc::new(arrow::array::Int32Array::from(partitions))),
+        ("_offset", Arc::new(Int64Array::from(offsets))),
+        ("_log_ts", Arc::new(Int64Array::from(log_ts))),
+        ("_schema", Arc::new(arrow::array::Int32Array::from(vec![1002; rows]))),
+    ];
+    let fields = wire.schema().fields().iter().cloned().collect::<Vec<_>>();
+    let fields = fields.into_iter().chain(log.iter().map(|(n, a)| Arc::new(arrow::datatypes::Field::new(*n, a.data_type().clone(), true))));
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()));
+    let columns = wire.columns().iter().cloned().chain(log.into_iter().map(|(_, a)| a)).collect();
+    (slim(&RecordBatch::try_new(schema, columns).unwrap()), dbn)
+}
+
+/// Given a million trades, then the sorted file takes at most three quarters of the vendor's format with zstd 3, all our columns included.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_trades_are_small() {
+    let (_directory, lake) = home();
+    for symbols in [1, 12] {
+        let (rows, dbn) = market(1_000_000, symbols);
+        let dbn_zstd = zstd::bulk::compress(&dbn, 3).unwrap().len() as f64 / 1e6;
+        let mut table = lake.table(Family::Trades).await.unwrap();
+        let began = std::time::Instant::now();
+        let committed = table.commit(&[rows], &[], Map::new()).await.unwrap();
+        let took = began.elapsed();
+        let ours = committed.bytes as f64 / 1e6;
+        eprintln!("{symbols} symbols: {ours:.2} bytes per trade, DBN + zstd 3 {dbn_zstd:.2}, ratio {:.3}, {took:?}", ours / dbn_zstd);
+        let file = table.snapshot().files().last().unwrap().clone();
+        let metadata = ParquetRecordBatchReaderBuilder::try_new(read(&lake, &file).await).unwrap().metadata().clone();
+        for column in metadata.row_group(0).columns().iter().filter(|c| c.compressed_size() > 50_000) {
+            eprintln!(
+                "    {:14} {:8.3} {:?}",
+                column.column_descr().name(),
+                column.compressed_size() as f64 / 1e6,
+                column.encodings().collect::<Vec<_>>()
+            );
+        }
+        assert!(ours <= 0.75 * dbn_zstd, "{ours} > 0.75 × {dbn_zstd}");
     }
 }

@@ -49,8 +49,18 @@ pub(crate) fn log_columns() -> Vec<Field> {
         opt("_offset", I64, "", "offset in the partition; NULL where the store wrote the row itself"),
         opt("_log_ts", Time, "ns UTC", "clock 4: the broker's append time, milliseconds kept as nanoseconds"),
         opt("_schema", I32, "", "id of the writer's Avro schema (table schemas)"),
-        opt("_key", Bytes, "", "the record's key, where it is not the one that the row gives; NULL otherwise"),
-        opt("_headers", Bytes, "", "the record's headers, where it has any; NULL otherwise"),
+        opt(
+            "_key",
+            Bytes,
+            "",
+            "the record's key (a byte 0 for the null key, else a byte 1 and the key), where it is not the row's own; NULL otherwise",
+        ),
+        opt(
+            "_headers",
+            Bytes,
+            "",
+            "the record's headers, where it has any: names and values in turn, each after its length in 4 bytes (ffffffff: null)",
+        ),
         opt("_ts_type", I32, "", "timestamp type (0 create, -1 none), where it is not log-append; NULL otherwise"),
         opt("_raw", Bytes, "", "the record's value, where re-encoding the row gives other bytes; NULL otherwise"),
     ]

@@ -369,7 +369,7 @@ impl ReadAhead {
         let Accepted { events, absent } = accepted;
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(DECODE_THREADS_MAX);
         let length = events.len().div_ceil(threads).max(DECODE_EVENTS_MIN);
-        let parts: Vec<(&[Event], &[Option<(i64, i64)>])> = events.chunks(length).zip(absent.chunks(length)).collect();
+        let parts: Vec<_> = events.chunks(length).zip(absent.chunks(length)).collect();
         if let [(events, absent)] = parts[..] {
             return Ok(vec![self.piece(family, events, absent)?]);
         }
