@@ -4,6 +4,7 @@
 use crate::family;
 use crate::field::{Field, Kind};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
@@ -368,7 +369,26 @@ fn avro_schema(name: &str, doc: &str, fields: &[Field]) -> String {
         (AVRO_NAMESPACE_METADATA_KEY.to_string(), "tokentape".to_string()),
         (AVRO_DOC_METADATA_KEY.to_string(), doc.to_string()),
     ]));
-    AvroSchema::try_from(&schema).expect("every kind has an Avro type").json_string
+    let text = AvroSchema::try_from(&schema).expect("every kind has an Avro type").json_string;
+    let value = serde_json::from_str(&text).expect("arrow-avro writes JSON");
+    in_order(value).to_string()
+}
+
+/// Order of the attributes in an Avro text. Arrow keeps metadata in a hash map, so arrow-avro's own order changes from run to run, and with
+/// it would change the SHA-256 by which a commit names the schema.
+const ATTRIBUTES: [&str; 9] = ["type", "name", "namespace", "logicalType", "precision", "scale", "doc", "default", "fields"];
+
+fn in_order(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(in_order).collect(),
+        Value::Object(attributes) => {
+            let mut attributes: Vec<(String, Value)> = attributes.into_iter().map(|(name, value)| (name, in_order(value))).collect();
+            let rank = |name: &str| ATTRIBUTES.iter().position(|known| *known == name).unwrap_or(ATTRIBUTES.len());
+            attributes.sort_by(|(a, _), (b, _)| (rank(a), a).cmp(&(rank(b), b)));
+            Value::Object(attributes.into_iter().collect())
+        }
+        plain => plain,
+    }
 }
 
 /// True when the column holds a decimal of the given Arrow type.
