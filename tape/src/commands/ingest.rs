@@ -6,6 +6,7 @@ use crate::settings::{Settings, WrongUse};
 use crate::{home, signals, summary};
 use anyhow::{Context, Result};
 use eventlog::EventLog;
+use ingest::pipeline::Ingestor;
 use ingest::report::{FileReport, Outcome};
 use ingest::source::Given;
 use ingest::unpack::Input;
@@ -52,6 +53,7 @@ pub fn publish(
     bar: &summary::Bar,
     stop: &AtomicBool,
 ) -> Result<Vec<FileReport>> {
+    let mut ingestor = Ingestor::new(log, bar, stop).context("reading how far the sources were published")?;
     let mut reports = Vec::new();
     for input in inputs {
         if stop.load(Ordering::Relaxed) {
@@ -59,7 +61,7 @@ pub fn publish(
             break;
         }
         reports.push(match input {
-            Ok(input) => ingest::pipeline::ingest(log, &input, bar, stop).with_context(|| format!("ingesting {}", input.given.label()))?,
+            Ok(input) => ingestor.ingest(&input).with_context(|| format!("ingesting {}", input.given.label()))?,
             Err(why) => FileReport { outcome: Outcome::Failed(why.to_string()), ..FileReport::default() },
         });
     }

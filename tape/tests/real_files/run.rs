@@ -85,6 +85,14 @@ impl Home {
         Ingested { code: output.status.code().expect("not killed"), report }
     }
 
+    /// Several files in one run.
+    pub fn ingest_all(&self, paths: &[String]) -> Ingested {
+        let args: Vec<&str> = ["ingest", "--json"].into_iter().chain(paths.iter().map(String::as_str)).collect();
+        let output = self.run(&args, "");
+        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output)));
+        Ingested { code: output.status.code().expect("not killed"), report }
+    }
+
     pub fn store(&self) {
         let output = self.run(&["store", "--once"], "");
         assert!(output.status.success(), "tape store: {}", text(&output));
@@ -132,6 +140,14 @@ pub struct Ingested {
 impl Ingested {
     fn files(&self) -> &[Value] {
         self.report["files"].as_array().expect("files")
+    }
+
+    /// What was said of one path, its archive members included.
+    pub fn of(&self, path: &str) -> Ingested {
+        let is_of = |file: &&Value| file["file"].as_str().is_some_and(|name| name == path || name.starts_with(&format!("{path}:")));
+        let files: Vec<Value> = self.files().iter().filter(is_of).cloned().collect();
+        assert!(!files.is_empty(), "nothing was said of {path}");
+        Ingested { code: self.code, report: serde_json::json!({ "files": files }) }
     }
 
     pub fn source_ids(&self) -> Vec<String> {
