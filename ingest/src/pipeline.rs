@@ -27,8 +27,8 @@ const ATTEMPTS: usize = 3;
 pub trait Progress: Sync {
     /// An input begins; `bytes` is its length as received.
     fn begin(&self, label: &str, bytes: u64);
-    /// So many more records of it are published.
-    fn published(&self, records: u64);
+    /// So many more records of it are published; so many of its bytes as received have been read.
+    fn published(&self, records: u64, bytes_read: u64);
     /// The input is done.
     fn end(&self);
 }
@@ -194,7 +194,7 @@ impl Run<'_, '_> {
                 }
                 if let Some(batch) = &staged.batch {
                     writer.publish(batch)?;
-                    self.run.progress.published(staged.report.total());
+                    self.run.progress.published(staged.report.total(), self.input.bytes_read());
                 }
                 self.report.add(staged.report);
             }

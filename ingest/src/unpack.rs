@@ -7,6 +7,8 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder};
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How deep packings may lie in one another (a gz in a zip is two).
 const DEPTH_MAX: usize = 4;
@@ -22,6 +24,8 @@ pub struct Input {
     /// Length of the file as received (of the member's packed bytes, in an archive).
     pub bytes: u64,
     opener: Opener,
+    /// Packed bytes read since it was opened last.
+    read: Arc<AtomicU64>,
 }
 
 enum Opener {
@@ -49,15 +53,22 @@ impl Input {
         }
     }
 
+    /// Bytes read of [`Input::bytes`] since the last `open`, for progress.
+    pub fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
     /// A new reader of the unpacked content from its beginning.
     pub fn open(&self) -> Result<Box<dyn Read + Send>, Error> {
         let fault = |why: io::Error| refusal(&self.given.label(), &why);
+        self.read.store(0, Ordering::Relaxed);
+        let counted = |inner: File| Counted { inner, read: self.read.clone() };
         let packed: Box<dyn Read + Send> = match &self.opener {
-            Opener::Whole(path) => Box::new(File::open(path).map_err(fault)?),
+            Opener::Whole(path) => Box::new(counted(File::open(path).map_err(fault)?)),
             Opener::Member { path, offset, packed, deflated, crc } => {
                 let mut file = File::open(path).map_err(fault)?;
                 file.seek(SeekFrom::Start(*offset)).map_err(fault)?;
-                let raw = BufReader::new(file.take(*packed));
+                let raw = BufReader::new(counted(file).take(*packed));
                 let plain: Box<dyn Read + Send> = if *deflated { Box::new(DeflateDecoder::new(raw)) } else { Box::new(raw) };
                 Box::new(Checked { inner: plain, crc: Crc::new(), expected: *crc })
             }
@@ -73,7 +84,12 @@ pub fn inputs(path: &Path, given: &Given) -> Result<Vec<Input>, Error> {
     let metadata = file.metadata().map_err(fault)?;
     let head = head_of(&mut file, 4).map_err(fault)?;
     if !head.starts_with(ZIP) && !head.starts_with(EMPTY_ZIP) {
-        return Ok(vec![Input { given: given.clone(), bytes: metadata.len(), opener: Opener::Whole(path.to_path_buf()) }]);
+        return Ok(vec![Input {
+            given: given.clone(),
+            bytes: metadata.len(),
+            opener: Opener::Whole(path.to_path_buf()),
+            read: Arc::default(),
+        }]);
     }
     file.seek(SeekFrom::Start(0)).map_err(fault)?;
     let broken = |why: zip::result::ZipError| Error::Input {
@@ -108,7 +124,7 @@ fn member(archive: &mut zip::ZipArchive<BufReader<File>>, index: usize, path: &P
     let offset = member.data_start().ok_or_else(|| refuse(&name, "has no data in the archive".into(), "check the archive"))?;
     let opener = Opener::Member { path: path.to_path_buf(), offset, packed: member.compressed_size(), deflated, crc: member.crc32() };
     let bytes = member.compressed_size();
-    Ok(Some(Input { given: Given { member: Some(name), ..given.clone() }, bytes, opener }))
+    Ok(Some(Input { given: Given { member: Some(name), ..given.clone() }, bytes, opener, read: Arc::default() }))
 }
 
 /// Reads through packings until the content is plain.
@@ -146,6 +162,20 @@ fn refusal(file: &str, why: &io::Error) -> Error {
         _ => "check the file and its disk",
     };
     Error::Input { file: file.into(), what: format!("cannot be opened: {why}"), todo: todo.into() }
+}
+
+/// Counts what is read of the packed bytes.
+struct Counted {
+    inner: File,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
 }
 
 /// Compares what an archive member unpacks to with the checksum that the archive states.

@@ -25,7 +25,7 @@ pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
     home::refuse_unfit_topics(log.as_ref())?;
     let began = Instant::now();
     let inputs: Vec<_> = args.files.iter().flat_map(|path| inputs(path, &given)).collect();
-    let bar = summary::Bar::new(inputs.len(), settings.json);
+    let bar = bar(&inputs, settings.json);
     let reports = publish(log.as_ref(), inputs, &bar, &stop)?;
     if settings.json {
         println!("{}", summary::json(&reports, began.elapsed()));
@@ -39,6 +39,12 @@ pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
     } else {
         Code::Fine
     })
+}
+
+/// The progress bar of a run over these inputs.
+pub fn bar(inputs: &[Result<Input, ingest::Error>], quiet: bool) -> summary::Bar {
+    let bytes = inputs.iter().flatten().map(|input| input.bytes).sum();
+    summary::Bar::new(inputs.len(), bytes, quiet)
 }
 
 /// The inputs of one path.
