@@ -95,7 +95,7 @@ impl Run<'_, '_> {
             what: "is of no known format".into(),
             todo: "see `tape ingest --help` for the formats".into(),
         })?;
-        let trail = if format.parser == document::PARSER { Trail::eager() } else { Trail::default() };
+        let trail = if format.parser == document::PARSER { Trail::in_steps(document::PART_BYTES_MAX as u64) } else { Trail::default() };
         let mut parser = (format.open)(Box::new(trail.follow(content)), given)?;
         let first = parser.next(CHUNK_RECORDS)?;
         self.report.parser = format.parser.into();
@@ -112,9 +112,11 @@ impl Run<'_, '_> {
         let new_id = position::source_id(format.parser, &path_facts, &trail.hash_at(first.bytes));
         let look = |positions: &HashMap<SourceId, Position>| {
             let found = position::find(positions, format.parser, &path_facts, &self.input.given.label(), head, || self.input.open())?;
-            // A document is one record: a longer one is another document.
+            // A document does not grow: a longer one is another document, unless this one's parts were not all published yet.
             Ok::<_, Error>(match found {
-                Known::Source { grown: true, .. } if format.parser == document::PARSER => Known::New { same_name: false },
+                Known::Source { grown: true, position, .. } if format.parser == document::PARSER && position.reads > 0 => {
+                    Known::New { same_name: false }
+                }
                 found => found,
             })
         };
@@ -236,6 +238,7 @@ impl Stage<'_> {
             let family = family_rows.family();
             rows::complete(&mut family_rows, &self.id);
             let batch = rows::from_record(family_rows.finish()?, family, self.skip)?;
+            let batch = if family == Family::Documents { rows::as_received(batch, self.bytes)? } else { batch };
             batches.push((family, batch));
         }
         let mut states = Vec::new();
