@@ -88,7 +88,10 @@ struct Begin {
 impl Run<'_, '_> {
     fn run(&mut self) -> Result<(), Error> {
         let given = &self.input.given;
-        let _alone = self.input.lock()?;
+        let Some(_alone) = self.input.lock(self.run.stop)? else {
+            self.report.outcome = Outcome::Interrupted;
+            return Ok(());
+        };
         let (head, content) = sniff(self.input.open()?);
         let format = sources::all().into_iter().find(|format| (format.recognise)(&head, given)).ok_or_else(|| Error::Input {
             file: given.label(),

@@ -8,10 +8,13 @@ use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// How deep packings may lie in one another (a gz in a zip is two).
 const DEPTH_MAX: usize = 4;
+/// How soon an ingest that waits for a file goes on or stops.
+const LOCK_CHECK: Duration = Duration::from_millis(50);
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const ZIP: &[u8] = b"PK\x03\x04";
@@ -28,6 +31,9 @@ pub struct Input {
     read: Arc<AtomicU64>,
 }
 
+/// Nobody else ingests the file while this lives. Holds nothing where the file system knows no locks.
+pub struct Alone(#[expect(dead_code, reason = "the lock goes with the open file")] Option<File>);
+
 enum Opener {
     Whole(std::path::PathBuf),
     Member { path: std::path::PathBuf, offset: u64, packed: u64, deflated: bool, crc: u32 },
@@ -35,21 +41,29 @@ enum Opener {
 
 impl Input {
     /// Keeps other ingests on this machine off the file while it is read: two that met a growing file at different lengths would take it for
-    /// two sources. The lock goes with the value. A file system without locks is read without one.
-    pub fn lock(&self) -> Result<Option<File>, Error> {
+    /// two sources. Waits for the one that has it, whichever log that one writes to; `None` when told to stop while waiting. A file system
+    /// without locks is read without one.
+    pub fn lock(&self, stop: &AtomicBool) -> Result<Option<Alone>, Error> {
         let (Opener::Whole(path) | Opener::Member { path, .. }) = &self.opener;
         let file = File::open(path).map_err(|why| refusal(&self.given.label(), &why))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::Input {
-                file: self.given.label(),
-                what: "is being ingested by another process".into(),
-                todo: "let that one finish".into(),
-            }),
-            Err(TryLockError::Error(why)) => {
-                tracing::debug!(file = self.given.label(), %why, "the file system knows no locks");
-                Ok(None)
+        let mut waiting = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Alone(Some(file)))),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(why)) => {
+                    tracing::debug!(file = self.given.label(), %why, "the file system knows no locks");
+                    return Ok(Some(Alone(None)));
+                }
             }
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            if !waiting {
+                tracing::warn!(file = self.given.label(), "waiting: another process is ingesting this file");
+                waiting = true;
+            }
+            std::thread::sleep(LOCK_CHECK);
         }
     }
 
@@ -215,6 +229,26 @@ mod tests {
                 (input.given.inner_name().to_string(), content)
             })
             .collect()
+    }
+
+    /// Two homes may be given the same file at the same time: the second one waits, and does not fail.
+    #[test]
+    fn a_file_that_another_ingest_reads_is_waited_for() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("a.csv");
+        std::fs::write(&path, "a\n1\n").expect("writes");
+        let input = inputs(&path, &Given::default()).expect("inputs").remove(0);
+        let stop = AtomicBool::new(false);
+        let first = input.lock(&stop).expect("no fault").expect("free");
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| input.lock(&stop).expect("no fault").is_some());
+            drop(first);
+            assert!(second.join().expect("no panic"), "the second one has the file after the first");
+        });
+        let held = input.lock(&stop).expect("no fault").expect("free again");
+        stop.store(true, Ordering::Relaxed);
+        assert!(input.lock(&stop).expect("no fault").is_none(), "a stop ends the wait");
+        drop(held);
     }
 
     #[test]
