@@ -60,7 +60,10 @@ fn listing(lake: Lake) -> Listing {
 fn files(lake: &Lake, family: Family, snapshot: &Snapshot) -> Result<TableFiles, Box<dyn std::error::Error + Send + Sync>> {
     let name = family.topic().name;
     let file = |file: &lake::FileInfo| {
-        let rows = file.stats.rows.ok_or_else(|| format!("{name}: the Delta log states no row count for {}: it was not written by tape", file.path))?;
+        let rows = file
+            .stats
+            .rows
+            .ok_or_else(|| format!("{name}: the Delta log states no row count for {}: it was not written by tape", file.path))?;
         Ok::<_, String>(FileInfo {
             path: file.location.to_string(),
             size: file.size,

@@ -21,7 +21,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The three questions that the sample answers, with what to say above each.
 const QUESTIONS: [(&str, &str); 3] = [
     ("The latest futures curve (synthetic market, SYN.*): last settlement or price per contract", include_str!("up/curve.sql")),
-    ("Tokens per day as published by 2026-05-28, and as it stands now (axis ts_publish; SYN.USAGE is synthetic)", include_str!("up/usage.sql")),
+    (
+        "Tokens per day as published by 2026-05-28, and as it stands now (axis ts_publish; SYN.USAGE is synthetic)",
+        include_str!("up/usage.sql"),
+    ),
     ("Volume-weighted average price per contract (synthetic market)", include_str!("up/vwap.sql")),
 ];
 
