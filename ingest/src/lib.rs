@@ -26,7 +26,7 @@ pub enum Error {
         todo: String,
     },
     /// The operating system or an unpacker refuses to read on.
-    #[error("{file}: cannot be read at byte {byte} of the unpacked content: {why}")]
+    #[error("{file}: cannot be read at byte {byte} of the unpacked content: {why}: check its disk, or copy or fetch it again")]
     Read {
         /// File (and member).
         file: String,

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotExact {
     /// Not a decimal number.
-    #[error("not a number: {0:?}")]
+    #[error("not a number: {0:?}, expected digits such as 2.81")]
     NotANumber(String),
     /// More digits after the point than the column keeps.
     #[error("{0} has digits beyond the {1} that the column keeps")]

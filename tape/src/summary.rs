@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
+/// What to do about bad records: a corrected file as a whole would be another source, and its good records would come twice.
+const QUARANTINE_ADVICE: &str = "what is quarantined is kept whole (SELECT reason, field, source_record, source_byte, raw FROM quarantine): correct \
+     these records alone and ingest them as a file of their own";
+
 /// A bar on a terminal, a line now and then elsewhere.
 pub struct Bar {
     bar: ProgressBar,
@@ -136,6 +140,9 @@ pub fn text(reports: &[FileReport], elapsed: Duration) -> String {
         for line in remarks(report) {
             writeln!(out, "{line}").expect("writing to a String cannot fail");
         }
+    }
+    if bad > 0 {
+        writeln!(out, "{QUARANTINE_ADVICE}").expect("writing to a String cannot fail");
     }
     out
 }

@@ -55,11 +55,14 @@ fn recognise(head: &[u8], given: &Given) -> bool {
     is_dbz(head) || has_magic(head) || is_fragment(head, given)
 }
 
-/// The magic with a version after it; `DBN` before printable text or a line end is the beginning of some text.
+/// The magic with a version after it. `DBN` before a printable character or a line end is the beginning of some text, unless the length
+/// of a header follows, which no text looks like.
 fn has_magic(head: &[u8]) -> bool {
     match head.strip_prefix(MAGIC) {
         Some([]) => true,
-        Some([version, ..]) => !(version.is_ascii_graphic() || version.is_ascii_whitespace()),
+        Some([version, length @ ..]) => {
+            !(version.is_ascii_graphic() || version.is_ascii_whitespace()) || length.iter().take(4).any(|b| *b == 0)
+        }
         None => false,
     }
 }

@@ -181,7 +181,7 @@ impl Document {
             });
         }
         let head = &first[..first.len().min(HEAD_BYTES)];
-        let (media_type, note) = (media_type(given.inner_name(), head), note(head));
+        let (media_type, note) = (media_type(given.inner_name(), head), note(head, given));
         let (body, sha256, bytes) = if first.len() < PART_BYTES_MAX {
             let (sha256, bytes) = (Sha256::digest(&first).into(), first.len() as u64);
             (Body::Memory(first), sha256, bytes)
@@ -204,11 +204,18 @@ impl Document {
     }
 }
 
-fn note(head: &[u8]) -> String {
-    match is_signal(head) {
-        true => "a trading signal (entry, stop, target) is not a price: stored whole in documents".into(),
-        false => "no family known for this content: stored whole in documents".into(),
+fn note(head: &[u8], given: &Given) -> String {
+    if is_signal(head) {
+        return "a trading signal (entry, stop, target) is not a price: stored whole in documents".into();
     }
+    if given.inner_name().ends_with(".dbn") {
+        return format!(
+            "its name says DBN, but at byte 0 stands {}, expected the magic 44424e and a version: stored whole in documents; \
+             records without a header need --dataset, --dbn-version and --schema",
+            hex::encode(&head[..head.len().min(4)])
+        );
+    }
+    "no family known for this content: stored whole in documents".into()
 }
 
 /// Copies the input to a temporary file: a part must say how many parts there are before the last is read.

@@ -129,7 +129,11 @@ fn path_text(given: &Given) -> String {
 fn open_csv(input: Box<dyn Read + Send>, given: &Given) -> Result<Box<dyn Parser>, Error> {
     let Some(path) = &given.mapping else { return open_best(&SHIPPED, input, given) };
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|why| Error::Read { file: name.clone(), byte: 0, why })?;
+    let text = std::fs::read_to_string(path).map_err(|why| Error::Input {
+        file: name.clone(),
+        what: format!("the mapping cannot be read: {why}"),
+        todo: "check --mapping".into(),
+    })?;
     open(&Mapping::parse(&name, &text)?, input, given)
 }
 
@@ -252,6 +256,9 @@ struct Columns {
     date: usize,
     doc_sha256: Option<usize>,
 }
+
+/// Dataset of a source whose rows should say theirs while none has: of its own row and its quarantine.
+const NOT_SAID: &str = "UNKNOWN";
 
 const ASK_FOR_DATASET: &str = "say whose data this is with --dataset CODE (at most 15 characters, for example CME.LEAN)";
 
@@ -415,7 +422,8 @@ impl RowMaker for Mapped {
     }
 
     fn dataset(&self) -> String {
-        self.seen_dataset.clone().unwrap_or_else(|| self.dataset.clone())
+        let known = self.seen_dataset.as_ref().unwrap_or(&self.dataset);
+        if known.is_empty() { NOT_SAID.into() } else { known.clone() }
     }
 
     fn last_notes(&self) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -56,19 +56,22 @@ impl Home {
         home
     }
 
+    /// A path in the home.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `tape ARGS --home H`, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = super::tape().command();
+        command.args(args).arg("--home").arg(self.dir.path()).args(&self.kafka);
+        command
+    }
+
     /// `tape ARGS --home H`, with this on standard input.
     pub fn run(&self, args: &[&str], input: &str) -> Output {
-        let mut child = super::tape()
-            .command()
-            .args(args)
-            .arg("--home")
-            .arg(self.dir.path())
-            .args(&self.kafka)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+        let mut child =
+            self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let mut stdin = child.stdin.take().expect("piped");
         let input = input.to_string();
         let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
@@ -127,7 +130,8 @@ fn quote_numbers(json: &str) -> String {
     out
 }
 
-fn text(output: &Output) -> String {
+/// All that a command said, and how it ended.
+pub fn text(output: &Output) -> String {
     format!("{}\n{}\n{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

@@ -83,7 +83,7 @@ fn a_source_that_stops_being_readable_is_told_apart_from_one_that_ends() {
 #[test]
 fn unknown_versions_and_legacy_files_are_named() {
     let (mut bytes, _) = three_trades();
-    for version in [0, 4, 5, 255] {
+    for version in [0, 4, 5, 9, 65, 255] {
         bytes[3] = version;
         assert!((FORMAT.recognise)(&bytes, &given()), "version {version}");
         let message = message(read(&bytes, &given()));

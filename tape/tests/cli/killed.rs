@@ -1,0 +1,133 @@
+//! `kill -9` of ingest and of store, five times each at random moments: after a restart every record is there once.
+
+use crate::feed::{self, Random};
+use crate::run::{self, Home, text};
+use crate::running;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const KILLS: usize = 5;
+/// Five transactions of ingest, nine commits of the store and more: a kill lands between any two.
+const RECORDS: u64 = 270_000;
+const STORE_ROWS_MAX: u64 = 30_000;
+/// By so many records the file grows when a command was done before the kill came.
+const MORE: u64 = 140_000;
+/// So often may that happen.
+const TRIES: usize = 40;
+
+#[test]
+fn every_record_is_stored_once_after_kills_on_the_embedded_log() {
+    let header = |to| [feed::HEADER.as_bytes(), &feed::csv(0, to)].concat();
+    let file = File { path: PathBuf::new(), records: RECORDS, header, records_of: feed::csv };
+    let home = Home::embedded();
+    kill_and_count(&home, &Home::embedded(), file, "trades.csv");
+    // The embedded log has no offsets without a record.
+    let holes =
+        "SELECT count(*) FROM (SELECT _partition FROM trades GROUP BY _partition HAVING min(_offset) <> 0 OR max(_offset) + 1 <> count(*))";
+    assert_eq!(home.ask(&[holes.into()])[0][0]["count(*)"], 0, "offsets are contiguous");
+}
+
+#[test]
+fn every_record_is_stored_once_after_kills_on_kafka() {
+    let Some(broker) = run::broker() else { return };
+    let file = File { path: PathBuf::new(), records: RECORDS, header: |to| feed::dbn("T.DATA", to), records_of: feed::dbn_records };
+    kill_and_count(&Home::kafka(&broker), &Home::kafka(&broker), file, "trades.dbn");
+}
+
+/// A file that can grow.
+struct File {
+    path: PathBuf,
+    records: u64,
+    header: fn(u64) -> Vec<u8>,
+    records_of: fn(u64, u64) -> Vec<u8>,
+}
+
+impl File {
+    fn grow(&mut self) {
+        let mut bytes = std::fs::read(&self.path).expect("it was written");
+        bytes.extend((self.records_of)(self.records, self.records + MORE));
+        self.records += MORE;
+        feed::write(&self.path, &bytes);
+    }
+}
+
+fn kill_and_count(home: &Home, other: &Home, mut file: File, name: &str) {
+    let mut random = Random::new(name);
+    file.path = home.path(name);
+    feed::write(&file.path, &(file.header)(file.records));
+    let path = file.path.to_str().expect("paths here are UTF-8").to_string();
+    for home in [home, other] {
+        std::fs::write(home.path("tape.toml"), format!("[store]\nrows_max = {STORE_ROWS_MAX}\n")).expect("written");
+    }
+    let (ingest, store) = (["ingest", path.as_str()], ["store", "--once"]);
+    // How long each takes when nobody disturbs it, so that a kill can come at any moment of it.
+    let undisturbed = [timed(other, &ingest), timed(other, &store)];
+
+    kill_often(home, &ingest, undisturbed[0], &mut random, || file.grow());
+    finish(home, &ingest);
+    kill_often(home, &store, undisturbed[1], &mut random, || {
+        file.grow();
+        finish(home, &ingest);
+    });
+    finish(home, &store);
+    count(home, file.records);
+    finish(home, &ingest);
+    finish(home, &store);
+    count(home, file.records);
+}
+
+fn timed(home: &Home, args: &[&str]) -> Duration {
+    let began = Instant::now();
+    finish(home, args);
+    began.elapsed()
+}
+
+fn finish(home: &Home, args: &[&str]) {
+    let output = home.run(args, "");
+    assert!(output.status.success(), "tape {args:?} after a kill: {}", text(&output));
+}
+
+/// Starts a command and kills it, five times. A command that was done before makes a round that does not count, and more work for the next.
+fn kill_often(home: &Home, args: &[&str], undisturbed: Duration, random: &mut Random, mut more: impl FnMut()) {
+    let mut kills = 0;
+    let mut latest = undisturbed;
+    for _ in 0..TRIES {
+        let delay = Duration::from_millis(random.below(latest.as_millis() as u64).max(20));
+        let mut running = running::start(home, args);
+        let began = Instant::now();
+        while began.elapsed() < delay && !running.ended() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let killed = running.kill();
+        println!("tape {args:?}: {} after {:?}", if killed { "killed" } else { "was done" }, began.elapsed());
+        if !killed {
+            assert!(!running.said().contains("tape:"), "{}", running.said());
+            // What is left takes less time than the whole: the next kill comes earlier.
+            latest = began.elapsed();
+            more();
+            continue;
+        }
+        kills += 1;
+        if kills == KILLS {
+            return;
+        }
+    }
+    panic!("only {kills} kills in {TRIES} tries");
+}
+
+fn count(home: &Home, records: u64) {
+    let sums = "SELECT count(*) AS n, count(DISTINCT source_record) AS places, count(DISTINCT source_id) AS sources, \
+         CAST(sum(price) AS VARCHAR) AS price, CAST(sum(size) AS VARCHAR) AS size, max(source_record) AS last FROM trades";
+    let strange = "SELECT (SELECT count(*) FROM gaps) + (SELECT count(*) FROM quarantine) AS n";
+    let answers = home.ask(&[sums.into(), strange.into()]);
+    let (price, size) =
+        (0..records).map(feed::trade).fold((0i128, 0u64), |(p, s), (price, size)| (p + i128::from(price), s + u64::from(size)));
+    let row = &answers[0][0];
+    assert_eq!(row["n"], records);
+    assert_eq!(row["places"], records, "no record twice");
+    assert_eq!(row["sources"], 1);
+    assert_eq!(row["last"], records - 1);
+    assert_eq!(row["price"], format!("{}.{:09}", price / 1_000_000_000, price % 1_000_000_000));
+    assert_eq!(row["size"], size.to_string());
+    assert_eq!(answers[1][0]["n"], 0, "nothing in gaps or quarantine");
+}
