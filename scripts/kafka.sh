@@ -88,6 +88,8 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
 log.index.size.max.bytes=1048576
 log.cleaner.dedupe.buffer.size=16777216
 ${KAFKA_EXTRA:-}

@@ -1,1 +1,139 @@
-//! soon
+//! What a command shows, to a person and to a script, and how wrong use is refused.
+
+use crate::feed;
+use crate::run::{Home, text};
+use serde_json::{Value, json};
+use std::process::Output;
+
+fn parsed(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(output)))
+}
+
+fn with_trades() -> Home {
+    let home = Home::embedded();
+    let path = home.path("trades.csv");
+    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, 3)].concat());
+    assert_eq!(home.ingest(&path, &[]).code, 0);
+    home
+}
+
+#[test]
+fn every_json_output_is_json() {
+    let home = with_trades();
+    let stored = parsed(&home.run(&["store", "--once", "--json"], ""));
+    assert_eq!(stored["rows"], json!({ "trades": 3, "sources": 1 }));
+    let topics = parsed(&home.run(&["topics", "--json"], ""));
+    let names: Vec<_> = topics["topics"].as_array().expect("topics").iter().map(|topic| topic["name"].as_str().expect("a name")).collect();
+    assert!(names.contains(&"tape.trades") && names.contains(&"tape.positions"), "{names:?}");
+    let doctor = home.run(&["doctor", "--json"], "");
+    assert_eq!(doctor.status.code(), Some(0), "{}", text(&doctor));
+    assert_eq!(parsed(&doctor)["ok"], true);
+    let schema = parsed(&home.run(&["schema", "trades", "--json"], ""));
+    assert_eq!(schema[0]["table"], "trades");
+    let missing = home.run(&["ingest", "--json", "/gone.csv"], "");
+    assert_eq!(missing.status.code(), Some(3));
+    assert_eq!(parsed(&missing)["files"][0]["outcome"], "failed");
+}
+
+#[test]
+fn what_a_person_reads() {
+    let home = with_trades();
+    for (args, says) in [
+        (&["doctor"][..], "ok   log"),
+        (&["topics"], "tape.trades"),
+        (&["schema"], "token_usage"),
+        (&["schema", "trades"], "DECIMAL(18,9)"),
+        (&["schema", "trades", "--avro"], "\"type\":\"record\""),
+        (&["schema", "--markdown"], "ts_publish"),
+        (&["--help"], "Exit codes"),
+    ] {
+        let output = home.run(args, "");
+        assert!(output.status.success() && text(&output).contains(says), "tape {args:?}: no {says:?} in {}", text(&output));
+    }
+}
+
+#[test]
+fn wrong_use_is_exit_code_2_and_says_what_is_right() {
+    let home = Home::embedded();
+    for (args, says) in [
+        (&["ingest"][..], "FILE"),
+        (&["ingest", "--no-such-flag", "a"], "--no-such-flag"),
+        (&["no-such-command"], "no-such-command"),
+        (&["schema", "no_such_table"], "there are "),
+        (&["ingest", "--dataset", "A.CODE.THAT.IS.TOO.LONG", "a"], "1 to 15 visible ASCII characters"),
+        (&["ingest", "--captured", "yesterday", "a"], "2026-10-05T14:30:00Z"),
+        (&["sql", "--format", "xml", "SELECT 1"], "table"),
+        (&["up", "--brokers", "127.0.0.1:1"], "embedded log"),
+    ] {
+        let output = home.run(args, "");
+        assert_eq!(output.status.code(), Some(2), "tape {args:?}: {}", text(&output));
+        assert!(text(&output).contains(says), "tape {args:?}: no {says:?} in {}", text(&output));
+    }
+}
+
+#[test]
+fn unknown_settings_are_refused() {
+    for (toml, says) in [
+        ("brokerz = \"a\"", "brokerz"),
+        ("[store]\nrows = 5", "rows_max"),
+        ("[query]\nmemory_mib = \"much\"", "memory_mib"),
+        ("[kafka]\nx = [1]", "librdkafka property"),
+        ("[kafka", "tape.toml"),
+    ] {
+        let home = Home::embedded();
+        std::fs::write(home.path("tape.toml"), toml).expect("written");
+        let output = home.run(&["doctor"], "");
+        assert_eq!(output.status.code(), Some(2), "{toml}: {}", text(&output));
+        assert!(text(&output).contains(says) && text(&output).contains("tape.toml"), "{toml}: {}", text(&output));
+    }
+    let home = Home::embedded();
+    let output = home.run(&["doctor", "--config", "/gone/tape.toml"], "");
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+}
+
+#[test]
+fn every_format_of_sql() {
+    let home = with_trades();
+    home.store();
+    let sql = "SELECT symbol, price, size, ts_event FROM trades ORDER BY ts_event";
+    let answer = |format: &str| {
+        let output = home.run(&["sql", "--format", format, sql], "");
+        assert!(output.status.success(), "{}", text(&output));
+        output.stdout
+    };
+    let csv = String::from_utf8(answer("csv")).expect("UTF-8");
+    assert_eq!(csv.lines().next(), Some("symbol,price,size,ts_event"));
+    assert_eq!(csv.lines().count(), 4, "{csv}");
+    assert!(csv.contains("TOK1,0.020000000,2,2026-10-05T00:00:00.001"), "{csv}");
+    let rows: Vec<Value> = serde_json::from_slice(&answer("json")).expect("JSON");
+    let lines: Vec<Value> = serde_json::Deserializer::from_slice(&answer("jsonl")).into_iter().map(|v| v.expect("JSON")).collect();
+    assert_eq!(rows, lines);
+    assert_eq!(rows[0]["symbol"], "TOK0");
+    let batches: Vec<_> = arrow::ipc::reader::StreamReader::try_new(&answer("arrow")[..], None)
+        .expect("a stream")
+        .collect::<Result<_, _>>()
+        .expect("batches");
+    assert_eq!(batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 3);
+    assert!(String::from_utf8(answer("table")).expect("UTF-8").contains("3 rows"));
+    let wrong = home.run(&["sql", "SELECT prise FROM trades"], "");
+    assert_eq!(wrong.status.code(), Some(3), "{}", text(&wrong));
+    assert!(text(&wrong).contains("prise"), "{}", text(&wrong));
+    let writes = home.run(&["sql", "DELETE FROM trades"], "");
+    assert_eq!(writes.status.code(), Some(3), "{}", text(&writes));
+}
+
+// A reader that has seen enough closes the pipe: that is no fault.
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    let home = Home::embedded();
+    let mut child = home
+        .command(&["schema", "--markdown"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(output.stderr.is_empty(), "{}", text(&output));
+}

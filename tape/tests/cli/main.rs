@@ -4,6 +4,7 @@
 mod bad_dbn;
 mod bad_text;
 mod bad_world;
+mod broker;
 mod faces;
 mod feed;
 mod identity;

@@ -1,1 +1,106 @@
-//! soon
+//! Who owns a home: one process at a time; the others reach its log through the socket, and stopping it loses nothing.
+
+use crate::feed;
+use crate::run::{Home, text};
+use crate::running::{self, Running};
+use std::path::PathBuf;
+
+fn file(home: &Home, name: &str, rows: u64) -> PathBuf {
+    let path = home.path(name);
+    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, rows)].concat());
+    path
+}
+
+fn ingest(home: &Home, path: &std::path::Path) {
+    let output = home.run(&["ingest", path.to_str().expect("UTF-8")], "");
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+fn trades(home: &Home) -> u64 {
+    home.ask(&["SELECT count(*) AS n FROM trades WHERE dataset = 'T.DATA'".into()])[0][0]["n"].as_u64().expect("a count")
+}
+
+/// `tape store` as a service, once it owns the home.
+fn store(home: &Home) -> Running {
+    let mut store = running::start(home, &["store"]);
+    running::until("the store to own its home", || {
+        assert!(!store.ended(), "{}", store.said());
+        store.said().contains("Ctrl-C stops it")
+    });
+    store
+}
+
+/// `tape up`, once it serves.
+fn up(home: &Home, args: &[&str]) -> Running {
+    let mut up = running::start(home, &[&["up", "--listen", "127.0.0.1:0"], args].concat());
+    running::until("tape up to serve", || {
+        assert!(!up.ended(), "{}", up.said());
+        up.said().contains("Up. Home")
+    });
+    up
+}
+
+#[test]
+fn ingest_and_sql_work_while_a_store_owns_the_home_and_ctrl_c_loses_nothing() {
+    let home = Home::embedded();
+    let owner = store(&home);
+    for command in [&["store"][..], &["up", "--listen", "127.0.0.1:0"]] {
+        let second = home.run(command, "");
+        let said = text(&second);
+        assert_eq!(second.status.code(), Some(3), "{said}");
+        assert!(said.contains(&owner.pid().to_string()), "the owner {} is named: {said}", owner.pid());
+    }
+    ingest(&home, &file(&home, "first.csv", 1_000));
+    running::until("the rows to be visible", || trades(&home) == 1_000);
+    // What is published just before the signal is stored before the end.
+    ingest(&home, &file(&home, "second.csv", 2_000));
+    let (status, said) = owner.signal("INT");
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert_eq!(trades(&home), 2_000, "second.csv is first.csv grown: {said}");
+}
+
+#[test]
+fn up_serves_beside_ingest_and_ends_cleanly_with_sigterm() {
+    let home = Home::embedded();
+    let owner = up(&home, &["--no-samples"]);
+    let second = home.run(&["up", "--listen", "127.0.0.1:0"], "");
+    assert_eq!(second.status.code(), Some(3), "{}", text(&second));
+    assert!(text(&second).contains(&owner.pid().to_string()), "{}", text(&second));
+    ingest(&home, &file(&home, "trades.csv", 500));
+    running::until("the rows to be visible", || trades(&home) == 500);
+    ingest(&home, &file(&home, "trades.csv", 800));
+    let (status, said) = owner.signal("TERM");
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("Stopped. Everything published is stored."), "{said}");
+    assert_eq!(trades(&home), 800);
+}
+
+#[test]
+fn a_killed_owner_is_no_obstacle() {
+    let home = Home::embedded();
+    let mut owner = store(&home);
+    ingest(&home, &file(&home, "trades.csv", 300));
+    assert!(owner.kill());
+    ingest(&home, &file(&home, "trades.csv", 400));
+    let owner = store(&home);
+    ingest(&home, &file(&home, "trades.csv", 500));
+    let (status, said) = owner.signal("INT");
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert_eq!(trades(&home), 500);
+}
+
+#[test]
+fn up_once_twice_publishes_once() {
+    let home = Home::embedded();
+    let first = home.run(&["up", "--once"], "");
+    assert!(first.status.success(), "{}", text(&first));
+    let rows = "SELECT (SELECT count(*) FROM trades) AS trades, (SELECT count(*) FROM token_usage) AS usage, (SELECT count(*) FROM sources) AS sources, \
+         (SELECT count(*) FROM quarantine) AS quarantined";
+    let before = home.ask(&[rows.into()])[0][0].clone();
+    assert!(before["trades"].as_u64() > Some(0) && before["usage"].as_u64() > Some(0), "{before}");
+    assert_eq!(before["quarantined"], 0);
+    let second = home.run(&["up", "--once"], "");
+    assert!(second.status.success(), "{}", text(&second));
+    assert!(text(&second).contains(": 0 records published"), "{}", text(&second));
+    assert_eq!(home.ask(&[rows.into()])[0][0], before);
+}

@@ -47,13 +47,23 @@ impl Home {
     }
 
     pub fn kafka(broker: &str) -> Home {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let prefix = format!("real{}-{}.", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let kafka = ["--brokers", broker, "--prefix", &prefix].map(String::from).to_vec();
-        let home = Home { dir: tempfile::tempdir().expect("temp dir"), kafka };
+        let home = Home::without_topics(broker);
         let output = home.run(&["topics"], "");
         assert!(output.status.success(), "tape topics: {}", text(&output));
         home
+    }
+
+    /// On Kafka, where its topics have not been made.
+    pub fn without_topics(broker: &str) -> Home {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("real{}-{}.", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let kafka = ["--brokers", broker, "--prefix", &prefix].map(String::from).to_vec();
+        Home { dir: tempfile::tempdir().expect("temp dir"), kafka }
+    }
+
+    /// The topic of a table, on Kafka.
+    pub fn topic(&self, table: &str) -> String {
+        format!("{}{table}", self.kafka.last().expect("on Kafka the prefix is given"))
     }
 
     /// A path in the home.
