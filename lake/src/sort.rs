@@ -2,10 +2,12 @@
 
 use crate::{Error, layout};
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::partition;
 use arrow::datatypes::Schema;
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
 use schemas::Topic;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// The rows of one partition, in the order of its file.
 #[derive(Debug)]
@@ -80,23 +82,17 @@ fn split(topic: &'static Topic, batches: &[RecordBatch]) -> Result<Vec<Partition
     for (number, batch) in batches.iter().enumerate() {
         let columns: Vec<ArrayRef> = topic.partition_by.iter().map(|name| column(topic.stored_schema(), batch, name)).collect();
         let rows = converter.convert_columns(&columns).map_err(|e| fault(e.to_string()))?;
-        // Neighbours mostly share a partition: a row like the last one costs one comparison.
-        let mut last: Option<(usize, usize)> = None;
-        for row in 0..batch.num_rows() {
-            let at = match last {
-                Some((like, at)) if rows.row(like) == rows.row(row) => at,
-                _ => match positions.get(&rows.row(row).owned()) {
-                    Some(at) => *at,
-                    None => {
-                        let values = values(topic, &columns, row).map_err(fault)?;
-                        partitions.push(Partition { values, order: Vec::new() });
-                        positions.insert(rows.row(row).owned(), partitions.len() - 1);
-                        partitions.len() - 1
-                    }
-                },
+        // Neighbours mostly share a partition: they are looked up together.
+        for alike in partition(&columns).map_err(|e| fault(e.to_string()))?.ranges() {
+            let at = match positions.entry(rows.row(alike.start).owned()) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    let values = values(topic, &columns, alike.start).map_err(fault)?;
+                    partitions.push(Partition { values, order: Vec::new() });
+                    *new.insert(partitions.len() - 1)
+                }
             };
-            last = Some((row, at));
-            partitions[at].order.push((number, row));
+            partitions[at].order.extend(alike.map(|row| (number, row)));
         }
     }
     Ok(partitions)

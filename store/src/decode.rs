@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::record::{self, NS_PER_MS};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Array, Int64Array, RecordBatch, UInt64Array};
-use arrow::compute::take_record_batch;
+use arrow::compute::{partition, take_record_batch};
 use arrow::datatypes::{Field, Schema};
 use eventlog::Event;
 use schemas::{Family, Rows, Topic, frame};
@@ -78,13 +78,22 @@ fn refuse_without_partition(
     indices: &[usize],
     bad: &mut Vec<Bad>,
 ) -> Result<(RecordBatch, Vec<usize>), Error> {
-    let columns: Vec<(&str, &ArrayRef)> = topic.partition_by.iter().map(|name| (*name, batch.column(topic.column(name)))).collect();
-    let wrong = |row: usize| columns.iter().find_map(|(name, column)| partition_fault(name, column, row).map(|why| (*name, why)));
+    let columns: Vec<ArrayRef> = topic.partition_by.iter().map(|name| batch.column(topic.column(name)).clone()).collect();
+    let wrong = |row: usize| {
+        let cells = topic.partition_by.iter().zip(&columns);
+        cells.into_iter().find_map(|(name, column)| partition_fault(name, column, row).map(|why| (*name, why)))
+    };
+    // Neighbours mostly share a partition: what is true of the first of them is true of all.
+    let alike = partition(&columns).map_err(|e| Error::Rows { table: topic.name, why: e.to_string() })?;
     let mut kept = Vec::with_capacity(batch.num_rows());
-    for (row, index) in indices.iter().enumerate() {
-        match wrong(row) {
-            None => kept.push(row),
-            Some((field, reason)) => bad.push(Bad { index: *index, field: Some(field.to_string()), reason }),
+    for range in alike.ranges() {
+        match wrong(range.start) {
+            None => kept.extend(range),
+            Some((field, reason)) => bad.extend(indices[range].iter().map(|index| Bad {
+                index: *index,
+                field: Some(field.to_string()),
+                reason: reason.clone(),
+            })),
         }
     }
     if kept.len() == batch.num_rows() {
