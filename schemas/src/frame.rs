@@ -151,8 +151,10 @@ fn decode_run(topic: &Topic, frames: &[&[u8]], indices: &[usize]) -> Result<(Rec
             .map_err(|e| fault(e.to_string()))?;
         for (done, index) in indices[..count].iter().enumerate() {
             let frame = frames[*index];
+            let room = decoder.capacity();
             match decoder.decode(frame) {
-                Ok(consumed) if consumed == frame.len() => {}
+                // A frame that is a prefix alone is consumed and is no row: the next one would be taken for its body.
+                Ok(consumed) if consumed == frame.len() && decoder.capacity() + 1 == room => {}
                 Ok(consumed) => return Ok((None, done, Some(format!("record ends or breaks at byte {consumed} of {}", frame.len())))),
                 Err(e) => return Ok((None, done, Some(e.to_string()))),
             }

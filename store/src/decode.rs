@@ -89,11 +89,9 @@ fn refuse_without_partition(
     for range in alike.ranges() {
         match wrong(range.start) {
             None => kept.extend(range),
-            Some((field, reason)) => bad.extend(indices[range].iter().map(|index| Bad {
-                index: *index,
-                field: Some(field.to_string()),
-                reason: reason.clone(),
-            })),
+            Some((field, reason)) => {
+                bad.extend(indices[range].iter().map(|index| Bad { index: *index, field: Some(field.to_string()), reason: reason.clone() }))
+            }
         }
     }
     if kept.len() == batch.num_rows() {
