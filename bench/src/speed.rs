@@ -183,7 +183,7 @@ impl Bench {
     fn ingest(&self, log: &dyn EventLog) -> Result<Duration> {
         let mut inputs = ingest::inputs::of(&self.file, &Given::default(), SystemTime::now());
         let input = inputs.pop().context("the input is there")??;
-        let (took, report) = timed(|| Ok(pipeline::ingest(log, &input, &Silent, &AtomicBool::new(false))?))?;
+        let (took, report) = timed(|| Ok(pipeline::Ingestor::new(log, &Silent, &AtomicBool::new(false))?.ingest(&input)?))?;
         ensure!(report.outcome == Outcome::Done, "ingest ended as {:?}", report.outcome);
         let published = report.records.get(&Family::Trades).copied().unwrap_or(0);
         ensure!(published == self.records, "{published} of {} trades were published", self.records);
@@ -287,6 +287,6 @@ struct Silent;
 
 impl Progress for Silent {
     fn begin(&self, _: &str, _: u64) {}
-    fn published(&self, _: u64) {}
+    fn published(&self, _: u64, _: u64) {}
     fn end(&self) {}
 }
