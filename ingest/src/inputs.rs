@@ -12,31 +12,35 @@ const GROWING: Duration = Duration::from_secs(2);
 /// The inputs of one path, in the order of their names; with each that cannot be opened, why.
 pub fn of(path: &Path, given: &Given, now: SystemTime) -> Vec<Result<Input, Error>> {
     let mut files = Vec::new();
-    if let Err(why) = walk(path, &mut files) {
-        return vec![Err(Error::Input {
-            file: path.display().to_string(),
-            what: format!("cannot be opened: {why}"),
-            todo: "check the path and the right to read it".into(),
-        })];
-    }
+    walk(path, &mut files);
     if files.is_empty() {
-        return vec![Err(Error::Input {
-            file: path.display().to_string(),
-            what: "is a folder without files".into(),
-            todo: "name a file".into(),
-        })];
+        return vec![Err(refusal(path, "is a folder without files", "name a file"))];
     }
-    files.into_iter().flat_map(|file| inputs_of(&file, given, now)).collect()
+    files.into_iter().flat_map(|file| file.map_or_else(|why| vec![Err(why)], |file| inputs_of(&file, given, now))).collect()
 }
 
-fn walk(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    if !std::fs::metadata(path)?.is_dir() {
-        files.push(path.to_path_buf());
-        return Ok(());
+/// Every file below, and for every entry that is none why: what cannot be opened does not keep the others back.
+fn walk(path: &Path, files: &mut Vec<Result<PathBuf, Error>>) {
+    match std::fs::metadata(path) {
+        Err(why) => files.push(Err(refusal(path, &format!("cannot be opened: {why}"), "check the path and the right to read it"))),
+        Ok(metadata) if metadata.is_file() => files.push(Ok(path.to_path_buf())),
+        Ok(metadata) if !metadata.is_dir() => {
+            files.push(Err(refusal(path, "is neither a file nor a folder", "write what it gives into a file first")));
+        }
+        Ok(_) => {
+            match std::fs::read_dir(path).and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>()) {
+                Err(why) => files.push(Err(refusal(path, &format!("cannot be listed: {why}"), "check the right to read it"))),
+                Ok(mut entries) => {
+                    entries.sort();
+                    entries.iter().for_each(|entry| walk(entry, files));
+                }
+            }
+        }
     }
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(path)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
-    entries.sort();
-    entries.iter().try_for_each(|entry| walk(entry, files))
+}
+
+fn refusal(path: &Path, what: &str, todo: &str) -> Error {
+    Error::Input { file: path.display().to_string(), what: what.into(), todo: todo.into() }
 }
 
 fn inputs_of(file: &Path, given: &Given, now: SystemTime) -> Vec<Result<Input, Error>> {
@@ -44,7 +48,7 @@ fn inputs_of(file: &Path, given: &Given, now: SystemTime) -> Vec<Result<Input, E
     let growing = modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age < GROWING));
     let given = Given { name: file.display().to_string(), growing, ..given.clone() };
     match unpack::inputs(file, &given) {
-        Ok(inputs) => inputs.into_iter().map(Ok).collect(),
+        Ok(inputs) => inputs,
         Err(why) => vec![Err(why)],
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::cursor;
-use crate::position::{self, Known, Position, SourceId};
+use crate::position::{self, Known, Position, Sought, SourceId};
 use crate::report::{FileReport, Outcome};
 use crate::rows;
 use crate::source::{Chunk, End, Format, Given, HEAD_BYTES, Parser};
@@ -11,7 +11,7 @@ use crate::trail::Trail;
 use crate::unpack::Input;
 use eventlog::{Batch, EventLog, Records, State, StateTopic, Writer};
 use schemas::{Family, frame};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Cursor, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -111,51 +111,60 @@ impl Run<'_, '_> {
 
     /// Settles who the source is. `None` when all of it is published already.
     fn begin(&mut self, format: &Format, parser: &dyn Parser, head: &[u8], trail: &Trail, first: &Chunk) -> Result<Option<Begin>, Error> {
-        let path_facts = parser.path_facts();
-        let new_id = position::source_id(format.parser, &path_facts, &trail.hash_at(first.bytes));
-        let look = |positions: &HashMap<SourceId, Position>| {
-            let found = position::find(positions, format.parser, &path_facts, &self.input.given.label(), head, || self.input.open())?;
-            // A document does not grow: a longer one is another document, unless this one's parts were not all published yet.
-            Ok::<_, Error>(match found {
-                Known::Source { grown: true, position, .. } if format.parser == document::PARSER && position.reads > 0 => {
-                    Known::New { same_name: false }
+        let path_facts = path_facts(format, parser, &self.input.given);
+        let name = self.input.given.label();
+        let first_sha256 = trail.hash_at(first.bytes);
+        let look = |positions: &HashMap<SourceId, Position>| -> Result<(SourceId, Known), Error> {
+            let grows = format.parser != document::PARSER && !is_snapshot(format);
+            let sought = Sought { parser: format.parser, path_facts: &path_facts, name: &name, head, grows };
+            let known = match position::find(positions, &sought, || self.input.open())? {
+                // A page or document does not grow: a longer one is another one, unless this one's parts were not all published yet.
+                Known::Source { grown: true, position, .. } if !grows && position.reads > 0 => {
+                    Known::New { same_name: false, whole_sha256: None }
                 }
-                found => found,
-            })
-        };
-        // Opening the writer settles what a predecessor left open, so what is known must be read again after it.
-        let mut known = look(&self.run.positions)?;
-        loop {
+                known => known,
+            };
             let id = match &known {
                 Known::Source { id, .. } => *id,
-                Known::New { .. } => new_id,
+                Known::Shorter { name: source } => return Err(shorter(&name, source)),
+                Known::New { whole_sha256, .. } => match position::source_id(format.parser, &path_facts, &first_sha256) {
+                    // Another source has the same first position: all of the content tells the two apart.
+                    taken if positions.contains_key(&taken) => {
+                        position::source_id(format.parser, &path_facts, whole_sha256.as_ref().unwrap_or(&first_sha256))
+                    }
+                    free => free,
+                },
             };
+            Ok((id, known))
+        };
+        // Opening the writer settles what a predecessor left open, so what is known must be read again after it.
+        let (mut id, mut known) = look(&self.run.positions)?;
+        loop {
             self.report.source_id = hex::encode(id);
             if let Known::Source { position, grown: false, .. } = &known {
                 self.report.known = position.records;
                 self.report.outcome = Outcome::Known;
+                if self.input.given.dataset.as_ref().is_some_and(|dataset| *dataset != position.dataset) {
+                    self.report.notes.push(format!("published before as dataset {}: --dataset is not applied", position.dataset));
+                }
                 return Ok(None);
             }
             let writer = self.run.log.writer(&transactional_id(format, parser, &id))?;
             self.run.positions = read_positions(self.run.log)?;
-            let now = look(&self.run.positions)?;
-            let settled = match (&known, &now) {
-                (Known::Source { id: a, .. }, Known::Source { id: b, .. }) => a == b,
-                (Known::New { .. }, Known::New { .. }) => true,
-                _ => false,
-            };
-            known = now;
-            if !settled {
+            let earlier = id;
+            (id, known) = look(&self.run.positions)?;
+            if id != earlier || matches!(known, Known::Source { grown: false, .. }) {
                 continue;
             }
             let position = match known {
                 Known::Source { position, .. } => Some(position),
-                Known::New { same_name } => {
+                Known::New { same_name, .. } => {
                     if same_name {
                         self.report.notes.push("a source of this name was read before with other content: this is a new source".into());
                     }
                     None
                 }
+                Known::Shorter { .. } => unreachable!("refused when it was looked up"),
             };
             return Ok(Some(Begin { id, position, writer }));
         }
@@ -173,9 +182,11 @@ impl Run<'_, '_> {
         let Begin { id, position, mut writer } = begin;
         let skip = position.as_ref().map_or(0, |position| position.records);
         let reads = position.as_ref().map_or(0, |position| position.reads);
+        let ends = position.map_or_else(Vec::new, |position| position::ends_with(position.ends, position.bytes, &position.sha256));
         self.report.known = skip;
         let known_state = if is_snapshot(format) { self.run.log.states(StateTopic::State)? } else { HashMap::new() };
-        let stage = Stage { format, given: &self.input.given, bytes: self.input.bytes, head, trail, id, skip, reads, known_state };
+        let mut stage =
+            Stage { format, given: &self.input.given, bytes: self.input.bytes, head, trail, id, skip, reads, ends, known_state };
         let stop = self.run.stop;
         std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel::<Result<Staged, Error>>(CHUNKS_AHEAD);
@@ -229,12 +240,13 @@ struct Stage<'a> {
     id: SourceId,
     skip: i64,
     reads: i32,
+    ends: Vec<(u64, String)>,
     known_state: HashMap<String, bytes::Bytes>,
 }
 
 impl Stage<'_> {
     /// Chunk to transaction: the new records, the bad ones as quarantine, the position behind them, and at the end the source's own row.
-    fn stage(&self, chunk: Chunk, parser: &dyn Parser) -> Result<Staged, Error> {
+    fn stage(&mut self, chunk: Chunk, parser: &dyn Parser) -> Result<Staged, Error> {
         let mut report = FileReport::new(&self.given.label());
         let mut batches = Vec::new();
         for mut family_rows in chunk.rows {
@@ -279,14 +291,17 @@ impl Stage<'_> {
         }
         let position = Position {
             parser: self.format.parser.into(),
-            path_facts: parser.path_facts(),
+            path_facts: path_facts(self.format, parser, self.given),
             name: self.given.label(),
             records: chunk.records,
             bytes: chunk.bytes,
             sha256: hex::encode(sha256),
-            head_sha256: position::head_sha256(self.head, chunk.bytes),
+            head: position::head(self.head, chunk.bytes),
+            ends: self.ends.clone(),
+            dataset: parser.dataset(),
             reads: self.reads + i32::from(ended),
         };
+        self.ends = position::ends_with(std::mem::take(&mut self.ends), position.bytes, &position.sha256);
         let value = serde_json::to_vec(&position).expect("a position is plain text and numbers");
         states.push(State { topic: StateTopic::Positions, key: hex::encode(self.id), value: Some(value.into()) });
         let records = batches
@@ -303,6 +318,24 @@ impl Stage<'_> {
 /// True when each source of this format is a page of which only what changed is published.
 fn is_snapshot(format: &Format) -> bool {
     cursor::SNAPSHOT_PARSERS.contains(&format.parser)
+}
+
+/// What the path adds to the content, and of a page whose capture time was given, that time: the same page seen again later is news.
+fn path_facts(format: &Format, parser: &dyn Parser, given: &Given) -> BTreeMap<String, String> {
+    let mut facts = parser.path_facts();
+    if let (true, true, Some(captured_ms)) = (is_snapshot(format), given.captured_given, given.captured_ms) {
+        facts.insert("captured_ms".into(), captured_ms.to_string());
+    }
+    facts
+}
+
+fn shorter(file: &str, source: &str) -> Error {
+    Error::Input {
+        file: file.into(),
+        what: format!("begins like the source {source}, which was published further than this file reaches: an older or a cut copy of it"),
+        todo: "nothing was published; ingest the whole file, or, if it is another source, give it a dataset of its own in another home"
+            .into(),
+    }
 }
 
 /// Who may publish at one time: one run per source, and of pages that are compared with each other one per dataset.

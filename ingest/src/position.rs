@@ -10,7 +10,9 @@ use std::io::{self, Read};
 pub type SourceId = [u8; 16];
 
 /// How many bytes of the beginning tell whether a full comparison is worth it.
-const HEAD_BYTES: u64 = 4096;
+const HEAD_BYTES: usize = 1024;
+/// Earlier positions that are kept: the first one and the latest.
+const ENDS_MAX: usize = 1000;
 
 /// The last published position of a source: a value of the compacted topic `positions`, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +29,12 @@ pub struct Position {
     pub bytes: u64,
     /// SHA-256 of these bytes, in hex.
     pub sha256: String,
-    /// SHA-256 of the first bytes (at most 4 KiB of the consumed ones), in hex.
-    pub head_sha256: String,
+    /// The first of these bytes, at most 1 KiB, in hex.
+    pub head: String,
+    /// Where earlier positions stood: an older copy of the source ends at one of them.
+    pub ends: Vec<(u64, String)>,
+    /// Dataset of the records.
+    pub dataset: String,
     /// Rows written to `sources` so far.
     pub reads: i32,
 }
@@ -49,10 +55,21 @@ pub fn source_id(parser: &str, path_facts: &BTreeMap<String, String>, first_posi
     digest[..16].try_into().expect("a digest has more than 16 bytes")
 }
 
-/// Hash of the head of `consumed` bytes of which `head` is the beginning.
-pub fn head_sha256(head: &[u8], consumed: u64) -> String {
-    let length = consumed.min(HEAD_BYTES).min(head.len() as u64) as usize;
-    hex::encode(Sha256::digest(&head[..length]))
+/// The head of `consumed` bytes of which `content` is the beginning.
+pub fn head(content: &[u8], consumed: u64) -> String {
+    let length = usize::try_from(consumed).unwrap_or(usize::MAX).min(HEAD_BYTES).min(content.len());
+    hex::encode(&content[..length])
+}
+
+/// Earlier positions with one more.
+pub fn ends_with(mut ends: Vec<(u64, String)>, bytes: u64, sha256: &str) -> Vec<(u64, String)> {
+    if ends.last().is_none_or(|(last, _)| *last < bytes) {
+        ends.push((bytes, sha256.to_string()));
+    }
+    if ends.len() > ENDS_MAX {
+        ends.remove(1);
+    }
+    ends
 }
 
 /// What the positions say of an input.
@@ -62,8 +79,10 @@ pub enum Known {
     New {
         /// A source of the same name and kind with other content.
         same_name: bool,
+        /// SHA-256 of all of it, where another source begins alike: it tells the two apart.
+        whole_sha256: Option<[u8; 32]>,
     },
-    /// It is this source, up to its position.
+    /// It is this source, up to its position, or an older copy of it.
     Source {
         /// Its name.
         id: SourceId,
@@ -72,50 +91,99 @@ pub enum Known {
         /// Whether there is content behind the position.
         grown: bool,
     },
+    /// It begins like this source and ends before it, at no point where the source is known to have ended: an older copy that was never read,
+    /// or a cut one, or another source. Which one cannot be told.
+    Shorter {
+        /// The source's name.
+        name: String,
+    },
+}
+
+/// An input as it is looked up.
+pub struct Sought<'a> {
+    /// Parser with its version.
+    pub parser: &'a str,
+    /// What the path adds to the content.
+    pub path_facts: &'a BTreeMap<String, String>,
+    /// Name, for messages.
+    pub name: &'a str,
+    /// Its first bytes; all of it, where it is shorter than a sniffed head.
+    pub head: &'a [u8],
+    /// It only ever grows: a page or document does not, it is another one when a byte is different.
+    pub grows: bool,
 }
 
 /// Finds the source that an input is. `content` gives the unpacked content anew; it is read only where the first bytes fit a position.
 pub fn find<R: Read>(
     positions: &HashMap<SourceId, Position>,
-    parser: &str,
-    path_facts: &BTreeMap<String, String>,
-    name: &str,
-    head: &[u8],
+    sought: &Sought,
     content: impl FnOnce() -> Result<R, crate::Error>,
 ) -> Result<Known, crate::Error> {
-    let same_kind = || positions.iter().filter(|(_, position)| position.parser == parser && position.path_facts == *path_facts);
-    let same_name = same_kind().any(|(_, position)| position.name == name);
-    let mut candidates: Vec<(&SourceId, &Position)> =
-        same_kind().filter(|(_, position)| position.head_sha256 == head_sha256(head, position.bytes)).collect();
-    if candidates.is_empty() {
-        return Ok(Known::New { same_name });
+    let same_kind =
+        || positions.iter().filter(|(_, position)| position.parser == sought.parser && position.path_facts == *sought.path_facts);
+    let same_name = same_kind().any(|(_, position)| position.name == sought.name);
+    let mut alike: Vec<(&SourceId, &Position)> = same_kind().filter(|(_, position)| begin_alike(position, sought.head)).collect();
+    if alike.is_empty() {
+        return Ok(Known::New { same_name, whole_sha256: None });
     }
-    candidates.sort_by_key(|(_, position)| position.bytes);
-    let hashes = hash_prefixes(content()?, candidates.iter().map(|(_, position)| position.bytes))
-        .map_err(|(byte, why)| crate::Error::Read { file: name.into(), byte, why })?;
-    let found = candidates.iter().zip(&hashes.at).rev().find(|((_, position), hash)| {
-        // A position before the first record says nothing of what follows: it is only ever the same file again.
+    alike.sort_by_key(|(_, position)| std::cmp::Reverse(position.bytes));
+    let mut lengths: Vec<u64> = alike.iter().flat_map(|(_, position)| marks(position)).map(|(bytes, _)| *bytes).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let hashes = hash_prefixes(content()?, &lengths).map_err(|(byte, why)| crate::Error::Read { file: sought.name.into(), byte, why })?;
+    for (id, position) in &alike {
+        // A position before the first record says nothing of what follows: it is only ever the same content again.
         let says_something = position.records > 0 || position.bytes == hashes.length;
-        says_something && hash.as_deref() == Some(&position.sha256)
-    });
-    Ok(match found {
-        Some(((id, position), _)) => Known::Source { id: **id, position: (*position).clone(), grown: hashes.length > position.bytes },
-        None => Known::New { same_name },
-    })
+        if says_something && hashes.at.get(&position.bytes) == Some(&position.sha256) {
+            let grown = hashes.length > position.bytes;
+            return Ok(Known::Source { id: **id, position: (*position).clone(), grown });
+        }
+    }
+    for (id, position) in alike.iter().filter(|(_, position)| sought.grows && position.records > 0 && position.bytes > hashes.length) {
+        let agree =
+            marks(position).filter(|(bytes, _)| **bytes <= hashes.length).all(|(bytes, sha256)| hashes.at.get(bytes) == Some(sha256));
+        let is_an_end = marks(position).any(|(bytes, _)| *bytes == hashes.length);
+        let compared_whole = hashes.length <= (position.head.len() / 2) as u64;
+        if agree && (is_an_end || compared_whole) {
+            return Ok(Known::Source { id: **id, position: (*position).clone(), grown: false });
+        }
+        if agree {
+            return Ok(Known::Shorter { name: position.name.clone() });
+        }
+    }
+    Ok(Known::New { same_name, whole_sha256: Some(hashes.whole) })
+}
+
+/// True when one of head and input's beginning is the beginning of the other. An empty one says nothing, unless both are.
+fn begin_alike(position: &Position, head: &[u8]) -> bool {
+    let known = hex::decode(&position.head).unwrap_or_default();
+    if known.is_empty() || head.is_empty() {
+        return known.is_empty() && head.is_empty();
+    }
+    let both = known.len().min(head.len());
+    known[..both] == head[..both]
+}
+
+/// Every length at which the hash of the source is known.
+fn marks(position: &Position) -> impl Iterator<Item = (&u64, &String)> {
+    position.ends.iter().map(|(bytes, sha256)| (bytes, sha256)).chain([(&position.bytes, &position.sha256)])
 }
 
 struct Prefixes {
-    /// Hash of the content up to each length, `None` where the content is shorter.
-    at: Vec<Option<String>>,
-    /// Length of the content as far as it was read: whole, unless it is longer than the longest prefix.
+    /// Hash of the content up to each length that it reaches.
+    at: HashMap<u64, String>,
+    /// Length of the content.
     length: u64,
+    /// Hash of all of it.
+    whole: [u8; 32],
 }
 
-fn hash_prefixes(mut content: impl Read, lengths: impl Iterator<Item = u64>) -> Result<Prefixes, (u64, io::Error)> {
+/// `lengths` in ascending order.
+fn hash_prefixes(mut content: impl Read, lengths: &[u64]) -> Result<Prefixes, (u64, io::Error)> {
     let mut sha = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
-    let (mut done, mut at) = (0u64, Vec::new());
-    for length in lengths {
+    let (mut done, mut at) = (0u64, HashMap::new());
+    for length in lengths.iter().copied().chain([u64::MAX]) {
         while done < length {
             let want = usize::try_from(length - done).unwrap_or(usize::MAX).min(buffer.len());
             match content.read(&mut buffer[..want]) {
@@ -130,10 +198,11 @@ fn hash_prefixes(mut content: impl Read, lengths: impl Iterator<Item = u64>) -> 
                 Err(why) => return Err((done, why)),
             }
         }
-        at.push((done == length).then(|| hex::encode(sha.clone().finalize())));
+        if done == length {
+            at.insert(length, hex::encode(sha.clone().finalize()));
+        }
     }
-    let more = matches!(content.read(&mut buffer[..1]), Ok(count) if count > 0);
-    Ok(Prefixes { at, length: done + u64::from(more) })
+    Ok(Prefixes { at, length: done, whole: sha.finalize().into() })
 }
 
 #[cfg(test)]
@@ -153,7 +222,9 @@ mod tests {
             records,
             bytes: content.len() as u64,
             sha256: hex::encode(sha),
-            head_sha256: head_sha256(content, content.len() as u64),
+            head: head(content, content.len() as u64),
+            ends: vec![],
+            dataset: "A.B".into(),
             reads: 1,
         };
         (source_id("csv/1", &path_facts, &sha), position)
@@ -161,7 +232,8 @@ mod tests {
 
     fn look(known: &[(SourceId, Position)], content: &[u8], path_facts: &BTreeMap<String, String>) -> Known {
         let head = &content[..content.len().min(65_536)];
-        find(&known.iter().cloned().collect(), "csv/1", path_facts, "a.csv", head, || Ok(content)).expect("memory")
+        let sought = Sought { parser: "csv/1", path_facts, name: "a.csv", head, grows: true };
+        find(&known.iter().cloned().collect(), &sought, || Ok(content)).expect("memory")
     }
 
     fn same((id, position): &(SourceId, Position), grown: bool) -> Known {
@@ -175,11 +247,11 @@ mod tests {
         let known = [(id, first)];
         assert_eq!(look(&known, &long[..10_000], &facts("1")), same(&known[0], false));
         assert_eq!(look(&known, &long, &facts("1")), same(&known[0], true));
-        assert_eq!(look(&known, &long[..9_999], &facts("1")), Known::New { same_name: true }, "shorter");
-        assert_eq!(look(&known, &long, &facts("2")), Known::New { same_name: false }, "other path facts");
+        assert_eq!(look(&known, &long[..9_999], &facts("1")), Known::Shorter { name: "a.csv".into() });
+        assert_eq!(look(&known, &long, &facts("2")), Known::New { same_name: false, whole_sha256: None }, "other path facts");
         let mut other = long.clone();
         other[8_000] = b'x';
-        assert_eq!(look(&known, &other, &facts("1")), Known::New { same_name: true }, "other bytes");
+        assert!(matches!(look(&known, &other, &facts("1")), Known::New { same_name: true, whole_sha256: Some(_) }), "other bytes");
     }
 
     #[test]
@@ -193,13 +265,27 @@ mod tests {
     }
 
     #[test]
+    fn an_older_copy_is_known() {
+        let long: Vec<u8> = (0..20_000u32).flat_map(|i| format!("{i}\n").into_bytes()).collect();
+        let (id, mut grown) = position(&long[..30_000], 900, facts("1"));
+        grown.ends = ends_with(vec![], 10_000, &hex::encode(Sha256::digest(&long[..10_000])));
+        let known = [(id, grown)];
+        assert_eq!(look(&known, &long[..10_000], &facts("1")), same(&known[0], false), "an earlier end");
+        assert_eq!(look(&known, &long[..100], &facts("1")), same(&known[0], false), "within the kept head");
+        assert!(matches!(look(&known, &long[..20_000], &facts("1")), Known::Shorter { .. }), "an end that was never seen");
+        let mut other = long[..20_000].to_vec();
+        other[9_000] = b'x';
+        assert!(matches!(look(&known, &other, &facts("1")), Known::New { .. }), "another source");
+    }
+
+    #[test]
     fn a_header_alone_matches_nothing_but_itself() {
         let header = position(b"a,b\n", 0, facts("1"));
         assert_eq!(look(std::slice::from_ref(&header), b"a,b\n", &facts("1")), same(&header, false));
-        assert_eq!(look(&[header], b"a,b\n1,2\n", &facts("1")), Known::New { same_name: true });
+        assert!(matches!(look(&[header], b"a,b\n1,2\n", &facts("1")), Known::New { same_name: true, .. }));
         let empty = position(b"", 0, facts("1"));
         assert_eq!(look(std::slice::from_ref(&empty), b"", &facts("1")), same(&empty, false));
-        assert_eq!(look(&[empty], b"1,2\n", &facts("1")), Known::New { same_name: true });
+        assert!(matches!(look(&[empty], b"1,2\n", &facts("1")), Known::New { same_name: true, .. }));
     }
 
     #[test]

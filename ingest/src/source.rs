@@ -22,6 +22,8 @@ pub struct Given {
     pub mapping: Option<std::path::PathBuf>,
     /// Milliseconds since 1970 UTC when the capture began: `ts_recv` of what tokentape itself fetches or listens to.
     pub captured_ms: Option<i64>,
+    /// The capture time was given by the user, not taken from the clock.
+    pub captured_given: bool,
     /// The input was modified so lately that its last line may be unfinished: a last line without line end is left for the next time.
     pub growing: bool,
 }

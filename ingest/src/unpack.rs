@@ -91,19 +91,19 @@ impl Input {
     }
 }
 
-/// The inputs of one path: the file itself, or every member of a zip archive.
-pub fn inputs(path: &Path, given: &Given) -> Result<Vec<Input>, Error> {
+/// The inputs of one path: the file itself, or every member of a zip archive, each that cannot be read with its reason.
+pub fn inputs(path: &Path, given: &Given) -> Result<Vec<Result<Input, Error>>, Error> {
     let fault = |why: io::Error| refusal(&given.name, &why);
     let mut file = File::open(path).map_err(fault)?;
     let metadata = file.metadata().map_err(fault)?;
     let head = head_of(&mut file, 4).map_err(fault)?;
     if !head.starts_with(ZIP) && !head.starts_with(EMPTY_ZIP) {
-        return Ok(vec![Input {
+        return Ok(vec![Ok(Input {
             given: given.clone(),
             bytes: metadata.len(),
             opener: Opener::Whole(path.to_path_buf()),
             read: Arc::default(),
-        }]);
+        })]);
     }
     file.seek(SeekFrom::Start(0)).map_err(fault)?;
     let broken = |why: zip::result::ZipError| Error::Input {
@@ -112,7 +112,7 @@ pub fn inputs(path: &Path, given: &Given) -> Result<Vec<Input>, Error> {
         todo: "check that it was copied whole".into(),
     };
     let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(broken)?;
-    (0..archive.len()).filter_map(|index| member(&mut archive, index, path, given).transpose()).collect()
+    Ok((0..archive.len()).filter_map(|index| member(&mut archive, index, path, given).transpose()).collect())
 }
 
 fn member(archive: &mut zip::ZipArchive<BufReader<File>>, index: usize, path: &Path, given: &Given) -> Result<Option<Input>, Error> {
@@ -222,8 +222,9 @@ mod tests {
         let given = Given { name: path.display().to_string(), ..Given::default() };
         inputs(path, &given)
             .expect("inputs")
-            .iter()
+            .into_iter()
             .map(|input| {
+                let input = input.expect("it can be read");
                 let mut content = Vec::new();
                 input.open().expect("opens").read_to_end(&mut content).expect("reads");
                 (input.given.inner_name().to_string(), content)
@@ -237,7 +238,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = dir.path().join("a.csv");
         std::fs::write(&path, "a\n1\n").expect("writes");
-        let input = inputs(&path, &Given::default()).expect("inputs").remove(0);
+        let input = inputs(&path, &Given::default()).expect("inputs").remove(0).expect("it can be read");
         let stop = AtomicBool::new(false);
         let first = input.lock(&stop).expect("no fault").expect("free");
         std::thread::scope(|scope| {
@@ -295,7 +296,13 @@ mod tests {
         std::fs::write(&path, bytes).expect("written");
         let given = Given { name: "p.zip".into(), ..Given::default() };
         let mut content = Vec::new();
-        let result = inputs(&path, &given).expect("the directory is whole")[0].open().expect("opens").read_to_end(&mut content);
+        let result = inputs(&path, &given)
+            .expect("the directory is whole")
+            .remove(0)
+            .expect("a member")
+            .open()
+            .expect("opens")
+            .read_to_end(&mut content);
         assert_eq!(result.expect_err("checksum").kind(), io::ErrorKind::InvalidData);
     }
 

@@ -13,6 +13,7 @@ fn every_sample_feed_is_read_without_fault() {
     for feed in feeds {
         let given = Given { name: feed.path.display().to_string(), dataset: feed.dataset.map(String::from), ..Given::default() };
         for input in unpack::inputs(&feed.path, &given).expect("opens") {
+            let input = input.expect("it can be read");
             let mut content = Vec::new();
             input.open().expect("opens").read_to_end(&mut content).expect("reads");
             let head = &content[..content.len().min(HEAD_BYTES)];

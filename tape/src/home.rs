@@ -10,9 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
+/// Stack of a worker: planning a statement takes some ten kilobytes for each term of a chain, and a stack that overflows ends the process.
+const STACK_BYTES: usize = 256 << 20;
+
 /// The runtime of a command.
 pub fn runtime() -> Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build().context("starting the runtime")
 }
 
 /// The log, for use beside whoever owns it: an embedded log that another process owns is reached through its socket.

@@ -95,6 +95,7 @@ fn given(args: &Ingest) -> Result<Given> {
         schema: args.schema.clone(),
         mapping: args.mapping.clone(),
         captured_ms: Some(captured_ms),
+        captured_given: args.captured.is_some(),
         ..Given::default()
     })
 }
