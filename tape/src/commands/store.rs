@@ -2,6 +2,7 @@
 
 use super::Code;
 use crate::args;
+use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings};
 use crate::{home, signals};
 use anyhow::Result;
@@ -42,9 +43,9 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
         server.stop();
     }
     if settings.json {
-        println!("{}", json(&report));
+        say_line!("{}", json(&report));
     } else {
-        print!("{}", text(&report));
+        say!("{}", text(&report));
     }
     Ok(if report.is_clean() { Code::Fine } else { Code::Found })
 }

@@ -2,6 +2,7 @@
 
 use super::{Code, ingest, sql, store};
 use crate::args::Up;
+use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings, WrongUse};
 use crate::{home, http, signals, summary, tables};
 use ::ingest::source::Given;
@@ -64,8 +65,8 @@ fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool
     let inputs: Vec<_> = feeds.iter().flat_map(|feed| ingest::inputs(&feed.path, &given(feed))).collect();
     let bar = summary::Bar::new(inputs.len(), false);
     let reports = ingest::publish(log, inputs, &bar, stop)?;
-    println!("Sample feeds in {}", folder.display());
-    print!("{}", summary::text(&reports, began.elapsed()));
+    say_line!("Sample feeds in {}", folder.display());
+    say!("{}", summary::text(&reports, began.elapsed()));
     anyhow::ensure!(!summary::failed(&reports) && !summary::found_something(&reports), "the sample feeds must be without fault");
     Ok(())
 }
@@ -74,9 +75,9 @@ async fn answers(engine: &Engine) -> Result<()> {
     for (title, question) in QUESTIONS {
         let style = TableStyle { timing: false, ..TableStyle::default() };
         let answer = sql::answer(engine, question, Format::Table, &style).await.with_context(|| format!("answering: {title}"))?;
-        println!("\n{title}\n{}", String::from_utf8_lossy(&answer).trim_end());
+        say_line!("\n{title}\n{}", String::from_utf8_lossy(&answer).trim_end());
     }
-    println!();
+    say_line!();
     Ok(())
 }
 
@@ -85,10 +86,10 @@ async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Stor
     let listener = tokio::net::TcpListener::bind(&args.listen)
         .await
         .with_context(|| format!("listening on {}; another address: --listen, make up LISTEN=…", args.listen))?;
-    println!("Up. Home {}. Ctrl-C stops it.", settings.home.display());
-    println!("  publish  tape ingest --home {} FILE…", settings.home.display());
-    println!("  ask      tape sql --home {}", settings.home.display());
-    println!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
+    say_line!("Up. Home {}. Ctrl-C stops it.", settings.home.display());
+    say_line!("  publish  tape ingest --home {} FILE…", settings.home.display());
+    say_line!("  ask      tape sql --home {}", settings.home.display());
+    say_line!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
     let web = axum::serve(listener, http::routes(engine, &settings.prefix)).with_graceful_shutdown(store::until(stop.clone()));
     let mut nothing = |_: &::store::Report| {};
     let storing = keeper.run(store::until(stop.clone()), &mut nothing);
@@ -98,6 +99,6 @@ async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Stor
     stop.store(true, Ordering::Relaxed);
     web.await.context("serving HTTP")?.context("serving HTTP")?;
     let report = report?;
-    println!("Stopped. Everything published is stored.");
+    say_line!("Stopped. Everything published is stored.");
     Ok(if report.is_clean() { Code::Fine } else { Code::Found })
 }
