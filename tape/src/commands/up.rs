@@ -10,6 +10,7 @@ use ::ingest::synthetic;
 use ::store::Store;
 use anyhow::{Context, Result};
 use eventlog::EventLog;
+use eventlog::socket::Server;
 use query::Engine;
 use query::output::{Format, TableStyle};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
         samples(args, settings, log.as_ref(), &stop)?;
     }
     let keeper = Store::new(log.clone(), home::lake(settings)?, store::options(settings));
-    let code = runtime.block_on(async {
+    runtime.block_on(async {
         keeper.run_once(&mut |_| {}).await.context("storing what is in the log")?;
         let engine = Arc::new(tables::engine(settings, TIMEOUT).await?);
         if !args.no_samples && !stop.load(Ordering::Relaxed) {
@@ -51,10 +52,8 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
         if args.once {
             return Ok(Code::Fine);
         }
-        serve(args, settings, engine, keeper, stop).await
-    });
-    socket.stop();
-    code
+        serve(args, settings, engine, keeper, socket, stop).await
+    })
 }
 
 fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool) -> Result<()> {
@@ -82,7 +81,7 @@ async fn answers(engine: &Engine) -> Result<()> {
 }
 
 /// Goes on storing and answering until it is told to stop.
-async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Store, stop: Arc<AtomicBool>) -> Result<Code> {
+async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Store, socket: Server, stop: Arc<AtomicBool>) -> Result<Code> {
     let listener = tokio::net::TcpListener::bind(&args.listen)
         .await
         .with_context(|| format!("listening on {}; another address: --listen, make up LISTEN=…", args.listen))?;
@@ -98,7 +97,8 @@ async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Stor
     // A store that gave up takes the rest down with it: nothing runs on half.
     stop.store(true, Ordering::Relaxed);
     web.await.context("serving HTTP")?.context("serving HTTP")?;
-    let report = report?;
+    let mut report = report?;
+    report.add(store::last(&keeper, socket).await?);
     say_line!("Stopped. Everything published is stored.");
     Ok(if report.is_clean() { Code::Fine } else { Code::Found })
 }
