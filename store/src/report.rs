@@ -49,6 +49,21 @@ impl Report {
         self.quarantined.is_empty() && self.lost == 0
     }
 
+    /// Adds what a later run did.
+    pub fn add(&mut self, later: Report) {
+        self.to_read += later.to_read;
+        self.read += later.read;
+        self.stored += later.stored;
+        later.rows.into_iter().for_each(|(family, rows)| *self.rows.entry(family).or_default() += rows);
+        self.commits += later.commits;
+        self.files += later.files;
+        self.bytes += later.bytes;
+        later.quarantined.into_iter().for_each(|((family, reason), count)| self.count_quarantined(family, &reason, count));
+        self.lost += later.lost;
+        self.skipped += later.skipped;
+        self.retries += later.retries;
+    }
+
     pub(crate) fn count_quarantined(&mut self, family: Family, reason: &str, count: u64) {
         let key = (family, reason.to_string());
         let known = self.quarantined.contains_key(&key) || self.quarantined.len() < REASONS_MAX;

@@ -5,6 +5,7 @@ mod commands;
 mod home;
 mod http;
 mod registry;
+mod say;
 mod settings;
 mod signals;
 mod summary;

@@ -87,8 +87,9 @@ pub fn settle(typed: &Common) -> Result<Settings> {
     let path = typed.config.clone().unwrap_or_else(|| home.join("tape.toml"));
     let file = read(&path, typed.config.is_some())?;
     let brokers = typed.brokers.clone().or(file.brokers);
+    let properties = properties(file.kafka, &path)?;
     let log = match brokers {
-        Some(brokers) => LogAt::Kafka { brokers, properties: properties(file.kafka, &path)? },
+        Some(brokers) => LogAt::Kafka { brokers, properties },
         None => LogAt::Embedded {
             dir: home.join("log"),
             retention: file.embedded.retention_hours.map(|hours| Duration::from_secs(hours * 3600)),

@@ -1,6 +1,7 @@
 //! `tape doctor`: checks configuration, log, tables, disk and clock, and says what to do about each.
 
 use super::Code;
+use crate::say::say_line;
 use crate::settings::{LogAt, Settings};
 use crate::{home, tables};
 use anyhow::Result;
@@ -25,10 +26,10 @@ pub fn run(settings: &Settings) -> Result<Code> {
     let good = findings.iter().all(|finding| finding.good);
     if settings.json {
         let list: Vec<_> = findings.iter().map(|f| json!({ "check": f.what, "ok": f.good, "says": f.says })).collect();
-        println!("{}", json!({ "ok": good, "checks": list }));
+        say_line!("{}", json!({ "ok": good, "checks": list }));
     } else {
         for finding in &findings {
-            println!("{} {:<14} {}", if finding.good { "ok  " } else { "BAD " }, finding.what, finding.says);
+            say_line!("{} {:<14} {}", if finding.good { "ok  " } else { "BAD " }, finding.what, finding.says);
         }
     }
     Ok(if good { Code::Fine } else { Code::Found })

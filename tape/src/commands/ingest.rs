@@ -2,6 +2,7 @@
 
 use super::Code;
 use crate::args::Ingest;
+use crate::say::{say, say_line};
 use crate::settings::{Settings, WrongUse};
 use crate::{home, signals, summary};
 use anyhow::{Context, Result};
@@ -28,9 +29,9 @@ pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
     let bar = bar(&inputs, settings.json);
     let reports = publish(log.as_ref(), inputs, &bar, &stop)?;
     if settings.json {
-        println!("{}", summary::json(&reports, began.elapsed()));
+        say_line!("{}", summary::json(&reports, began.elapsed()));
     } else {
-        print!("{}", summary::text(&reports, began.elapsed()));
+        say!("{}", summary::text(&reports, began.elapsed()));
     }
     Ok(if summary::failed(&reports) {
         Code::Fault

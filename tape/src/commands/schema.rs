@@ -2,6 +2,7 @@
 
 use super::Code;
 use crate::args::Schema;
+use crate::say::{say, say_line};
 use crate::settings::{Settings, WrongUse};
 use crate::{home, registry, signals};
 use anyhow::{Context, Result};
@@ -22,16 +23,16 @@ pub fn run(args: &Schema, settings: &Settings) -> Result<Code> {
         Some(name) => vec![Family::named(name).ok_or_else(|| WrongUse(format!("there is no table {name}; there are {}", names())))?],
     };
     if args.avro {
-        families.iter().for_each(|family| println!("{}", family.topic().avro()));
+        families.iter().for_each(|family| say_line!("{}", family.topic().avro()));
     } else if args.markdown && args.family.is_none() {
-        print!("{}", dictionary::markdown());
+        say!("{}", dictionary::markdown());
     } else if args.markdown {
-        families.iter().for_each(|family| print!("{}", dictionary::family_markdown(*family)));
+        families.iter().for_each(|family| say!("{}", dictionary::family_markdown(*family)));
     } else if settings.json {
-        println!("{}", json(&families));
+        say_line!("{}", json(&families));
     } else if args.family.is_none() {
-        families.iter().for_each(|family| println!("{:<14} {}", family.topic().name, family.topic().doc));
-        println!("\n`tape schema TABLE` shows the columns, `tape schema TABLE --avro` the Avro schema of its frames.");
+        families.iter().for_each(|family| say_line!("{:<14} {}", family.topic().name, family.topic().doc));
+        say_line!("\n`tape schema TABLE` shows the columns, `tape schema TABLE --avro` the Avro schema of its frames.");
     } else {
         families.iter().for_each(|family| table(*family));
     }
@@ -43,10 +44,10 @@ fn names() -> String {
 }
 
 fn table(family: Family) {
-    println!("{}: a row is {}\n", family.topic().name, family.topic().doc);
+    say_line!("{}: a row is {}\n", family.topic().name, family.topic().doc);
     for field in family.topic().stored_fields() {
         let unit = if field.unit.is_empty() { String::new() } else { format!(" [{}]", field.unit) };
-        println!("{:<26} {:<18} {}{unit}", field.name, field.kind.sql(), field.doc);
+        say_line!("{:<26} {:<18} {}{unit}", field.name, field.kind.sql(), field.doc);
     }
 }
 
@@ -74,7 +75,7 @@ fn serve(address: &str, settings: &Settings) -> Result<Code> {
     let stop = signals::stop_flag(&runtime)?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
-        println!("schema registry (read-only) on http://{}", listener.local_addr()?);
+        say_line!("schema registry (read-only) on http://{}", listener.local_addr()?);
         let stopped = async move {
             while !stop.load(Ordering::Relaxed) {
                 tokio::time::sleep(STOP_CHECK).await;

@@ -2,10 +2,12 @@
 
 use super::Code;
 use crate::args;
+use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings};
 use crate::{home, signals};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use eventlog::EventLog;
+use eventlog::socket::Server;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::sync::Arc;
@@ -31,22 +33,28 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
     let store = Store::new(log, home::lake(settings)?, options(settings));
     let bar = bar(settings.json);
     let mut progress = |report: &Report| show(&bar, report);
-    let report = if args.once {
+    let mut report = if args.once {
         runtime.block_on(store.run_once(&mut progress))?
     } else {
         eprintln!("storing into {}; Ctrl-C stops it", settings.tables);
         runtime.block_on(store.run(until(stop), &mut progress))?
     };
-    bar.finish_and_clear();
     if let Some(server) = server {
-        server.stop();
+        report.add(runtime.block_on(last(&store, server))?);
     }
+    bar.finish_and_clear();
     if settings.json {
-        println!("{}", json(&report));
+        say_line!("{}", json(&report));
     } else {
-        print!("{}", text(&report));
+        say!("{}", text(&report));
     }
     Ok(if report.is_clean() { Code::Fine } else { Code::Found })
+}
+
+/// The end of an owner of an embedded log: from now on nobody publishes through it, and what was published is stored.
+pub async fn last(store: &Store, server: Server) -> Result<Report> {
+    tokio::task::spawn_blocking(move || server.stop()).await.context("closing the socket")?;
+    store.run_once(&mut |_| {}).await.context("storing what was published before the end")
 }
 
 /// The store's options with what the settings say.

@@ -3,6 +3,7 @@
 use super::Code;
 use crate::args::Topics;
 use crate::home;
+use crate::say::say_line;
 use crate::settings::Settings;
 use anyhow::Result;
 use serde_json::json;
@@ -13,17 +14,17 @@ pub fn run(args: &Topics, settings: &Settings) -> Result<Code> {
     if settings.json {
         let topics: Vec<_> =
             reports.iter().map(|report| json!({ "name": report.name, "created": report.created, "problems": report.problems })).collect();
-        println!("{}", json!({ "log": log.describe(), "topics": topics }));
+        say_line!("{}", json!({ "log": log.describe(), "topics": topics }));
     } else {
-        println!("{}", log.describe());
+        say_line!("{}", log.describe());
         for report in &reports {
             let state = match (report.created, report.problems.is_empty()) {
                 (_, false) => "unfit",
                 (true, true) => "created",
                 (false, true) => "fine",
             };
-            println!("{:<28} {state}", report.name);
-            report.problems.iter().for_each(|problem| println!("    {problem}"));
+            say_line!("{:<28} {state}", report.name);
+            report.problems.iter().for_each(|problem| say_line!("    {problem}"));
         }
     }
     Ok(if reports.iter().all(|report| report.problems.is_empty()) { Code::Fine } else { Code::Found })

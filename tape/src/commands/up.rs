@@ -2,6 +2,7 @@
 
 use super::{Code, ingest, sql, store};
 use crate::args::Up;
+use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings, WrongUse};
 use crate::{home, http, signals, summary, tables};
 use ::ingest::source::Given;
@@ -9,6 +10,7 @@ use ::ingest::synthetic;
 use ::store::Store;
 use anyhow::{Context, Result};
 use eventlog::EventLog;
+use eventlog::socket::Server;
 use query::Engine;
 use query::output::{Format, TableStyle};
 use std::sync::Arc;
@@ -41,7 +43,7 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
         samples(args, settings, log.as_ref(), &stop)?;
     }
     let keeper = Store::new(log.clone(), home::lake(settings)?, store::options(settings));
-    let code = runtime.block_on(async {
+    runtime.block_on(async {
         keeper.run_once(&mut |_| {}).await.context("storing what is in the log")?;
         let engine = Arc::new(tables::engine(settings, TIMEOUT).await?);
         if !args.no_samples && !stop.load(Ordering::Relaxed) {
@@ -50,10 +52,8 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
         if args.once {
             return Ok(Code::Fine);
         }
-        serve(args, settings, engine, keeper, stop).await
-    });
-    socket.stop();
-    code
+        serve(args, settings, engine, keeper, socket, stop).await
+    })
 }
 
 fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool) -> Result<()> {
@@ -64,8 +64,8 @@ fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool
     let inputs: Vec<_> = feeds.iter().flat_map(|feed| ingest::inputs(&feed.path, &given(feed))).collect();
     let bar = ingest::bar(&inputs, false);
     let reports = ingest::publish(log, inputs, &bar, stop)?;
-    println!("Sample feeds in {}", folder.display());
-    print!("{}", summary::text(&reports, began.elapsed()));
+    say_line!("Sample feeds in {}", folder.display());
+    say!("{}", summary::text(&reports, began.elapsed()));
     anyhow::ensure!(!summary::failed(&reports) && !summary::found_something(&reports), "the sample feeds must be without fault");
     Ok(())
 }
@@ -74,21 +74,21 @@ async fn answers(engine: &Engine) -> Result<()> {
     for (title, question) in QUESTIONS {
         let style = TableStyle { timing: false, ..TableStyle::default() };
         let answer = sql::answer(engine, question, Format::Table, &style).await.with_context(|| format!("answering: {title}"))?;
-        println!("\n{title}\n{}", String::from_utf8_lossy(&answer).trim_end());
+        say_line!("\n{title}\n{}", String::from_utf8_lossy(&answer).trim_end());
     }
-    println!();
+    say_line!();
     Ok(())
 }
 
 /// Goes on storing and answering until it is told to stop.
-async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Store, stop: Arc<AtomicBool>) -> Result<Code> {
+async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Store, socket: Server, stop: Arc<AtomicBool>) -> Result<Code> {
     let listener = tokio::net::TcpListener::bind(&args.listen)
         .await
         .with_context(|| format!("listening on {}; another address: --listen, make up LISTEN=…", args.listen))?;
-    println!("Up. Home {}. Ctrl-C stops it.", settings.home.display());
-    println!("  publish  tape ingest --home {} FILE…", settings.home.display());
-    println!("  ask      tape sql --home {}", settings.home.display());
-    println!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
+    say_line!("Up. Home {}. Ctrl-C stops it.", settings.home.display());
+    say_line!("  publish  tape ingest --home {} FILE…", settings.home.display());
+    say_line!("  ask      tape sql --home {}", settings.home.display());
+    say_line!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
     let web = axum::serve(listener, http::routes(engine, &settings.prefix)).with_graceful_shutdown(store::until(stop.clone()));
     let mut nothing = |_: &::store::Report| {};
     let storing = keeper.run(store::until(stop.clone()), &mut nothing);
@@ -97,7 +97,8 @@ async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Stor
     // A store that gave up takes the rest down with it: nothing runs on half.
     stop.store(true, Ordering::Relaxed);
     web.await.context("serving HTTP")?.context("serving HTTP")?;
-    let report = report?;
-    println!("Stopped. Everything published is stored.");
+    let mut report = report?;
+    report.add(store::last(&keeper, socket).await?);
+    say_line!("Stopped. Everything published is stored.");
     Ok(if report.is_clean() { Code::Fine } else { Code::Found })
 }

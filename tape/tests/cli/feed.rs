@@ -86,7 +86,6 @@ pub fn dbn(dataset: &str, to: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, &metadata).expect("memory takes every header");
     (0..to).for_each(|n| encoder.encode_record(&trade_record(n)).expect("memory takes every record"));
-    drop(encoder);
     bytes
 }
 

@@ -59,6 +59,19 @@ fn ingest_and_sql_work_while_a_store_owns_the_home_and_ctrl_c_loses_nothing() {
     assert_eq!(trades(&home), 2_000, "second.csv is first.csv grown: {said}");
 }
 
+// A store that was stopped before it had read what was published said nothing, and left it in the log.
+#[test]
+fn what_was_published_before_ctrl_c_is_stored_however_soon_it_comes() {
+    let home = Home::embedded();
+    for rows in [1, 40_000, 90_000] {
+        let owner = store(&home);
+        ingest(&home, &file(&home, "trades.csv", rows));
+        let (status, said) = owner.signal("INT");
+        assert_eq!(status.code(), Some(0), "{said}");
+        assert_eq!(trades(&home), rows, "{said}");
+    }
+}
+
 #[test]
 fn up_serves_beside_ingest_and_ends_cleanly_with_sigterm() {
     let home = Home::embedded();
