@@ -266,6 +266,7 @@ fn seeds() -> Vec<Seed> {
         let name = feed.path.file_name().expect("a file").to_string_lossy().into_owned();
         let given = Given { name, dataset: feed.dataset.map(String::from), ..Given::default() };
         for input in unpack::inputs(&feed.path, &given).expect("opens") {
+            let input = input.expect("it can be read");
             let mut content = Vec::new();
             input.open().expect("opens").read_to_end(&mut content).expect("reads");
             cut_at_record(&mut content);
