@@ -5,12 +5,13 @@ RUN apt-get update && apt-get install -y --no-install-recommends perl pkg-config
 COPY . .
 RUN cargo build --release --locked --package tape
 
+# The user is not called tape: Debian has a group of that name already. A new volume that is mounted
+# on /data takes over the folder's owner.
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /data tape && mkdir -p /data && chown tape /data
+    && useradd --uid 10001 --home-dir /data --no-create-home tokentape && install -d -o tokentape -g tokentape /data /data/tables
 COPY --from=build /src/target/release/tape /usr/local/bin/tape
-USER tape
-VOLUME /data
+USER tokentape
 ENV TAPE_HOME=/data
 ENTRYPOINT ["tape"]
 CMD ["--help"]

@@ -20,6 +20,8 @@ if [ "$PURPOSE" = test ]; then
     need java openjdk-17-jre-headless
     need mvn maven
     need python3 python3
+    # For scripts/interop.sh; Debian ships Python without it.
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 fi
 
 if [ "${#missing[@]}" -gt 0 ]; then

@@ -18,3 +18,4 @@ if [ -z "${TAPE_DATA:-}" ] && [ -d ../shared/data ]; then
 fi
 [ -n "${TAPE_DATA:-}" ] || echo "note: no real files here (TAPE_DATA or ../shared/data): the tests over them are skipped"
 cargo test --workspace --locked --no-fail-fast
+scripts/interop.sh

@@ -68,6 +68,8 @@ pub struct Kafka {
     committed: BaseConsumer<Context>,
     /// Writes group offsets for lag displays; made when first needed.
     lag: Mutex<Option<BaseConsumer<Context>>>,
+    /// The compacted topics, as far as they were read.
+    tails: [Mutex<Option<read::Tail>>; 2],
     cluster_id: String,
 }
 
@@ -121,7 +123,14 @@ impl Kafka {
         let admin: AdminClient<Context> = shared.create(&[("isolation.level", "read_uncommitted")])?;
         let committed: BaseConsumer<Context> = shared.create(&[("isolation.level", "read_committed")])?;
         let cluster_id = admin.inner().fetch_cluster_id(ASK_WAIT);
-        let kafka = Kafka { shared, admin, committed, lag: Mutex::default(), cluster_id: cluster_id.unwrap_or_default() };
+        let kafka = Kafka {
+            shared,
+            admin,
+            committed,
+            lag: Mutex::default(),
+            tails: Default::default(),
+            cluster_id: cluster_id.unwrap_or_default(),
+        };
         match kafka.cluster_id.is_empty() {
             true => Err(kafka.error("connecting", KafkaError::Global(RDKafkaErrorCode::OperationTimedOut))),
             false => Ok(kafka),
@@ -253,7 +262,8 @@ impl EventLog for Kafka {
     }
 
     fn states(&self, topic: StateTopic) -> Result<HashMap<String, Bytes>, Error> {
-        read::states(self, topic)
+        let tail = &self.tails[StateTopic::ALL.iter().position(|known| *known == topic).expect("both topics are in the list")];
+        read::states(self, topic, &mut tail.lock().expect("no thread panics while it reads a state topic"))
     }
 
     fn reader(&self, starts: &[Start]) -> Result<Box<dyn Reader>, Error> {

@@ -27,39 +27,54 @@ const ATTEMPTS: usize = 3;
 pub trait Progress: Sync {
     /// An input begins; `bytes` is its length as received.
     fn begin(&self, label: &str, bytes: u64);
-    /// So many more records of it are published.
-    fn published(&self, records: u64);
+    /// So many more records of it are published; so many of its bytes as received have been read.
+    fn published(&self, records: u64, bytes_read: u64);
     /// The input is done.
     fn end(&self);
 }
 
-/// Publishes one input and reports what became of it. Only a fault of the log, never one of the input, is an `Err`.
-pub fn ingest(log: &dyn EventLog, input: &Input, progress: &dyn Progress, stop: &AtomicBool) -> Result<FileReport, eventlog::Error> {
-    let mut report = FileReport::new(&input.given.label());
-    progress.begin(&report.file, input.bytes);
-    for attempt in 1.. {
-        match (Run { log, input, progress, stop, report: &mut report }).run() {
-            Ok(()) => break,
-            // Nothing is known of the transaction: begin again from the position that the log has.
-            Err(Error::Log(eventlog::Error::Failed { doing, why })) if attempt < ATTEMPTS => {
-                tracing::warn!(file = report.file, doing, why, attempt, "publishing failed, taking the source up from its position");
-            }
-            Err(Error::Log(why)) => return Err(why),
-            Err(why) => {
-                report.outcome = Outcome::Failed(why.to_string());
-                break;
-            }
-        }
-    }
-    progress.end();
-    Ok(report)
-}
-
-struct Run<'a> {
+/// Publishes inputs one after the other. What it has read of the positions serves all of them.
+pub struct Ingestor<'a> {
     log: &'a dyn EventLog,
-    input: &'a Input,
     progress: &'a dyn Progress,
     stop: &'a AtomicBool,
+    /// The positions when they were last read. They only ever advance: an input that is known by them is known.
+    positions: HashMap<SourceId, Position>,
+}
+
+impl<'a> Ingestor<'a> {
+    /// Reads the positions once.
+    pub fn new(log: &'a dyn EventLog, progress: &'a dyn Progress, stop: &'a AtomicBool) -> Result<Ingestor<'a>, eventlog::Error> {
+        Ok(Ingestor { log, progress, stop, positions: read_positions(log)? })
+    }
+
+    /// Publishes one input and reports what became of it. Only a fault of the log, never one of the input, is an `Err`.
+    pub fn ingest(&mut self, input: &Input) -> Result<FileReport, eventlog::Error> {
+        let mut report = FileReport::new(&input.given.label());
+        self.progress.begin(&report.file, input.bytes);
+        for attempt in 1.. {
+            match (Run { run: self, input, report: &mut report }).run() {
+                Ok(()) => break,
+                // Nothing is known of the transaction: begin again from the position that the log has.
+                Err(Error::Log(eventlog::Error::Failed { doing, why })) if attempt < ATTEMPTS => {
+                    tracing::warn!(file = report.file, doing, why, attempt, "publishing failed, taking the source up from its position");
+                }
+                Err(Error::Log(why)) => return Err(why),
+                Err(why) => {
+                    report.outcome = Outcome::Failed(why.to_string());
+                    break;
+                }
+            }
+        }
+        self.progress.end();
+        Ok(report)
+    }
+}
+
+/// One attempt at one input.
+struct Run<'a, 'b> {
+    run: &'a mut Ingestor<'b>,
+    input: &'a Input,
     report: &'a mut FileReport,
 }
 
@@ -70,17 +85,20 @@ struct Begin {
     writer: Box<dyn Writer>,
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     fn run(&mut self) -> Result<(), Error> {
         let given = &self.input.given;
-        let _alone = self.input.lock()?;
+        let Some(_alone) = self.input.lock(self.run.stop)? else {
+            self.report.outcome = Outcome::Interrupted;
+            return Ok(());
+        };
         let (head, content) = sniff(self.input.open()?);
         let format = sources::all().into_iter().find(|format| (format.recognise)(&head, given)).ok_or_else(|| Error::Input {
             file: given.label(),
             what: "is of no known format".into(),
             todo: "see `tape ingest --help` for the formats".into(),
         })?;
-        let trail = if format.parser == document::PARSER { Trail::eager() } else { Trail::default() };
+        let trail = if format.parser == document::PARSER { Trail::in_steps(document::PART_BYTES_MAX as u64) } else { Trail::default() };
         let mut parser = (format.open)(Box::new(trail.follow(content)), given)?;
         let first = parser.next(CHUNK_RECORDS)?;
         self.report.parser = format.parser.into();
@@ -97,14 +115,16 @@ impl Run<'_> {
         let new_id = position::source_id(format.parser, &path_facts, &trail.hash_at(first.bytes));
         let look = |positions: &HashMap<SourceId, Position>| {
             let found = position::find(positions, format.parser, &path_facts, &self.input.given.label(), head, || self.input.open())?;
-            // A document is one record: a longer one is another document.
+            // A document does not grow: a longer one is another document, unless this one's parts were not all published yet.
             Ok::<_, Error>(match found {
-                Known::Source { grown: true, .. } if format.parser == document::PARSER => Known::New { same_name: false },
+                Known::Source { grown: true, position, .. } if format.parser == document::PARSER && position.reads > 0 => {
+                    Known::New { same_name: false }
+                }
                 found => found,
             })
         };
         // Opening the writer settles what a predecessor left open, so what is known must be read again after it.
-        let mut known = look(&positions(self.log)?)?;
+        let mut known = look(&self.run.positions)?;
         loop {
             let id = match &known {
                 Known::Source { id, .. } => *id,
@@ -116,8 +136,9 @@ impl Run<'_> {
                 self.report.outcome = Outcome::Known;
                 return Ok(None);
             }
-            let writer = self.log.writer(&transactional_id(format, parser, &id))?;
-            let now = look(&positions(self.log)?)?;
+            let writer = self.run.log.writer(&transactional_id(format, parser, &id))?;
+            self.run.positions = read_positions(self.run.log)?;
+            let now = look(&self.run.positions)?;
             let settled = match (&known, &now) {
                 (Known::Source { id: a, .. }, Known::Source { id: b, .. }) => a == b,
                 (Known::New { .. }, Known::New { .. }) => true,
@@ -153,9 +174,9 @@ impl Run<'_> {
         let skip = position.as_ref().map_or(0, |position| position.records);
         let reads = position.as_ref().map_or(0, |position| position.reads);
         self.report.known = skip;
-        let known_state = if is_snapshot(format) { self.log.states(StateTopic::State)? } else { HashMap::new() };
+        let known_state = if is_snapshot(format) { self.run.log.states(StateTopic::State)? } else { HashMap::new() };
         let stage = Stage { format, given: &self.input.given, bytes: self.input.bytes, head, trail, id, skip, reads, known_state };
-        let stop = self.stop;
+        let stop = self.run.stop;
         std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel::<Result<Staged, Error>>(CHUNKS_AHEAD);
             scope.spawn(move || {
@@ -178,7 +199,7 @@ impl Run<'_> {
                 }
                 if let Some(batch) = &staged.batch {
                     writer.publish(batch)?;
-                    self.progress.published(staged.report.total());
+                    self.run.progress.published(staged.report.total(), self.input.bytes_read());
                 }
                 self.report.add(staged.report);
             }
@@ -220,6 +241,7 @@ impl Stage<'_> {
             let family = family_rows.family();
             rows::complete(&mut family_rows, &self.id);
             let batch = rows::from_record(family_rows.finish()?, family, self.skip)?;
+            let batch = if family == Family::Documents { rows::as_received(batch, self.bytes)? } else { batch };
             batches.push((family, batch));
         }
         let mut states = Vec::new();
@@ -292,7 +314,7 @@ fn transactional_id(format: &Format, parser: &dyn Parser, id: &SourceId) -> Stri
 }
 
 /// All known positions.
-fn positions(log: &dyn EventLog) -> Result<HashMap<SourceId, Position>, Error> {
+fn read_positions(log: &dyn EventLog) -> Result<HashMap<SourceId, Position>, eventlog::Error> {
     let states = log.states(StateTopic::Positions)?;
     states
         .into_iter()

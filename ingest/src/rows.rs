@@ -3,10 +3,11 @@
 use crate::Error;
 use crate::position::SourceId;
 use crate::source::{Bad, Given, Parser};
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Int64Type;
 use schemas::{Family, Rows};
+use std::sync::Arc;
 
 /// Fills what every row has and no parser sets: the source, and `new`, revision 0 where the row does not say otherwise.
 pub fn complete(rows: &mut Rows, id: &SourceId) {
@@ -24,6 +25,14 @@ pub fn from_record(batch: RecordBatch, family: Family, first: i64) -> Result<Rec
     let records = batch.column(family.topic().column("source_record")).as_primitive::<Int64Type>();
     let keep: BooleanArray = records.values().iter().map(|record| Some(*record >= first)).collect();
     filter_record_batch(&batch, &keep).map_err(|e| Error::Schema(schemas::Error::Build { topic: family.topic().name, why: e.to_string() }))
+}
+
+/// A document's row says how long the file was as it was received, which its parser cannot know.
+pub fn as_received(batch: RecordBatch, bytes: u64) -> Result<RecordBatch, Error> {
+    let mut columns = batch.columns().to_vec();
+    columns[Family::Documents.topic().column("bytes")] = Arc::new(Int64Array::from(vec![bytes as i64; batch.num_rows()]));
+    RecordBatch::try_new(batch.schema(), columns)
+        .map_err(|e| Error::Schema(schemas::Error::Build { topic: "documents", why: e.to_string() }))
 }
 
 /// Bad records, whole, as rows of `quarantine`.

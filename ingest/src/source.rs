@@ -35,6 +35,11 @@ impl Given {
         }
     }
 
+    /// The capture time in nanoseconds, where it is known and an i64 holds it.
+    pub fn captured_ns(&self) -> Option<i64> {
+        self.captured_ms.and_then(|ms| ms.checked_mul(1_000_000))
+    }
+
     /// The innermost file name (member, else path), with its folders, packing suffixes `.gz`, `.zst`, `.zstd` cut off.
     pub fn inner_name(&self) -> &str {
         let name = self.member.as_deref().unwrap_or(&self.name);

@@ -12,6 +12,7 @@ pub mod prices;
 pub mod products;
 pub mod records;
 pub mod requests;
+pub(crate) mod sniff;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;

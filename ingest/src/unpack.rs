@@ -7,9 +7,14 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder};
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// How deep packings may lie in one another (a gz in a zip is two).
 const DEPTH_MAX: usize = 4;
+/// How soon an ingest that waits for a file goes on or stops.
+const LOCK_CHECK: Duration = Duration::from_millis(50);
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const ZIP: &[u8] = b"PK\x03\x04";
@@ -22,7 +27,12 @@ pub struct Input {
     /// Length of the file as received (of the member's packed bytes, in an archive).
     pub bytes: u64,
     opener: Opener,
+    /// Packed bytes read since it was opened last.
+    read: Arc<AtomicU64>,
 }
+
+/// Nobody else ingests the file while this lives. Holds nothing where the file system knows no locks.
+pub struct Alone(#[expect(dead_code, reason = "the lock goes with the open file")] Option<File>);
 
 enum Opener {
     Whole(std::path::PathBuf),
@@ -31,33 +41,48 @@ enum Opener {
 
 impl Input {
     /// Keeps other ingests on this machine off the file while it is read: two that met a growing file at different lengths would take it for
-    /// two sources. The lock goes with the value. A file system without locks is read without one.
-    pub fn lock(&self) -> Result<Option<File>, Error> {
+    /// two sources. Waits for the one that has it, whichever log that one writes to; `None` when told to stop while waiting. A file system
+    /// without locks is read without one.
+    pub fn lock(&self, stop: &AtomicBool) -> Result<Option<Alone>, Error> {
         let (Opener::Whole(path) | Opener::Member { path, .. }) = &self.opener;
         let file = File::open(path).map_err(|why| refusal(&self.given.label(), &why))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::Input {
-                file: self.given.label(),
-                what: "is being ingested by another process".into(),
-                todo: "let that one finish".into(),
-            }),
-            Err(TryLockError::Error(why)) => {
-                tracing::debug!(file = self.given.label(), %why, "the file system knows no locks");
-                Ok(None)
+        let mut waiting = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Alone(Some(file)))),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(why)) => {
+                    tracing::debug!(file = self.given.label(), %why, "the file system knows no locks");
+                    return Ok(Some(Alone(None)));
+                }
             }
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            if !waiting {
+                tracing::warn!(file = self.given.label(), "waiting: another process is ingesting this file");
+                waiting = true;
+            }
+            std::thread::sleep(LOCK_CHECK);
         }
+    }
+
+    /// Bytes read of [`Input::bytes`] since the last `open`, for progress.
+    pub fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
     }
 
     /// A new reader of the unpacked content from its beginning.
     pub fn open(&self) -> Result<Box<dyn Read + Send>, Error> {
         let fault = |why: io::Error| refusal(&self.given.label(), &why);
+        self.read.store(0, Ordering::Relaxed);
+        let counted = |inner: File| Counted { inner, read: self.read.clone() };
         let packed: Box<dyn Read + Send> = match &self.opener {
-            Opener::Whole(path) => Box::new(File::open(path).map_err(fault)?),
+            Opener::Whole(path) => Box::new(counted(File::open(path).map_err(fault)?)),
             Opener::Member { path, offset, packed, deflated, crc } => {
                 let mut file = File::open(path).map_err(fault)?;
                 file.seek(SeekFrom::Start(*offset)).map_err(fault)?;
-                let raw = BufReader::new(file.take(*packed));
+                let raw = BufReader::new(counted(file).take(*packed));
                 let plain: Box<dyn Read + Send> = if *deflated { Box::new(DeflateDecoder::new(raw)) } else { Box::new(raw) };
                 Box::new(Checked { inner: plain, crc: Crc::new(), expected: *crc })
             }
@@ -73,7 +98,12 @@ pub fn inputs(path: &Path, given: &Given) -> Result<Vec<Input>, Error> {
     let metadata = file.metadata().map_err(fault)?;
     let head = head_of(&mut file, 4).map_err(fault)?;
     if !head.starts_with(ZIP) && !head.starts_with(EMPTY_ZIP) {
-        return Ok(vec![Input { given: given.clone(), bytes: metadata.len(), opener: Opener::Whole(path.to_path_buf()) }]);
+        return Ok(vec![Input {
+            given: given.clone(),
+            bytes: metadata.len(),
+            opener: Opener::Whole(path.to_path_buf()),
+            read: Arc::default(),
+        }]);
     }
     file.seek(SeekFrom::Start(0)).map_err(fault)?;
     let broken = |why: zip::result::ZipError| Error::Input {
@@ -108,7 +138,7 @@ fn member(archive: &mut zip::ZipArchive<BufReader<File>>, index: usize, path: &P
     let offset = member.data_start().ok_or_else(|| refuse(&name, "has no data in the archive".into(), "check the archive"))?;
     let opener = Opener::Member { path: path.to_path_buf(), offset, packed: member.compressed_size(), deflated, crc: member.crc32() };
     let bytes = member.compressed_size();
-    Ok(Some(Input { given: Given { member: Some(name), ..given.clone() }, bytes, opener }))
+    Ok(Some(Input { given: Given { member: Some(name), ..given.clone() }, bytes, opener, read: Arc::default() }))
 }
 
 /// Reads through packings until the content is plain.
@@ -148,6 +178,20 @@ fn refusal(file: &str, why: &io::Error) -> Error {
     Error::Input { file: file.into(), what: format!("cannot be opened: {why}"), todo: todo.into() }
 }
 
+/// Counts what is read of the packed bytes.
+struct Counted {
+    inner: File,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
 /// Compares what an archive member unpacks to with the checksum that the archive states.
 struct Checked<R> {
     inner: R,
@@ -185,6 +229,26 @@ mod tests {
                 (input.given.inner_name().to_string(), content)
             })
             .collect()
+    }
+
+    /// Two homes may be given the same file at the same time: the second one waits, and does not fail.
+    #[test]
+    fn a_file_that_another_ingest_reads_is_waited_for() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("a.csv");
+        std::fs::write(&path, "a\n1\n").expect("writes");
+        let input = inputs(&path, &Given::default()).expect("inputs").remove(0);
+        let stop = AtomicBool::new(false);
+        let first = input.lock(&stop).expect("no fault").expect("free");
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| input.lock(&stop).expect("no fault").is_some());
+            drop(first);
+            assert!(second.join().expect("no panic"), "the second one has the file after the first");
+        });
+        let held = input.lock(&stop).expect("no fault").expect("free again");
+        stop.store(true, Ordering::Relaxed);
+        assert!(input.lock(&stop).expect("no fault").is_none(), "a stop ends the wait");
+        drop(held);
     }
 
     #[test]

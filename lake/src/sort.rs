@@ -1,11 +1,13 @@
 //! Batches in any order to the order of rows in each partition's file: the family's sort key, NULLs first, equal keys as they came. Pure.
 
 use crate::{Error, layout};
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::datatypes::Schema;
+use arrow::array::{Array, ArrayRef, Int32RunArray, RecordBatch, UInt32Array, new_null_array};
+use arrow::compute::{partition, take};
+use arrow::datatypes::{DataType, Schema};
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
 use schemas::Topic;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// The rows of one partition, in the order of its file.
 #[derive(Debug)]
@@ -46,11 +48,11 @@ fn check(topic: &'static Topic, batch: &RecordBatch) -> Result<(), Error> {
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         match stored.field_with_name(field.name()) {
             Err(_) => return fault(format!("it has a column {}, which the table lacks", field.name())),
-            Ok(ours) if ours.data_type() != field.data_type() => {
+            Ok(ours) if ours.data_type() != once(column).as_ref().map_or(field.data_type(), |value| value.data_type()) => {
                 return fault(format!("its column {} is {}, not {}", field.name(), field.data_type(), ours.data_type()));
             }
-            Ok(ours) if !ours.is_nullable() && column.null_count() > 0 => {
-                return fault(format!("{} rows have no {}", column.null_count(), field.name()));
+            Ok(ours) if !ours.is_nullable() && column.logical_null_count() > 0 => {
+                return fault(format!("{} rows have no {}", column.logical_null_count(), field.name()));
             }
             Ok(_) => {}
         }
@@ -61,10 +63,23 @@ fn check(topic: &'static Topic, batch: &RecordBatch) -> Result<(), Error> {
     }
 }
 
-/// The batch's column, or NULLs where it has none.
+/// The value of a column that says it once for all its rows: a run-end encoded one of a single run.
+pub fn once(column: &ArrayRef) -> Option<ArrayRef> {
+    let DataType::RunEndEncoded(..) = column.data_type() else { return None };
+    let runs = column.as_any().downcast_ref::<Int32RunArray>()?;
+    let whole = runs.run_ends().values().first().is_some_and(|end| usize::try_from(*end) == Ok(runs.len()));
+    (whole && runs.offset() == 0 && runs.values().len() == 1).then(|| runs.values().clone())
+}
+
+/// One value, so many times.
+pub fn repeated(value: &ArrayRef, rows: usize) -> ArrayRef {
+    take(value, &UInt32Array::from(vec![0; rows]), None).expect("index 0 of a one-value array exists")
+}
+
+/// The batch's column row by row, or NULLs where it has none.
 pub fn column(schema: &Schema, batch: &RecordBatch, name: &str) -> ArrayRef {
     match batch.column_by_name(name) {
-        Some(column) => column.clone(),
+        Some(column) => once(column).map_or_else(|| column.clone(), |value| repeated(&value, batch.num_rows())),
         None => {
             let field = schema.field_with_name(name).expect("the table's own columns are asked for");
             new_null_array(field.data_type(), batch.num_rows())
@@ -80,23 +95,17 @@ fn split(topic: &'static Topic, batches: &[RecordBatch]) -> Result<Vec<Partition
     for (number, batch) in batches.iter().enumerate() {
         let columns: Vec<ArrayRef> = topic.partition_by.iter().map(|name| column(topic.stored_schema(), batch, name)).collect();
         let rows = converter.convert_columns(&columns).map_err(|e| fault(e.to_string()))?;
-        // Neighbours mostly share a partition: a row like the last one costs one comparison.
-        let mut last: Option<(usize, usize)> = None;
-        for row in 0..batch.num_rows() {
-            let at = match last {
-                Some((like, at)) if rows.row(like) == rows.row(row) => at,
-                _ => match positions.get(&rows.row(row).owned()) {
-                    Some(at) => *at,
-                    None => {
-                        let values = values(topic, &columns, row).map_err(fault)?;
-                        partitions.push(Partition { values, order: Vec::new() });
-                        positions.insert(rows.row(row).owned(), partitions.len() - 1);
-                        partitions.len() - 1
-                    }
-                },
+        // Neighbours mostly share a partition: they are looked up together.
+        for alike in partition(&columns).map_err(|e| fault(e.to_string()))?.ranges() {
+            let at = match positions.entry(rows.row(alike.start).owned()) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    let values = values(topic, &columns, alike.start).map_err(fault)?;
+                    partitions.push(Partition { values, order: Vec::new() });
+                    *new.insert(partitions.len() - 1)
+                }
             };
-            last = Some((row, at));
-            partitions[at].order.push((number, row));
+            partitions[at].order.extend(alike.map(|row| (number, row)));
         }
     }
     Ok(partitions)

@@ -4,6 +4,7 @@
 //! `files` in [`TableFiles`], and [`crate::table::TapeTable`] puts them in union with the scan: one value, so that files and tail have one cut.
 
 use crate::error::Error;
+use crate::files::TableFiles;
 use crate::table::{PricedTable, TapeTable};
 use crate::units::InstrumentUnits;
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
@@ -11,11 +12,9 @@ use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::future::BoxFuture;
-use object_store::ObjectStore;
 use schemas::Family;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use url::Url;
 
@@ -25,42 +24,6 @@ pub const CATALOG: &str = "tokentape";
 pub const SCHEMA: &str = "tape";
 /// Name of the table of wire schemas.
 pub const SCHEMAS_TABLE: &str = "schemas";
-
-/// One Parquet file of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileInfo {
-    /// Where it is, as the table's object store names it (not percent-encoded).
-    pub path: String,
-    /// Length in bytes.
-    pub size: u64,
-    /// Number of rows.
-    pub rows: u64,
-    /// Value of every partition column as Delta writes it; `None` is NULL.
-    pub partition_values: Vec<(String, Option<String>)>,
-    /// When it was written, in milliseconds since 1970.
-    pub modification_time_ms: i64,
-}
-
-/// The files that one version of a table consists of.
-#[derive(Clone)]
-pub struct TableFiles {
-    /// The family stored in the table.
-    pub family: Family,
-    /// The table's root, for messages and to tell two installations apart.
-    pub root: Url,
-    /// The object store: it knows a file by [`FileInfo::path`].
-    pub store: Arc<dyn ObjectStore>,
-    /// Delta version.
-    pub version: i64,
-    /// The files of that version.
-    pub files: Vec<FileInfo>,
-}
-
-impl fmt::Debug for TableFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} version {} at {}: {} files", self.family.topic().name, self.version, self.root, self.files.len())
-    }
-}
 
 /// Says how the tables stand now. A family without a table is left out.
 pub type Listing =

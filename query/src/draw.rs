@@ -1,10 +1,41 @@
 //! A table drawn for a person: borders, numbers to the right with all their digits, text cut where the terminal ends, and a last line that
 //! says what is missing from the picture.
 
-use crate::output::{TableStyle, Written, seconds};
 use std::fmt::Write;
 use std::time::Duration;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// How a table is drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableStyle {
+    /// Columns of the terminal; `None` draws as wide as the data is.
+    pub width: Option<usize>,
+    /// May escape sequences be used (dim NULL, bold header)?
+    pub color: bool,
+    /// Most rows drawn; the rest is left unread and the last line says so.
+    pub rows_max: usize,
+    /// One line per column instead of one per row.
+    pub expanded: bool,
+    /// Say how long it took.
+    pub timing: bool,
+}
+
+impl Default for TableStyle {
+    fn default() -> TableStyle {
+        TableStyle { width: None, color: false, rows_max: ROWS_DRAWN_MAX, expanded: false, timing: true }
+    }
+}
+
+/// Most rows of a drawn table unless told otherwise: more than a person reads, few enough to hold.
+pub const ROWS_DRAWN_MAX: usize = 10_000;
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Rows written.
+    pub rows: u64,
+    /// False where the table was cut at `rows_max`.
+    pub complete: bool,
+}
 
 /// Text of a cell; `None` is NULL.
 pub type Cell = Option<String>;
@@ -215,6 +246,14 @@ fn dim(text: &str, style: &TableStyle) -> String {
 
 fn bold(text: &str, style: &TableStyle) -> String {
     if style.color { format!("\x1b[1m{text}\x1b[0m") } else { text.to_string() }
+}
+
+/// `1.234 s`, `12 ms`.
+fn seconds(took: Duration) -> String {
+    match took.as_millis() {
+        ms @ 0..1000 => format!("{ms} ms"),
+        _ => format!("{:.3} s", took.as_secs_f64()),
+    }
 }
 
 #[cfg(test)]

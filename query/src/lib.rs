@@ -13,12 +13,14 @@ pub mod catalog;
 pub mod draw;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod output;
 pub mod shell;
 pub mod statements;
 pub mod table;
 mod units;
 
-pub use catalog::{Catalog, FileInfo, Listing, TableFiles};
+pub use catalog::{Catalog, Listing};
 pub use engine::{Engine, Options, Principal};
 pub use error::Error;
+pub use files::{FileInfo, TableFiles};

@@ -1,6 +1,7 @@
 //! Results as text or Arrow, as they stream in: every number with all its digits, every time to the nanosecond, and NULL never taken for a value.
 
 use crate::draw::{self, Cell};
+pub use crate::draw::{ROWS_DRAWN_MAX, TableStyle, Written};
 use crate::error::Error;
 use arrow::array::{Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema, SchemaRef};
@@ -13,7 +14,7 @@ use futures::StreamExt;
 use std::collections::HashSet;
 use std::io::Write;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How a result is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,41 +52,9 @@ impl FromStr for Format {
     }
 }
 
-/// How a table is drawn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableStyle {
-    /// Columns of the terminal; `None` draws as wide as the data is.
-    pub width: Option<usize>,
-    /// May escape sequences be used (dim NULL, bold header)?
-    pub color: bool,
-    /// Most rows drawn; the rest is left unread and the last line says so.
-    pub rows_max: usize,
-    /// One line per column instead of one per row.
-    pub expanded: bool,
-    /// Say how long it took.
-    pub timing: bool,
-}
-
-impl Default for TableStyle {
-    fn default() -> TableStyle {
-        TableStyle { width: None, color: false, rows_max: ROWS_DRAWN_MAX, expanded: false, timing: true }
-    }
-}
-
-/// Most rows of a drawn table unless told otherwise: more than a person reads, few enough to hold.
-pub const ROWS_DRAWN_MAX: usize = 10_000;
 /// Longest cell of a drawn table in characters; of an expanded one; both are for people, the other formats cut nothing.
 const CELL_MAX: usize = 200;
 const EXPANDED_CELL_MAX: usize = 4_000;
-
-/// What was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    /// Rows written.
-    pub rows: u64,
-    /// False where the table was cut at `rows_max`.
-    pub complete: bool,
-}
 
 /// Writes a whole result. `begun` is when the query was asked. May be dropped half-way; what was written until then stays written.
 pub async fn write(
@@ -379,13 +348,5 @@ fn shortened(column: &ArrayRef, longest: usize) -> ArrayRef {
             std::sync::Arc::new(cut.collect::<arrow::array::BinaryArray>())
         }
         _ => column.clone(),
-    }
-}
-
-/// `1.234 s`, `12 ms`.
-pub(crate) fn seconds(took: Duration) -> String {
-    match took.as_millis() {
-        ms @ 0..1000 => format!("{ms} ms"),
-        _ => format!("{:.3} s", took.as_secs_f64()),
     }
 }

@@ -1,8 +1,8 @@
 //! One family as a SQL table over a fixed list of Parquet files: files are pruned by their partition, row groups by their statistics, and
 //! what SQL shows as `TIMESTAMP(ns, UTC)` is the Int64 that stands in the file.
 
-use crate::catalog::{FileInfo, TableFiles};
 use crate::error::Error;
+use crate::files::{FileInfo, TableFiles};
 use crate::units::{InstrumentUnits, Unit};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};

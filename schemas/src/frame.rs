@@ -15,6 +15,8 @@ use std::fmt::Write;
 
 /// Length of magic byte and schema id.
 pub const PREFIX_LEN: usize = 5;
+/// Most keys are shorter: a guess for the memory of many.
+const KEY_BYTES: usize = 24;
 
 /// Encodes every row of `batch` (in the family's wire schema) as one frame.
 pub fn encode(family: Family, batch: &RecordBatch) -> Result<Vec<Bytes>, Error> {
@@ -34,22 +36,25 @@ pub fn keys(family: Family, batch: &RecordBatch) -> Vec<Bytes> {
     let dataset = batch.column(topic.column("dataset"));
     let alternatives: Vec<Vec<&ArrayRef>> =
         topic.key.iter().map(|columns| columns.iter().map(|name| batch.column(topic.column(name))).collect()).collect();
-    (0..batch.num_rows())
-        .map(|row| {
-            let mut key = String::with_capacity(32);
-            push_cell(&mut key, dataset, row);
-            key.push('/');
-            if let Some(columns) = alternatives.iter().find(|columns| columns[0].is_valid(row)) {
-                for (i, column) in columns.iter().enumerate() {
-                    if i > 0 {
-                        key.push('/');
-                    }
-                    push_cell(&mut key, column, row);
+    // All keys in one piece of memory: each is a slice of it.
+    let mut text = String::with_capacity(batch.num_rows() * KEY_BYTES);
+    let mut ends = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        push_cell(&mut text, dataset, row);
+        text.push('/');
+        if let Some(columns) = alternatives.iter().find(|columns| columns[0].is_valid(row)) {
+            for (i, column) in columns.iter().enumerate() {
+                if i > 0 {
+                    text.push('/');
                 }
+                push_cell(&mut text, column, row);
             }
-            Bytes::from(key)
-        })
-        .collect()
+        }
+        ends.push(text.len());
+    }
+    let text = Bytes::from(text);
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    starts.zip(&ends).map(|(start, end)| text.slice(start..*end)).collect()
 }
 
 fn push_cell(key: &mut String, column: &ArrayRef, row: usize) {
@@ -146,8 +151,10 @@ fn decode_run(topic: &Topic, frames: &[&[u8]], indices: &[usize]) -> Result<(Rec
             .map_err(|e| fault(e.to_string()))?;
         for (done, index) in indices[..count].iter().enumerate() {
             let frame = frames[*index];
+            let room = decoder.capacity();
             match decoder.decode(frame) {
-                Ok(consumed) if consumed == frame.len() => {}
+                // A frame that is a prefix alone is consumed and is no row: the next one would be taken for its body.
+                Ok(consumed) if consumed == frame.len() && decoder.capacity() + 1 == room => {}
                 Ok(consumed) => return Ok((None, done, Some(format!("record ends or breaks at byte {consumed} of {}", frame.len())))),
                 Err(e) => return Ok((None, done, Some(e.to_string()))),
             }

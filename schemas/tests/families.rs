@@ -122,6 +122,16 @@ fn a_bad_frame_never_harms_its_neighbours() {
 }
 
 #[test]
+fn a_frame_that_is_a_prefix_alone_is_bad() {
+    let family = Family::Trades;
+    let row: Vec<Cell> = family.topic().fields.iter().map(|_| None).collect();
+    let good = frame::encode(family, &batch(family, &[row])).expect("encodes");
+    let decoded = frame::decode(family, &[&good[0], &good[0][..frame::PREFIX_LEN], &good[0]]).expect("bad frames are reported, not fatal");
+    assert_eq!(decoded.rows, [0, 2]);
+    assert_eq!(decoded.bad.iter().map(|bad| bad.index).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
 fn a_decimal_beyond_its_column_is_refused_with_its_name() {
     let family = Family::Trades;
     let topic = family.topic();

@@ -26,6 +26,9 @@ pub struct Bar {
 
 struct State {
     done: usize,
+    /// Bytes of the inputs that are done, and of the one that is read.
+    bytes: u64,
+    current: u64,
     records: u64,
     label: String,
     began: Instant,
@@ -33,46 +36,60 @@ struct State {
 }
 
 impl Bar {
-    /// For a run over so many inputs. Quiet where output is for a script.
-    pub fn new(files: usize, quiet: bool) -> Bar {
+    /// For a run over so many inputs of so many bytes. Quiet where output is for a script.
+    pub fn new(files: usize, bytes: u64, quiet: bool) -> Bar {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(Some(files as u64), target);
-        let style = ProgressStyle::with_template("{bar:24.cyan} {pos}/{len} files  {msg}  {elapsed} elapsed, {eta} to go")
+        let bar = ProgressBar::with_draw_target(Some(bytes), target);
+        let style = ProgressStyle::with_template("{bar:24.cyan} {percent:>3}%  {msg}  {elapsed} elapsed, {eta} to go")
             .expect("the template is well formed");
         bar.set_style(style);
         bar.enable_steady_tick(Duration::from_millis(200));
         let now = Instant::now();
-        Bar { bar, files, state: Mutex::new(State { done: 0, records: 0, label: String::new(), began: now, line: now }) }
+        Bar {
+            bar,
+            files,
+            state: Mutex::new(State { done: 0, bytes: 0, current: 0, records: 0, label: String::new(), began: now, line: now }),
+        }
     }
 
     fn show(&self, state: &mut State) {
         let rate = state.records as f64 / state.began.elapsed().as_secs_f64().max(0.001);
-        let message = format!("{} records, {}/s  {}", HumanCount(state.records), HumanCount(rate as u64), state.label);
+        let message = format!(
+            "{}/{} files, {} records, {}/s  {}",
+            state.done,
+            self.files,
+            HumanCount(state.records),
+            HumanCount(rate as u64),
+            state.label
+        );
         if self.bar.is_hidden() && !std::io::stderr().is_terminal() && state.line.elapsed() > LINE_EVERY {
             state.line = Instant::now();
-            eprintln!("{}/{} files, {message}, {} elapsed", state.done, self.files, HumanDuration(state.began.elapsed()));
+            eprintln!("{message}, {} elapsed", HumanDuration(state.began.elapsed()));
         }
         self.bar.set_message(message);
     }
 }
 
 impl Progress for Bar {
-    fn begin(&self, label: &str, _bytes: u64) {
+    fn begin(&self, label: &str, bytes: u64) {
         let mut state = self.state.lock().expect("no thread panics while it draws");
+        state.current = bytes;
         state.label = label.rsplit('/').next().unwrap_or(label).to_string();
         self.show(&mut state);
     }
 
-    fn published(&self, records: u64) {
+    fn published(&self, records: u64, bytes_read: u64) {
         let mut state = self.state.lock().expect("no thread panics while it draws");
         state.records += records;
+        self.bar.set_position(state.bytes + bytes_read.min(state.current));
         self.show(&mut state);
     }
 
     fn end(&self) {
         let mut state = self.state.lock().expect("no thread panics while it draws");
         state.done += 1;
-        self.bar.inc(1);
+        state.bytes += state.current;
+        self.bar.set_position(state.bytes);
         if state.done == self.files {
             self.bar.finish_and_clear();
         }

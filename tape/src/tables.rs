@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use anyhow::{Context, Result};
 use futures::FutureExt;
 use lake::{Lake, Snapshot};
-use query::catalog::{FileInfo, TableFiles};
+use query::files::{FileInfo, TableFiles};
 use query::{Engine, Listing};
 use schemas::Family;
 use std::sync::Arc;

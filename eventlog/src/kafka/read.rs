@@ -22,7 +22,12 @@ const SERVE_EVERY: Duration = Duration::from_millis(100);
 /// How long reading a compacted topic may go without a record: longer than any transaction stays open.
 const STATES_WAIT: Duration = Duration::from_secs(30);
 
-fn consumer(shared: &Shared, partitions: usize) -> Result<BaseConsumer<Context>, Error> {
+/// How long the broker may wait for records where there are none, in milliseconds: the end of a compacted topic is asked for often.
+const STATES_FETCH_WAIT_MS: &str = "5";
+/// The same for readers, which mostly wait for what comes.
+const FETCH_WAIT_MS: &str = "100";
+
+fn consumer(shared: &Shared, partitions: usize, fetch_wait_ms: &'static str) -> Result<BaseConsumer<Context>, Error> {
     let share = PREFETCH_BYTES / partitions.max(1);
     let queued_kbytes = (share / 1024).max(1024).to_string();
     let fetch_bytes = share.clamp(1 << 20, 8 << 20).to_string();
@@ -44,7 +49,7 @@ fn consumer(shared: &Shared, partitions: usize) -> Result<BaseConsumer<Context>,
         ("queued.max.messages.kbytes", &queued_kbytes),
         ("max.partition.fetch.bytes", &fetch_bytes),
         tuned("queued.min.messages", "100000"),
-        tuned("fetch.wait.max.ms", "100"),
+        tuned("fetch.wait.max.ms", fetch_wait_ms),
         tuned("fetch.queue.backoff.ms", "20"),
         tuned("fetch.error.backoff.ms", "100"),
     ])
@@ -107,7 +112,7 @@ struct Copied {
 
 impl KafkaReader {
     pub(super) fn open(shared: Arc<Shared>, starts: &[Start]) -> Result<KafkaReader, Error> {
-        let consumer = Arc::new(consumer(&shared, starts.len())?);
+        let consumer = Arc::new(consumer(&shared, starts.len(), FETCH_WAIT_MS)?);
         let bell = Arc::new(Bell::default());
         let mut lanes = Vec::with_capacity(starts.len());
         let mut assignment = TopicPartitionList::with_capacity(starts.len());
@@ -268,34 +273,59 @@ impl Reader for KafkaReader {
 
 // ── compacted topics ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// Every key of a compacted topic with the last value that was committed when this began.
-pub(super) fn states(kafka: &Kafka, topic: StateTopic) -> Result<HashMap<String, Bytes>, Error> {
+/// A compacted topic as far as it was read: the next question reads on from there.
+pub(super) struct Tail {
+    consumer: BaseConsumer<Context>,
+    states: HashMap<String, Bytes>,
+    next: Offset,
+}
+
+/// Every key of a compacted topic with the last value that was committed when this began. `kept` holds what earlier calls have read; after an
+/// error it is empty and the next call begins anew.
+pub(super) fn states(kafka: &Kafka, topic: StateTopic, kept: &mut Option<Tail>) -> Result<HashMap<String, Bytes>, Error> {
     let name = kafka.shared.state_name(topic);
-    kafka.shared.info(name.clone(), kafka.describe_topics(std::slice::from_ref(&name), "describing topics")?.remove(0))?;
-    wait_until_settled(kafka, &name)?;
-    let consumer = consumer(&kafka.shared, 1)?;
-    let doing = format!("reading {name} to its end");
-    let failed = |e| kafka.error(&doing, e);
-    let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(&name, 0, Offset::Beginning).map_err(failed)?;
-    consumer.assign(&assignment).map_err(failed)?;
-    let mut states = HashMap::new();
-    let mut heard = Instant::now();
-    loop {
-        match consumer.poll(SERVE_EVERY) {
-            Some(Ok(message)) => {
-                set(&mut states, &message);
-                heard = Instant::now();
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(states),
-            None => {}
-            Some(Err(e)) => match code(&e) {
-                Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::GroupAuthorizationFailed) => {}
-                _ => return Err(failed(e)),
-            },
+    let mut tail = match kept.take() {
+        Some(tail) => tail,
+        None => {
+            kafka.shared.info(name.clone(), kafka.describe_topics(std::slice::from_ref(&name), "describing topics")?.remove(0))?;
+            Tail { consumer: consumer(&kafka.shared, 1, STATES_FETCH_WAIT_MS)?, states: HashMap::new(), next: Offset::Beginning }
         }
-        if heard.elapsed() > STATES_WAIT {
-            return Err(failed(KafkaError::Global(Code::OperationTimedOut)));
+    };
+    wait_until_settled(kafka, &name)?;
+    tail.read_to_end(kafka, &name)?;
+    let states = tail.states.clone();
+    *kept = Some(tail);
+    Ok(states)
+}
+
+impl Tail {
+    fn read_to_end(&mut self, kafka: &Kafka, name: &str) -> Result<(), Error> {
+        let doing = format!("reading {name} to its end");
+        let failed = |e| kafka.error(&doing, e);
+        // A new assignment drops whatever the consumer has fetched meanwhile: the end that it then reports lies behind the one just asked for.
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(name, 0, self.next).map_err(failed)?;
+        self.consumer.assign(&assignment).map_err(failed)?;
+        let mut heard = Instant::now();
+        loop {
+            match self.consumer.poll(SERVE_EVERY) {
+                Some(Ok(message)) => {
+                    set(&mut self.states, &message);
+                    self.next = Offset::Offset(message.offset() + 1);
+                    heard = Instant::now();
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                None => {}
+                Some(Err(e)) => match code(&e) {
+                    Some(
+                        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::GroupAuthorizationFailed,
+                    ) => {}
+                    _ => return Err(failed(e)),
+                },
+            }
+            if heard.elapsed() > STATES_WAIT {
+                return Err(failed(KafkaError::Global(Code::OperationTimedOut)));
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Anthropic usage reports: four directions that add up, as published; a period is the bucket's own.
 
 use crate::source::Format;
-use crate::sources::page::{Fault, count, first_byte, holds, last, members, text};
+use crate::sources::page::{Fault, count, last, members, text};
+use crate::sources::sniff::{first_byte, holds};
 use crate::sources::usage::{Figure, Figures, Group, Members, Period, Provider, read, series};
 use chrono::DateTime;
 

@@ -2,7 +2,9 @@
 
 use crate::Error;
 use crate::source::{Chunk, End, Format, Given, HEAD_BYTES, Header, Parser};
-use crate::sources::page::{captured_ns, date_of, first_byte};
+use crate::sources::clock::date_of;
+use crate::sources::sniff::first_byte;
+
 use schemas::topic::RAW_MESSAGE_BYTES_MAX;
 use schemas::{Family, Rows};
 use sha2::{Digest, Sha256};
@@ -56,7 +58,7 @@ impl Facts<'_> {
         let column = |name| Family::Documents.topic().column(name);
         let number = |n: u64| i32::try_from(n).expect("a file of 2^31 parts of 64 MiB does not exist");
         rows.text(column("dataset"), self.dataset);
-        if let Some(ts_recv) = captured_ns(self.given) {
+        if let Some(ts_recv) = self.given.captured_ns() {
             rows.i64(column("ts_recv"), ts_recv);
             rows.date(column("date"), date_of(ts_recv));
         }

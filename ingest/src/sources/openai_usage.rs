@@ -7,7 +7,8 @@
 //!   cache-write tokens included; `input_<modality>_tokens` count what is neither cached nor written to the cache.
 
 use crate::source::Format;
-use crate::sources::page::{Fault, Scalar, count, excerpt, first_byte, holds, last, scalar, text};
+use crate::sources::page::{Fault, Scalar, count, excerpt, last, scalar, text};
+use crate::sources::sniff::{first_byte, holds};
 use crate::sources::usage::{Figure, Figures, Group, Members, Period, Provider, read, series};
 use schemas::exact;
 

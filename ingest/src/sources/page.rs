@@ -321,26 +321,6 @@ impl Parser for PageParser {
     }
 }
 
-/// The first byte of a head that is not white space or a byte order mark.
-pub(crate) fn first_byte(head: &[u8]) -> Option<u8> {
-    head.strip_prefix("\u{feff}".as_bytes()).unwrap_or(head).iter().copied().find(|byte| !byte.is_ascii_whitespace())
-}
-
-/// True when the head holds the text.
-pub(crate) fn holds(head: &[u8], text: &str) -> bool {
-    head.windows(text.len()).any(|window| window == text.as_bytes())
-}
-
-/// The UTC date of a time in nanoseconds, as days since 1970-01-01.
-pub(crate) fn date_of(ns: i64) -> i32 {
-    i32::try_from(ns.div_euclid(86_400_000_000_000)).expect("a day number of i64 nanoseconds is below 110,000")
-}
-
-/// The capture time in nanoseconds, where it is known and an i64 holds it.
-pub(crate) fn captured_ns(given: &Given) -> Option<i64> {
-    given.captured_ms.and_then(|ms| ms.checked_mul(1_000_000))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

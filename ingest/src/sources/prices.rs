@@ -5,11 +5,10 @@
 
 use crate::Error;
 use crate::source::{Bad, Format, Header};
+use crate::sources::clock::date_of;
 use crate::sources::document::document_rows;
-use crate::sources::page::{
-    Content, Fault, Member, Page, PageParser, Scalar, captured_ns, date_of, elements, excerpt, first_byte, holds, last, members, scalar,
-    text,
-};
+use crate::sources::page::{Content, Fault, Member, Page, PageParser, Scalar, elements, excerpt, last, members, scalar, text};
+use crate::sources::sniff::{first_byte, holds};
 use chrono::NaiveDate;
 use schemas::{Family, Rows, exact};
 use serde_json::value::RawValue;
@@ -238,7 +237,7 @@ struct Table<'a> {
 
 fn read_price_map(page: Page) -> Result<PageParser, Error> {
     let (day, path_facts) = day_of(&page);
-    let effective_by = day.or_else(|| captured_ns(&page.given)).ok_or_else(|| undated(&page))?;
+    let effective_by = day.or_else(|| page.given.captured_ns()).ok_or_else(|| undated(&page))?;
     let models = members(page.json()?).map_err(|why| page.error(format!("{why}, expected an object of models"), "fetch the list again"))?;
     parse(&page, "LITELLM.PRICES", path_facts, day, effective_by, |table| {
         let (models, repeated) = last_of_each(models);
@@ -259,7 +258,7 @@ fn read_price_map(page: Page) -> Result<PageParser, Error> {
 
 fn read_models_page(page: Page) -> Result<PageParser, Error> {
     let (day, path_facts) = day_of(&page);
-    let effective_by = captured_ns(&page.given).or(day).ok_or_else(|| undated(&page))?;
+    let effective_by = page.given.captured_ns().or(day).ok_or_else(|| undated(&page))?;
     let whole = members(page.json()?).map_err(|why| page.error(format!("{why}, expected a page of models"), "fetch the page again"))?;
     let models = last(&whole, "data").map_or(Ok(vec![]), elements);
     let models = models.map_err(|why| page.error(format!("data: {why}, expected a list of models"), "fetch the page again"))?;
@@ -443,7 +442,7 @@ impl Table<'_> {
             return;
         }
         let column = |name| Family::PriceList.topic().column(name);
-        let ts_recv = captured_ns(&self.page.given);
+        let ts_recv = self.page.given.captured_ns();
         let rows = &mut self.rows;
         let meaning = price.map(|(price, _)| &price.meaning);
         let texts = [

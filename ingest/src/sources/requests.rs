@@ -2,8 +2,10 @@
 
 use crate::Error;
 use crate::source::{Bad, Chunk, End, Format, Given, Header, Parser};
-use crate::sources::page::{Fault, count, excerpt, first_byte, holds, last, members, scalar};
-use crate::sources::page::{Scalar, captured_ns, date_of};
+use crate::sources::clock::date_of;
+use crate::sources::page::Scalar;
+use crate::sources::page::{Fault, count, excerpt, last, members, scalar};
+use crate::sources::sniff::{first_byte, holds};
 use crate::sources::usage::Members;
 use schemas::{Family, Rows, exact};
 use serde_json::value::RawValue;
@@ -197,7 +199,7 @@ impl Request {
     fn push(&self, rows: &mut Rows, dataset: &str, given: &Given, record: i64, byte: u64) {
         let column = |name| Family::Requests.topic().column(name);
         rows.text(column("dataset"), dataset);
-        if let Some(ts_recv) = captured_ns(given) {
+        if let Some(ts_recv) = given.captured_ns() {
             rows.i64(column("ts_recv"), ts_recv);
             rows.date(column("date"), date_of(ts_recv));
         }

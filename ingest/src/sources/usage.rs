@@ -2,8 +2,9 @@
 
 use crate::Error;
 use crate::source::{Given, Header};
+use crate::sources::clock::date_of;
 use crate::sources::document::document_rows;
-use crate::sources::page::{Content, Fault, Member, Page, PageParser, Scalar, captured_ns, date_of, elements, last, members, scalar};
+use crate::sources::page::{Content, Fault, Member, Page, PageParser, Scalar, elements, last, members, scalar};
 use schemas::{Family, Rows};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -155,7 +156,7 @@ impl Table<'_> {
             return;
         }
         let column = |name| Family::TokenUsage.topic().column(name);
-        let ts_recv = captured_ns(&self.page.given);
+        let ts_recv = self.page.given.captured_ns();
         let rows = &mut self.rows;
         let texts = [
             ("dataset", Some(self.dataset)),

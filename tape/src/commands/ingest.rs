@@ -7,6 +7,7 @@ use crate::settings::{Settings, WrongUse};
 use crate::{home, signals, summary};
 use anyhow::{Context, Result};
 use eventlog::EventLog;
+use ingest::pipeline::Ingestor;
 use ingest::report::{FileReport, Outcome};
 use ingest::source::Given;
 use ingest::unpack::Input;
@@ -25,7 +26,7 @@ pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
     home::refuse_unfit_topics(log.as_ref())?;
     let began = Instant::now();
     let inputs: Vec<_> = args.files.iter().flat_map(|path| inputs(path, &given)).collect();
-    let bar = summary::Bar::new(inputs.len(), settings.json);
+    let bar = bar(&inputs, settings.json);
     let reports = publish(log.as_ref(), inputs, &bar, &stop)?;
     if settings.json {
         say_line!("{}", summary::json(&reports, began.elapsed()));
@@ -41,6 +42,12 @@ pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
     })
 }
 
+/// The progress bar of a run over these inputs.
+pub fn bar(inputs: &[Result<Input, ingest::Error>], quiet: bool) -> summary::Bar {
+    let bytes = inputs.iter().flatten().map(|input| input.bytes).sum();
+    summary::Bar::new(inputs.len(), bytes, quiet)
+}
+
 /// The inputs of one path.
 pub fn inputs(path: &Path, given: &Given) -> Vec<Result<Input, ingest::Error>> {
     ingest::inputs::of(path, given, SystemTime::now())
@@ -53,6 +60,7 @@ pub fn publish(
     bar: &summary::Bar,
     stop: &AtomicBool,
 ) -> Result<Vec<FileReport>> {
+    let mut ingestor = Ingestor::new(log, bar, stop).context("reading how far the sources were published")?;
     let mut reports = Vec::new();
     for input in inputs {
         if stop.load(Ordering::Relaxed) {
@@ -60,7 +68,7 @@ pub fn publish(
             break;
         }
         reports.push(match input {
-            Ok(input) => ingest::pipeline::ingest(log, &input, bar, stop).with_context(|| format!("ingesting {}", input.given.label()))?,
+            Ok(input) => ingestor.ingest(&input).with_context(|| format!("ingesting {}", input.given.label()))?,
             Err(why) => FileReport { outcome: Outcome::Failed(why.to_string()), ..FileReport::default() },
         });
     }

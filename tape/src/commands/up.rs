@@ -62,7 +62,7 @@ fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool
     let began = Instant::now();
     let given = |feed: &synthetic::Feed| Given { dataset: feed.dataset.map(String::from), ..Given::default() };
     let inputs: Vec<_> = feeds.iter().flat_map(|feed| ingest::inputs(&feed.path, &given(feed))).collect();
-    let bar = summary::Bar::new(inputs.len(), false);
+    let bar = ingest::bar(&inputs, false);
     let reports = ingest::publish(log, inputs, &bar, stop)?;
     say_line!("Sample feeds in {}", folder.display());
     say!("{}", summary::text(&reports, began.elapsed()));

@@ -73,7 +73,7 @@ pub fn ctp(facts: &Value) -> Vec<Check> {
 }
 
 fn nondecreasing(rows: &str) -> Check {
-    let steps = format!("(SELECT ts_event, lag(ts_event) OVER (ORDER BY source_record) AS before FROM {rows}) WHERE TRUE OR $rows");
+    let steps = format!("(SELECT ts_event, lag(ts_event) OVER (ORDER BY source_record) AS before FROM {rows})");
     Check::scalar("time_nondecreasing", &steps, "coalesce(bool_and(ts_event >= before), TRUE)")
 }
 
@@ -128,7 +128,7 @@ pub fn minute_bars(facts: &Value) -> Vec<Check> {
         scalar("end_open_interest_last", "last_value(open_interest ORDER BY source_record)"),
         Check::scalar(
             "bars_where_high_low_are_session_running",
-            "(SELECT high, low, lag(high) OVER (ORDER BY source_record) AS before_high, lag(low) OVER (ORDER BY source_record) AS before_low FROM bars WHERE $rows) WHERE TRUE OR $rows",
+            "(SELECT high, low, lag(high) OVER (ORDER BY source_record) AS before_high, lag(low) OVER (ORDER BY source_record) AS before_low FROM bars WHERE $rows)",
             "coalesce(bool_and(high >= before_high AND low <= before_low), TRUE)",
         ),
     ]

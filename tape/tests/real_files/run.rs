@@ -98,6 +98,14 @@ impl Home {
         Ingested { code: output.status.code().expect("not killed"), report }
     }
 
+    /// Several files in one run.
+    pub fn ingest_all(&self, paths: &[String]) -> Ingested {
+        let args: Vec<&str> = ["ingest", "--json"].into_iter().chain(paths.iter().map(String::as_str)).collect();
+        let output = self.run(&args, "");
+        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output)));
+        Ingested { code: output.status.code().expect("not killed"), report }
+    }
+
     pub fn store(&self) {
         let output = self.run(&["store", "--once"], "");
         assert!(output.status.success(), "tape store: {}", text(&output));
@@ -108,9 +116,28 @@ impl Home {
         let script: String = statements.iter().map(|sql| format!("{sql};\n")).collect();
         let output = self.run(&["sql", "--format", "json"], &script);
         assert!(output.status.success(), "tape sql: {}\n{script}", text(&output));
-        let answers = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Vec<Value>>();
+        let exact = quote_numbers(&String::from_utf8_lossy(&output.stdout));
+        let answers = serde_json::Deserializer::from_str(&exact).into_iter::<Vec<Value>>();
         answers.map(|answer| answer.unwrap_or_else(|e| panic!("{e}: {}\n{script}", text(&output)))).collect()
     }
+}
+
+/// JSON with its numbers as texts: a parser would make floats of decimals.
+fn quote_numbers(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() * 2);
+    let (mut in_text, mut escaped, mut in_number) = (false, false, false);
+    for c in json.chars() {
+        let number = !in_text && (c.is_ascii_digit() || matches!(c, '-' | '+' | '.') || (in_number && matches!(c, 'e' | 'E')));
+        if number != in_number {
+            out.push('"');
+            in_number = number;
+        }
+        out.push(c);
+        let quote = c == '"' && !escaped;
+        escaped = in_text && c == '\\' && !escaped;
+        in_text ^= quote;
+    }
+    out
 }
 
 /// All that a command said, and how it ended.
@@ -127,6 +154,14 @@ pub struct Ingested {
 impl Ingested {
     fn files(&self) -> &[Value] {
         self.report["files"].as_array().expect("files")
+    }
+
+    /// What was said of one path, its archive members included.
+    pub fn of(&self, path: &str) -> Ingested {
+        let is_of = |file: &&Value| file["file"].as_str().is_some_and(|name| name == path || name.starts_with(&format!("{path}:")));
+        let files: Vec<Value> = self.files().iter().filter(is_of).cloned().collect();
+        assert!(!files.is_empty(), "nothing was said of {path}");
+        Ingested { code: self.code, report: serde_json::json!({ "files": files }) }
     }
 
     pub fn source_ids(&self) -> Vec<String> {

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Builds the release binaries, starts one Kafka broker, measures, and ends the broker.
+#
+#   bench/run.sh [--quick] [--json] [--only parse,publish,store,whole,size,memory] [--runs N]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${TAPE_CACHE:-$HOME/.cache/tokentape}/target}"
+cargo build --release --workspace --locked >&2
+
+place="$(mktemp -d)"
+stop() {
+    scripts/kafka.sh stop "$place/kafka" >&2 || true
+    rm -rf "$place"
+}
+trap stop EXIT
+
+eval "$(scripts/kafka.sh start "$place/kafka" | grep '^BROKERS=')"
+"$CARGO_TARGET_DIR/release/bench" --brokers "$BROKERS" --dir "$place" "$@"

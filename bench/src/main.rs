@@ -1,0 +1,139 @@
+//! Every figure is measured beside a yardstick in the same run, in turns: what the machine does to one it does to the other.
+//!
+//! ```text
+//! input.rs  seeded trades ──► speed.rs   our code and raw.rs, the yardstick, in turns ──► report.rs  medians, ratios, what is reached
+//!                         ──► memory.rs  the release binary, watched from outside      ──►
+//! ```
+//!
+//! `bench/run.sh` builds, starts a broker, and runs this. How to read what it prints: docs/benchmarks.md.
+
+mod input;
+mod memory;
+mod raw;
+mod report;
+mod speed;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use report::Report;
+use std::path::PathBuf;
+
+/// Measures tokentape against yardsticks taken in the same run.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// Kafka brokers; without them what needs a broker is left out
+    #[arg(long, env = "TAPE_BENCH_BROKERS", value_name = "LIST")]
+    brokers: Option<String>,
+    /// The `tape` binary whose memory is watched [default: beside this binary]
+    #[arg(long, value_name = "FILE")]
+    tape: Option<PathBuf>,
+    /// Small sizes and few runs: does it work, not how fast it is
+    #[arg(long)]
+    quick: bool,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Runs of each measurement
+    #[arg(long, value_name = "N")]
+    runs: Option<usize>,
+    /// Measure only these
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<What>,
+    /// Where inputs, logs and tables go; removed at the end [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// DBN file to Arrow batches, one core.
+    Parse,
+    /// DBN file to Kafka.
+    Publish,
+    /// Kafka to Delta.
+    Store,
+    /// File to embedded log to Delta.
+    Whole,
+    /// Bytes of a stored trade.
+    Size,
+    /// Memory of the binary.
+    Memory,
+}
+
+/// Sizes of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Trades of the speed measurements.
+    pub speed: u64,
+    /// Trades of the stored file whose size is taken.
+    pub file: u64,
+    /// Trades of the memory measurements: few, then many.
+    pub memory: [u64; 2],
+    /// Runs of each speed measurement.
+    pub runs: usize,
+}
+
+const FULL: Sizes = Sizes { speed: 2_000_000, file: 1 << 20, memory: [1_000_000, 10_000_000], runs: 5 };
+const QUICK: Sizes = Sizes { speed: 150_000, file: 50_000, memory: [50_000, 200_000], runs: 2 };
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let mut sizes = if args.quick { QUICK } else { FULL };
+    sizes.runs = args.runs.unwrap_or(sizes.runs).max(1);
+    let place = match &args.dir {
+        Some(dir) => tempfile::tempdir_in(dir),
+        None => tempfile::tempdir(),
+    }
+    .context("making a temporary folder")?;
+    let mut report = Report::begin(sizes);
+    measure(&args, sizes, place.path(), &mut report)?;
+    if args.json {
+        println!("{:#}", report.json())
+    } else {
+        print!("{}", report.text())
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Report) -> Result<()> {
+    let wanted = |what| args.only.is_empty() || args.only.contains(&what);
+    let speed = [What::Parse, What::Publish, What::Store, What::Whole];
+    if speed.into_iter().any(wanted) {
+        let file = place.join("speed.dbn.zst");
+        input::write(&file, sizes.speed, input::SEED)?;
+        let bench = speed::Bench { file, records: sizes.speed, runs: sizes.runs, place: place.to_path_buf() };
+        if wanted(What::Parse) {
+            report.add(bench.parse()?);
+        }
+        match &args.brokers {
+            Some(brokers) => {
+                if wanted(What::Publish) {
+                    report.add(bench.publish(brokers)?);
+                }
+                if wanted(What::Store) {
+                    report.add(bench.store(brokers)?);
+                }
+            }
+            None => report.note("no --brokers: DBN → Kafka and Kafka → Delta were not measured"),
+        }
+        if wanted(What::Whole) {
+            report.add(bench.whole()?);
+        }
+    }
+    if wanted(What::Size) {
+        let (row, by_column) = speed::size(place, sizes.file)?;
+        report.add(row);
+        report.note(&by_column);
+    }
+    if wanted(What::Memory) {
+        let tape = match &args.tape {
+            Some(tape) => tape.clone(),
+            None => std::env::current_exe().context("finding this binary")?.with_file_name("tape"),
+        };
+        for row in memory::measure(&tape, args.brokers.as_deref(), place, sizes.memory)? {
+            report.add(row);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Proves that what others use reads us right: DuckDB and Polars the Delta tables, a stock Avro consumer a topic through our schema routes.
+#
+#   scripts/interop.sh             with the broker TAPE_TEST_KAFKA, else one that is started for it
+#
+# TAPE names the binary (default: the development build, built when absent), TAPE_DATA a folder of real files, TAPE_CACHE where the Python
+# environments are kept. The last line is "N passed, 0 failed"; TAPE_SKIP_INTEROP=1 skips all of it and says so.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ -n "${TAPE_SKIP_INTEROP:-}" ]; then
+    echo "skipped: scripts/interop.sh, because TAPE_SKIP_INTEROP is set"
+    exit 0
+fi
+# Where cargo was told nothing else, its own word decides where the binary lies.
+if [ -z "${TAPE:-}" ]; then
+    cargo build --locked --workspace
+    target=$(cargo metadata --locked --no-deps --format-version 1 | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+    TAPE="$target/debug/tape"
+fi
+if [ -z "${TAPE_DATA:-}" ] && [ -d ../shared/data ]; then
+    TAPE_DATA="$(cd ../shared/data && pwd)"
+fi
+export TAPE_DATA="${TAPE_DATA:-}"
+
+# An environment with exactly what a requirements file says; made anew when the file changes. Prints its python.
+environment() { # name, requirements
+    local folder="${TAPE_CACHE:-$HOME/.cache/tokentape}/$1" wanted
+    wanted=$(sha256sum <"$2")
+    if [ "$(cat "$folder/made-from" 2>/dev/null)" != "$wanted" ]; then
+        echo "interop: installing $2 into $folder" >&2
+        mkdir -p "$(dirname "$folder")"
+        if ! python3 -m venv --clear "$folder" >&2; then
+            echo "interop: python3 cannot make an environment: apt install python3-venv" >&2
+            return 3
+        fi
+        if ! "$folder/bin/pip" install --quiet --disable-pip-version-check --requirement "$2" >&2; then
+            echo "interop: pip could not install $2: check the network or the mirror (PIP_INDEX_URL)," \
+                "then run this again; TAPE_SKIP_INTEROP=1 leaves these checks out" >&2
+            return 3
+        fi
+        echo "$wanted" >"$folder/made-from"
+    fi
+    echo "$folder/bin/python"
+}
+
+python=$(environment venv-interop tests/interop/requirements.txt)
+delta=$(environment venv-interop-delta tests/interop/requirements-delta.txt)
+
+if [ -z "${TAPE_TEST_KAFKA:-}" ]; then
+    broker=$(mktemp -d)
+    trap 'scripts/kafka.sh stop "$broker" || true; rm -rf "$broker"' EXIT
+    eval "$(scripts/kafka.sh start "$broker" | grep '^BROKERS=')"
+    TAPE_TEST_KAFKA="$BROKERS"
+fi
+"$python" -B tests/interop/run.py "$TAPE" "$delta" "$TAPE_TEST_KAFKA"
