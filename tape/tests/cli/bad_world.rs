@@ -20,7 +20,7 @@ fn expect(output: &Output, code: i32, says: &[&str]) {
 
 fn trades(home: &Home) -> serde_json::Value {
     let places = "SELECT sum(n) AS n, count(*) AS places FROM (SELECT count(*) AS n FROM trades GROUP BY source_id, source_record)";
-    home.ask(&[places.into()])[0][0].clone()
+    crate::counted(home, places)
 }
 
 fn expect_trades(home: &Home, n: u64) {
@@ -66,7 +66,7 @@ fn a_file_that_grows_keeps_its_unfinished_line_for_later() {
     expect(&ingest(&home, &path), 0, &["0 records published, 20 known before"]);
     home.store();
     expect_trades(&home, 20);
-    assert_eq!(home.ask(&["SELECT count(DISTINCT source_id) AS n FROM trades".into()])[0][0]["n"], 1, "grown, not new");
+    assert_eq!(crate::counted(&home, "SELECT count(DISTINCT source_id) AS n FROM trades")["n"], 1, "grown, not new");
 }
 
 #[test]

@@ -20,3 +20,14 @@ mod story;
 fn tape() -> run::Tape {
     run::Tape::new(env!("CARGO_BIN_EXE_tape"))
 }
+
+/// The one row of a question about numbers. `tape sql` writes 64-bit integers as text, so that no reader rounds them: here they are numbers again.
+fn counted(home: &run::Home, sql: &str) -> serde_json::Value {
+    let answers = home.ask(&[sql.to_string()]);
+    let row = answers[0][0].as_object().expect("a row");
+    row.iter().map(|(name, value)| (name.clone(), number(value).map_or(value.clone(), serde_json::Value::from))).collect()
+}
+
+fn number(value: &serde_json::Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.parse().ok())
+}

@@ -1,5 +1,6 @@
 //! Who owns a home: one process at a time; the others reach its log through the socket, and stopping it loses nothing.
 
+use crate::counted;
 use crate::feed;
 use crate::run::{Home, text};
 use crate::running::{self, Running};
@@ -17,7 +18,7 @@ fn ingest(home: &Home, path: &std::path::Path) {
 }
 
 fn trades(home: &Home) -> u64 {
-    home.ask(&["SELECT count(*) AS n FROM trades WHERE dataset = 'T.DATA'".into()])[0][0]["n"].as_u64().expect("a count")
+    counted(home, "SELECT count(*) AS n FROM trades WHERE dataset = 'T.DATA'")["n"].as_u64().expect("a count")
 }
 
 /// `tape store` as a service, once it owns the home.
@@ -109,11 +110,11 @@ fn up_once_twice_publishes_once() {
     assert!(first.status.success(), "{}", text(&first));
     let rows = "SELECT (SELECT count(*) FROM trades) AS trades, (SELECT count(*) FROM token_usage) AS usage, (SELECT count(*) FROM sources) AS sources, \
          (SELECT count(*) FROM quarantine) AS quarantined";
-    let before = home.ask(&[rows.into()])[0][0].clone();
+    let before = counted(&home, rows);
     assert!(before["trades"].as_u64() > Some(0) && before["usage"].as_u64() > Some(0), "{before}");
     assert_eq!(before["quarantined"], 0);
     let second = home.run(&["up", "--once"], "");
     assert!(second.status.success(), "{}", text(&second));
     assert!(text(&second).contains(": 0 records published"), "{}", text(&second));
-    assert_eq!(home.ask(&[rows.into()])[0][0], before);
+    assert_eq!(counted(&home, rows), before);
 }
