@@ -24,10 +24,13 @@ pub struct Trial {
     pub parser: &'static str,
 }
 
-/// Reads bytes by the first format that recognises them, in chunks of `records_max`; `None` when none does.
+/// Reads bytes by the first format that recognises them, in chunks of `records_max`; `None` when only `documents` takes them.
 pub fn read_by(bytes: &[u8], given: &Given, records_max: usize) -> Option<Result<Trial, Error>> {
     let head = &bytes[..bytes.len().min(crate::source::HEAD_BYTES)];
     let format = super::all().into_iter().find(|format| (format.recognise)(head, given))?;
+    if format.parser == super::document::PARSER {
+        return None;
+    }
     let opened = (format.open)(Box::new(Cursor::new(bytes.to_vec())), given);
     Some(opened.and_then(|parser| drain(parser, format.parser, records_max)))
 }
