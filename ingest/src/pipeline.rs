@@ -122,6 +122,8 @@ impl Run<'_, '_> {
                 Known::Source { grown: true, position, .. } if !grows && position.reads > 0 => {
                     Known::New { same_name: false, whole_sha256: None }
                 }
+                // A source without records can double none: an empty answer to the query that a fuller one began with.
+                Known::Shorter { .. } if first.records == 0 => Known::New { same_name: false, whole_sha256: None },
                 known => known,
             };
             let id = match &known {
