@@ -62,7 +62,7 @@ impl Check {
         Check::Excluded { name: name.into() }
     }
 
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         match self {
             Check::Scalar { name, .. }
             | Check::Map { name, .. }
