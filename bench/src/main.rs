@@ -122,7 +122,9 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         }
     }
     if wanted(What::Size) {
-        report.add(speed::size(place, sizes.file)?);
+        let (row, by_column) = speed::size(place, sizes.file)?;
+        report.add(row);
+        report.note(&by_column);
     }
     if wanted(What::Memory) {
         let tape = match &args.tape {

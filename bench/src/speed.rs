@@ -12,7 +12,9 @@ use ingest::report::Outcome;
 use ingest::source::{Chunk, End, Given, Parser};
 use ingest::sources::dbn::FORMAT;
 use lake::Lake;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use schemas::{Family, frame};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -207,8 +209,8 @@ impl Bench {
     }
 }
 
-/// Bytes of a stored trade in one sorted file, beside the same records as DBN with zstd level 3.
-pub fn size(place: &Path, records: u64) -> Result<Row> {
+/// Bytes of a stored trade in one sorted file, beside the same records as DBN with zstd level 3; and what each column takes of them.
+pub fn size(place: &Path, records: u64) -> Result<(Row, String)> {
     let file = place.join("size.dbn.zst");
     input::write(&file, records, input::SEED)?;
     let home = tempfile::tempdir_in(place)?;
@@ -221,20 +223,35 @@ pub fn size(place: &Path, records: u64) -> Result<Row> {
     ensure!(files.len() == 1, "{} files instead of one", files.len());
     let packed = std::fs::metadata(&file)?.len();
     let each = |bytes: u64| bytes as f64 / records as f64;
-    let ratio = each(files[0]) / each(packed);
-    Ok(Row {
+    let stored = std::fs::metadata(&files[0])?.len();
+    let ratio = each(stored) / each(packed);
+    let row = Row {
         what: "stored bytes per trade, one sorted file".into(),
-        figure: format!("{:.2} B", each(files[0])),
+        figure: format!("{:.2} B", each(stored)),
         yardstick: format!("{:.2} B (DBN + zstd 3)", each(packed)),
         ratio: Some(ratio),
         reach: "≤ 0.75".into(),
         met: ratio <= 0.75,
         runs: vec![],
-    })
+    };
+    Ok((row, by_column(&files[0], records)?))
 }
 
-/// Sizes of the Parquet files below a table's folder; what lies in its log folder is no data.
-fn parquet_files(dir: &Path) -> Result<Vec<u64>> {
+/// Bytes per row of every column that takes some.
+fn by_column(file: &Path, records: u64) -> Result<String> {
+    let reader = SerializedFileReader::new(File::open(file)?).context("reading the stored file")?;
+    let mut sizes: BTreeMap<String, i64> = BTreeMap::new();
+    for column in reader.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+        *sizes.entry(column.column_path().string()).or_default() += column.compressed_size();
+    }
+    let mut sizes: Vec<(f64, String)> = sizes.into_iter().map(|(name, bytes)| (bytes as f64 / records as f64, name)).collect();
+    sizes.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let shown = sizes.iter().filter(|(bytes, _)| *bytes >= 0.01).map(|(bytes, name)| format!("{name} {bytes:.2}"));
+    Ok(format!("stored bytes per trade by column: {}", shown.collect::<Vec<_>>().join(", ")))
+}
+
+/// The Parquet files below a table's folder; what lies in its log folder is no data.
+fn parquet_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
         let entry = entry?;
@@ -243,7 +260,7 @@ fn parquet_files(dir: &Path) -> Result<Vec<u64>> {
                 found.extend(parquet_files(&entry.path())?);
             }
         } else if entry.path().extension().is_some_and(|extension| extension == "parquet") {
-            found.push(entry.metadata()?.len());
+            found.push(entry.path());
         }
     }
     Ok(found)

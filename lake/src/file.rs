@@ -1,7 +1,7 @@
 //! The rows of one partition to one Parquet file: sorted, and says so. One column at a time, so that memory holds one column's copy of
 //! the rows and no more.
 
-use crate::sort::Partition;
+use crate::sort::{self, Partition};
 use crate::stats::Stats;
 use crate::{Error, layout};
 use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
@@ -67,11 +67,54 @@ pub fn encode(topic: &'static Topic, batches: &[RecordBatch], partition: &Partit
     Ok(Encoded { bytes: writer.into_inner().map_err(fault)?.into(), stats })
 }
 
-/// The columns that go into the file, one array per batch each; `None` where a batch lacks the column.
+/// The columns that go into the file.
 struct Columns {
     schema: SchemaRef,
-    arrays: Vec<Vec<Option<ArrayRef>>>,
+    columns: Vec<Column>,
     has_stats: Vec<bool>,
+}
+
+/// One column of all batches.
+enum Column {
+    /// The same in every row of every batch.
+    Once(ArrayRef),
+    /// One array per batch; where the flag is set, its one value stands for all rows of the batch.
+    Arrays(Vec<(ArrayRef, bool)>),
+}
+
+impl Column {
+    fn new(field: &ArrowField, batches: &[RecordBatch]) -> Column {
+        let null = new_null_array(field.data_type(), 1);
+        let array = |batch: &RecordBatch| match batch.column_by_name(field.name()) {
+            None => (null.clone(), true),
+            Some(column) => match sort::once(column) {
+                Some(value) => (value, true),
+                None => (column.clone(), false),
+            },
+        };
+        let arrays: Vec<(ArrayRef, bool)> = batches.iter().map(array).collect();
+        match arrays.split_first() {
+            None => Column::Once(null),
+            Some(((first, true), rest)) if rest.iter().all(|(array, once)| *once && array == first) => Column::Once(first.clone()),
+            _ => Column::Arrays(arrays),
+        }
+    }
+
+    /// The column's values in the given order.
+    fn gather(&self, order: &[(usize, usize)]) -> Result<ArrayRef, ParquetError> {
+        let arrays = match self {
+            Column::Once(value) => return Ok(sort::repeated(value, order.len())),
+            Column::Arrays(arrays) => arrays,
+        };
+        let lent: Vec<&dyn Array> = arrays.iter().map(|(array, _)| array.as_ref()).collect();
+        let gathered = if arrays.iter().all(|(_, once)| !once) {
+            interleave(&lent, order)
+        } else {
+            let order: Vec<(usize, usize)> = order.iter().map(|(batch, row)| (*batch, if arrays[*batch].1 { 0 } else { *row })).collect();
+            interleave(&lent, &order)
+        };
+        gathered.map_err(|e| ParquetError::ArrowError(e.to_string()))
+    }
 }
 
 impl Columns {
@@ -85,30 +128,10 @@ impl Columns {
             .collect();
         let with_stats = layout::stats_fields(topic);
         Columns {
-            arrays: fields.iter().map(|field| batches.iter().map(|batch| batch.column_by_name(field.name()).cloned()).collect()).collect(),
+            columns: fields.iter().map(|field| Column::new(field, batches)).collect(),
             has_stats: fields.iter().map(|field| with_stats.iter().any(|s| s.name == field.name().as_str())).collect(),
             schema: Arc::new(Schema::new(fields)),
         }
-    }
-
-    /// The column's values in the given order.
-    fn gather(&self, column: usize, order: &[(usize, usize)]) -> Result<ArrayRef, ParquetError> {
-        let data_type = self.schema.field(column).data_type();
-        let arrays = &self.arrays[column];
-        if arrays.iter().all(|array| array.as_ref().is_none_or(|array| array.null_count() == array.len())) {
-            return Ok(new_null_array(data_type, order.len()));
-        }
-        // A batch without the column lends one NULL, however many rows it has.
-        let null = new_null_array(data_type, 1);
-        let lent: Vec<&dyn Array> = arrays.iter().map(|array| array.as_ref().unwrap_or(&null).as_ref()).collect();
-        let gathered = if arrays.iter().all(Option::is_some) {
-            interleave(&lent, order)
-        } else {
-            let order: Vec<(usize, usize)> =
-                order.iter().map(|(batch, row)| (*batch, if arrays[*batch].is_some() { *row } else { 0 })).collect();
-            interleave(&lent, &order)
-        };
-        gathered.map_err(|e| ParquetError::ArrowError(e.to_string()))
     }
 
     /// Encodes one row group, the columns shared out among threads.
@@ -122,7 +145,7 @@ impl Columns {
             let field = self.schema.field(column);
             let mut stats = Stats::default();
             for slice in order.chunks(SLICE_ROWS) {
-                let array = self.gather(column, slice)?;
+                let array = self.columns[column].gather(slice)?;
                 if self.has_stats[column] {
                     stats.add(field.name(), &array);
                 }
@@ -147,7 +170,7 @@ impl Columns {
             let candidates = candidates(field);
             let array = match candidates.len() {
                 1 => return Ok(candidates[0]),
-                _ => self.gather(column, sample)?,
+                _ => self.columns[column].gather(sample)?,
             };
             if array.null_count() == array.len() {
                 return Ok(usual(field));

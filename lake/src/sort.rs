@@ -1,9 +1,9 @@
 //! Batches in any order to the order of rows in each partition's file: the family's sort key, NULLs first, equal keys as they came. Pure.
 
 use crate::{Error, layout};
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::partition;
-use arrow::datatypes::Schema;
+use arrow::array::{Array, ArrayRef, Int32RunArray, RecordBatch, UInt32Array, new_null_array};
+use arrow::compute::{partition, take};
+use arrow::datatypes::{DataType, Schema};
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
 use schemas::Topic;
 use std::collections::HashMap;
@@ -48,11 +48,11 @@ fn check(topic: &'static Topic, batch: &RecordBatch) -> Result<(), Error> {
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         match stored.field_with_name(field.name()) {
             Err(_) => return fault(format!("it has a column {}, which the table lacks", field.name())),
-            Ok(ours) if ours.data_type() != field.data_type() => {
+            Ok(ours) if ours.data_type() != once(column).as_ref().map_or(field.data_type(), |value| value.data_type()) => {
                 return fault(format!("its column {} is {}, not {}", field.name(), field.data_type(), ours.data_type()));
             }
-            Ok(ours) if !ours.is_nullable() && column.null_count() > 0 => {
-                return fault(format!("{} rows have no {}", column.null_count(), field.name()));
+            Ok(ours) if !ours.is_nullable() && column.logical_null_count() > 0 => {
+                return fault(format!("{} rows have no {}", column.logical_null_count(), field.name()));
             }
             Ok(_) => {}
         }
@@ -63,10 +63,23 @@ fn check(topic: &'static Topic, batch: &RecordBatch) -> Result<(), Error> {
     }
 }
 
-/// The batch's column, or NULLs where it has none.
+/// The value of a column that says it once for all its rows: a run-end encoded one of a single run.
+pub fn once(column: &ArrayRef) -> Option<ArrayRef> {
+    let DataType::RunEndEncoded(..) = column.data_type() else { return None };
+    let runs = column.as_any().downcast_ref::<Int32RunArray>()?;
+    let whole = runs.run_ends().values().first().is_some_and(|end| usize::try_from(*end) == Ok(runs.len()));
+    (whole && runs.offset() == 0 && runs.values().len() == 1).then(|| runs.values().clone())
+}
+
+/// One value, so many times.
+pub fn repeated(value: &ArrayRef, rows: usize) -> ArrayRef {
+    take(value, &UInt32Array::from(vec![0; rows]), None).expect("index 0 of a one-value array exists")
+}
+
+/// The batch's column row by row, or NULLs where it has none.
 pub fn column(schema: &Schema, batch: &RecordBatch, name: &str) -> ArrayRef {
     match batch.column_by_name(name) {
-        Some(column) => column.clone(),
+        Some(column) => once(column).map_or_else(|| column.clone(), |value| repeated(&value, batch.num_rows())),
         None => {
             let field = schema.field_with_name(name).expect("the table's own columns are asked for");
             new_null_array(field.data_type(), batch.num_rows())

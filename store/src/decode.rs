@@ -2,8 +2,9 @@
 
 use crate::Error;
 use crate::record::{self, NS_PER_MS};
-use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Array, Int64Array, RecordBatch, UInt64Array};
-use arrow::compute::{partition, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Array, Int32RunArray, Int64Array, RecordBatch, Scalar, UInt64Array};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::{partition, take, take_record_batch};
 use arrow::datatypes::{Field, Schema};
 use eventlog::Event;
 use schemas::{Family, Rows, Topic, frame};
@@ -11,6 +12,8 @@ use std::sync::Arc;
 
 /// Dataset of a quarantined record whose key names none.
 pub const DATASET_UNKNOWN: &str = "UNKNOWN";
+/// Fewer rows are kept as they are: a run costs more than it spares.
+const ONCE_ROWS_MIN: i32 = 256;
 /// Longest dataset code in characters: DBN's header holds no more, and it names a directory.
 pub const DATASET_CHARS_MAX: usize = 15;
 
@@ -89,11 +92,9 @@ fn refuse_without_partition(
     for range in alike.ranges() {
         match wrong(range.start) {
             None => kept.extend(range),
-            Some((field, reason)) => bad.extend(indices[range].iter().map(|index| Bad {
-                index: *index,
-                field: Some(field.to_string()),
-                reason: reason.clone(),
-            })),
+            Some((field, reason)) => {
+                bad.extend(indices[range].iter().map(|index| Bad { index: *index, field: Some(field.to_string()), reason: reason.clone() }))
+            }
         }
     }
     if kept.len() == batch.num_rows() {
@@ -149,7 +150,8 @@ fn with_log_columns(family: Family, batch: &RecordBatch, events: &[&Event], sche
         .map_err(|e| Error::Rows { table: topic.name, why: e.to_string() })
 }
 
-/// The batch without the columns that are NULL throughout, and without spare capacity: it waits in memory for its commit.
+/// The batch as it waits in memory for its commit: without the columns that are NULL throughout, with a column that is the same throughout
+/// as one run, and without spare capacity.
 pub fn slim(topic: &'static Topic, batch: RecordBatch) -> Result<RecordBatch, Error> {
     let rows = batch.num_rows();
     let (schema, columns, _) = batch.into_parts();
@@ -159,12 +161,28 @@ pub fn slim(topic: &'static Topic, batch: RecordBatch) -> Result<RecordBatch, Er
         .cloned()
         .zip(columns)
         .filter(|(field, column)| rows == 0 || !field.is_nullable() || column.null_count() < rows)
-        .map(|(field, mut column)| {
-            column.shrink_to_fit();
-            (field, column)
+        .map(|(field, mut column)| match once(&column) {
+            Some(column) => (Arc::new(Field::new(field.name(), column.data_type().clone(), field.is_nullable())), column),
+            None => {
+                column.shrink_to_fit();
+                (field, column)
+            }
         })
         .unzip();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::Rows { table: topic.name, why: e.to_string() })
+}
+
+/// A column of one value throughout as a single run; `None` where it has several or too few rows to be worth it.
+fn once(column: &ArrayRef) -> Option<ArrayRef> {
+    let rows = i32::try_from(column.len()).ok().filter(|rows| *rows >= ONCE_ROWS_MIN)?;
+    let first = Scalar::new(column.slice(0, 1));
+    // Most columns that vary are told by their last value.
+    let same = |part: &ArrayRef| not_distinct(part, &first).is_ok_and(|same| same.true_count() == part.len());
+    if !same(&column.slice(column.len() - 1, 1)) || !same(column) {
+        return None;
+    }
+    let value = take(column, &UInt64Array::from(vec![0]), None).ok()?;
+    Some(Arc::new(Int32RunArray::try_new(&Int32Array::from(vec![rows]), &value).ok()?))
 }
 
 /// The rows of table `quarantine` for bad events of `origin_topic`. Partition and offset are the origin's and stand in its columns; key,
