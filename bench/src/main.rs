@@ -74,7 +74,7 @@ pub struct Sizes {
     pub runs: usize,
 }
 
-const FULL: Sizes = Sizes { speed: 2_000_000, file: 1 << 20, memory: [1_000_000, 10_000_000], runs: 5 };
+const FULL: Sizes = Sizes { speed: 5_000_000, file: 1 << 20, memory: [1_000_000, 10_000_000], runs: 5 };
 const QUICK: Sizes = Sizes { speed: 150_000, file: 50_000, memory: [50_000, 200_000], runs: 2 };
 
 fn main() -> Result<()> {

@@ -4,10 +4,13 @@ use crate::{Error, layout};
 use arrow::array::{Array, ArrayRef, Int32RunArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::{partition, take};
 use arrow::datatypes::{DataType, Schema};
-use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
+use arrow::row::{OwnedRow, Row, RowConverter, Rows, SortField};
 use schemas::Topic;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+
+/// More leading keys than these are sorted with the rest of the key.
+const GROUPS_MAX: usize = 4096;
 
 /// The rows of one partition, in the order of its file.
 #[derive(Debug)]
@@ -25,20 +28,67 @@ pub fn partitions(topic: &'static Topic, batches: &[RecordBatch]) -> Result<Vec<
     }
     let fault = |why: String| Error::Batch { table: topic.name, why };
     let mut found = split(topic, batches)?;
-    let keys = keys(topic, batches).map_err(|e| fault(e.to_string()))?;
-    // Position of a batch's first row among all rows.
-    let firsts: Vec<usize> = batches
-        .iter()
-        .scan(0, |next, batch| {
-            let first = *next;
-            *next += batch.num_rows();
-            Some(first)
-        })
-        .collect();
+    let keys = Keys::new(topic, topic.sort_key, batches).map_err(|e| fault(e.to_string()))?;
+    let leads = Keys::new(topic, &topic.sort_key[..1], batches).map_err(|e| fault(e.to_string()))?;
     for partition in &mut found {
-        partition.order.sort_by(|a, b| keys.row(firsts[a.0] + a.1).cmp(&keys.row(firsts[b.0] + b.1)));
+        let mut order = std::mem::take(&mut partition.order);
+        group(&mut order, &leads);
+        // A stable sort only looks over what is in order already, and what is grouped mostly is: each thing's rows come in the order of time.
+        order.sort_by(|a, b| keys.of(a).cmp(&keys.of(b)));
+        partition.order = order;
     }
     Ok(found)
+}
+
+/// Brings rows of the same leading key together, in the order of those keys; among themselves they stay as they came. Leaves alone what has
+/// too many leading keys to be worth it.
+fn group(order: &mut Vec<(usize, usize)>, leads: &Keys) {
+    let mut groups: Vec<(Row<'_>, Vec<(usize, usize)>)> = Vec::new();
+    let mut numbers: HashMap<Row<'_>, usize> = HashMap::new();
+    let mut last = None;
+    for at in order.iter() {
+        let lead = leads.of(at);
+        let number = match last {
+            Some((known, number)) if known == lead => number,
+            _ => *numbers.entry(lead).or_insert_with(|| {
+                groups.push((lead, Vec::new()));
+                groups.len() - 1
+            }),
+        };
+        if groups.len() > GROUPS_MAX {
+            return;
+        }
+        groups[number].1.push(*at);
+        last = Some((lead, number));
+    }
+    groups.sort_by_key(|(lead, _)| *lead);
+    order.clear();
+    groups.iter().for_each(|(_, rows)| order.extend(rows));
+}
+
+/// Comparable keys of all rows.
+struct Keys {
+    rows: Rows,
+    /// Position of a batch's first row among all rows.
+    firsts: Vec<usize>,
+}
+
+impl Keys {
+    fn new(topic: &'static Topic, names: &[&str], batches: &[RecordBatch]) -> Result<Keys, arrow::error::ArrowError> {
+        let converter = converter(topic, names)?;
+        let mut rows = converter.empty_rows(batches.iter().map(RecordBatch::num_rows).sum(), 0);
+        let mut firsts = Vec::with_capacity(batches.len());
+        for batch in batches {
+            firsts.push(rows.num_rows());
+            let columns: Vec<ArrayRef> = names.iter().map(|name| column(topic.stored_schema(), batch, name)).collect();
+            converter.append(&mut rows, &columns)?;
+        }
+        Ok(Keys { rows, firsts })
+    }
+
+    fn of(&self, (batch, row): &(usize, usize)) -> Row<'_> {
+        self.rows.row(self.firsts[*batch] + row)
+    }
 }
 
 /// A column that a batch lacks is NULL in all its rows; every column it has must be the table's.
@@ -117,16 +167,6 @@ fn values(topic: &'static Topic, columns: &[ArrayRef], row: usize) -> Result<Vec
         Err(why) => Err(format!("{name} {why}")),
     };
     topic.partition_by.iter().zip(columns).map(value).collect()
-}
-
-fn keys(topic: &'static Topic, batches: &[RecordBatch]) -> Result<Rows, arrow::error::ArrowError> {
-    let converter = converter(topic, topic.sort_key)?;
-    let mut keys = converter.empty_rows(batches.iter().map(RecordBatch::num_rows).sum(), 0);
-    for batch in batches {
-        let columns: Vec<ArrayRef> = topic.sort_key.iter().map(|name| column(topic.stored_schema(), batch, name)).collect();
-        converter.append(&mut keys, &columns)?;
-    }
-    Ok(keys)
 }
 
 fn converter(topic: &'static Topic, names: &[&str]) -> Result<RowConverter, arrow::error::ArrowError> {

@@ -117,7 +117,10 @@ pub fn decode(family: Family, frames: &[&[u8]]) -> Result<Decoded, Error> {
             bad.push(BadFrame { index: good.remove(at), field: None, reason });
         }
     }
-    let batch = concat_batches(topic.wire_schema(), &batches).map_err(|e| Error::Decode { topic: topic.name, why: e.to_string() })?;
+    let batch = match batches.len() {
+        1 => batches.remove(0),
+        _ => concat_batches(topic.wire_schema(), &batches).map_err(|e| Error::Decode { topic: topic.name, why: e.to_string() })?,
+    };
     let (batch, rows) = refuse_out_of_range(topic, batch, good, &mut bad)?;
     bad.sort_by_key(|frame| frame.index);
     Ok(Decoded { schema_ids: vec![topic.schema_id; rows.len()], batch, rows, bad })

@@ -28,6 +28,7 @@
 //! # Ok::<(), schemas::Error>(())
 //! ```
 
+pub mod canonical;
 pub mod dictionary;
 pub mod exact;
 mod family;

@@ -1,6 +1,6 @@
 //! The store at work: reads, decodes, commits, and after any trouble begins again where the tables say they are.
 //!
-//! One thread reads and decodes, one task commits, and between them a bounded queue: while a batch is being committed the next one is
+//! One thread reads, one decodes, one task commits, and between them bounded queues: while a batch is being committed the next one is
 //! read. Memory is bounded by what is pending and what is being committed (`Limits::bytes_total_max`) and a few polls on the way.
 
 use crate::batcher::{self, Limits, Pending};
@@ -27,6 +27,8 @@ const POLL_WAIT: Duration = Duration::from_millis(100);
 const DECODE_EVENTS_MIN: usize = 1 << 12;
 /// Threads that decode one poll.
 const DECODE_THREADS_MAX: usize = 4;
+/// Polls that wait to be decoded.
+const POLLS_AHEAD: usize = 1;
 /// Polls on their way from the reader to the batches.
 const QUEUE_POLLS: usize = 2;
 /// Longest wait before trying again.
@@ -326,20 +328,32 @@ impl ReadAhead {
         }
     }
 
+    /// The next poll is under way while the last one is decoded.
     fn read(&mut self, queue: &mpsc::Sender<Message>) -> Result<(), Error> {
         let mut reader = self.log.reader(&self.starts)?;
-        while !self.stop.load(Ordering::Relaxed) {
-            let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
-            if polled.events.is_empty() && polled.at_end.is_empty() {
-                continue;
+        let stop = self.stop.clone();
+        let (sender, polls) = std::sync::mpsc::sync_channel(POLLS_AHEAD);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX);
+                    let failed = polled.is_err();
+                    let nothing = polled.as_ref().is_ok_and(|polled| polled.events.is_empty() && polled.at_end.is_empty());
+                    if !nothing && sender.send(polled).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            for polled in polls {
+                let polled = polled?;
+                let mut decoded = self.decode(polled.events)?;
+                decoded.at_end = polled.at_end;
+                if queue.blocking_send(Ok(decoded)).is_err() {
+                    break;
+                }
             }
-            let mut decoded = self.decode(polled.events)?;
-            decoded.at_end = polled.at_end;
-            if queue.blocking_send(Ok(decoded)).is_err() {
-                return Ok(());
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn decode(&mut self, events: Vec<Event>) -> Result<Decoded, Error> {

@@ -62,6 +62,8 @@ pub(super) struct KafkaReader {
     bell: Arc<Bell>,
     /// Which partition comes first in the next poll, so that none starves.
     turn: usize,
+    /// Bytes of the last poll: mostly those of the next one.
+    bytes: usize,
     // After the lanes: their queues must be gone before the client.
     consumer: Arc<BaseConsumer<Context>>,
 }
@@ -130,7 +132,7 @@ impl KafkaReader {
             added.map_err(|e| shared.error(&format!("reading {name}[{}] from offset {}", start.partition, start.offset), e))?;
         }
         consumer.assign(&assignment).map_err(|e| shared.error("beginning to read", e))?;
-        Ok(KafkaReader { shared, lanes, bell, turn: 0, consumer })
+        Ok(KafkaReader { shared, lanes, bell, turn: 0, bytes: 0, consumer })
     }
 
     /// Looks after connections. Records never come this way.
@@ -153,7 +155,7 @@ impl KafkaReader {
     }
 
     fn take(&mut self, events_max: usize) -> Result<(Arena, Vec<usize>), Error> {
-        let mut arena = Arena { bytes: BytesMut::new(), records: Vec::new() };
+        let mut arena = Arena { bytes: BytesMut::with_capacity(self.bytes), records: Vec::new() };
         let mut at_end = Vec::new();
         let count = self.lanes.len();
         for step in 0..count {
@@ -161,6 +163,7 @@ impl KafkaReader {
             self.take_lane(lane, events_max, &mut arena, &mut at_end)?;
         }
         self.turn = (self.turn + 1) % count.max(1);
+        self.bytes = arena.bytes.len();
         Ok((arena, at_end))
     }
 
