@@ -84,21 +84,20 @@ impl Lake {
     /// Opens the family's table to write, makes it where it is missing, and adds the columns that it lacks.
     pub async fn table(&self, family: Family) -> Result<Table, Error> {
         let place = Place::new(self, family);
-        let mut delta = match place.load().await? {
+        let delta = match place.load().await? {
             Some(delta) => delta,
             None => place.create().await?,
         };
-        let missing = place.check_columns(&delta)?;
-        if !missing.is_empty() {
-            let commit = CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false));
-            delta = delta
-                .add_columns()
-                .with_fields(missing)
-                .with_commit_properties(commit)
-                .await
-                .map_err(|e| place.failed("adding columns", e))?;
+        place.writable(delta).await
+    }
+
+    /// Like [`Lake::table`], but makes nothing where there is no table: `None`.
+    pub async fn existing(&self, family: Family) -> Result<Option<Table>, Error> {
+        let place = Place::new(self, family);
+        match place.load().await? {
+            Some(delta) => place.writable(delta).await.map(Some),
+            None => Ok(None),
         }
-        Table::new(place, delta, true)
     }
 
     /// Opens the family's table to read; `None` where it does not exist yet.
@@ -450,6 +449,21 @@ impl Place {
                 None => Err(self.failed("making the table", e)),
             },
         }
+    }
+
+    /// The table to write, with the columns that it lacked.
+    async fn writable(self, mut delta: DeltaTable) -> Result<Table, Error> {
+        let missing = self.check_columns(&delta)?;
+        if !missing.is_empty() {
+            let commit = CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false));
+            delta = delta
+                .add_columns()
+                .with_fields(missing)
+                .with_commit_properties(commit)
+                .await
+                .map_err(|e| self.failed("adding columns", e))?;
+        }
+        Table::new(self, delta, true)
     }
 
     fn check_protocol(&self, delta: &DeltaTable) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use arrow::array::RecordBatch;
 use eventlog::{Event, EventLog, Start, TopicInfo};
 use lake::{Committed, Lake, Table, Txn};
 use schemas::Family;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -176,12 +177,28 @@ struct Place {
     quarantine: Option<i64>,
 }
 
+/// The tables that there are. A family's table is made when its first row comes: for most logs that is never.
+struct Tables {
+    lake: Lake,
+    open: HashMap<Family, Table>,
+}
+
+impl Tables {
+    /// The table of a family that has rows to store.
+    async fn of(&mut self, family: Family) -> Result<&mut Table, Error> {
+        match self.open.entry(family) {
+            Entry::Occupied(table) => Ok(table.into_mut()),
+            Entry::Vacant(free) => Ok(free.insert(self.lake.table(family).await?)),
+        }
+    }
+}
+
 /// All tables and the log, as they were found.
 struct Opened {
     cluster_id: String,
     topics: HashMap<Family, TopicInfo>,
     names: HashMap<Family, String>,
-    tables: HashMap<Family, Table>,
+    tables: Tables,
     places: HashMap<(Family, i32), Place>,
     starts: Vec<Start>,
     ledger: Ledger,
@@ -194,9 +211,11 @@ impl Opened {
             Ok((log.cluster_id()?, found.collect::<Result<Vec<_>, eventlog::Error>>()?))
         })
         .await?;
-        let mut tables = HashMap::new();
+        let mut tables = Tables { lake: lake.clone(), open: HashMap::new() };
         for family in Family::ALL {
-            tables.insert(family, lake.table(family).await?);
+            if let Some(table) = lake.existing(family).await? {
+                tables.open.insert(family, table);
+            }
         }
         let mut opened = Opened {
             cluster_id,
@@ -259,7 +278,7 @@ impl Opened {
         }
         tracing::error!(topic = topic.name, partition, first, last = next - 1, "the log lost offsets that were never stored");
         let row = decode::gap(&topic.name, partition, first, next - 1)?;
-        let gaps = self.tables.get_mut(&Family::Gaps).expect("every family's table was opened");
+        let gaps = self.tables.of(Family::Gaps).await?;
         gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], serde_json::Map::new()).await?;
         if family == Family::Gaps {
             self.places.entry((family, partition)).and_modify(|place| place.txn = Some(next));
@@ -268,8 +287,10 @@ impl Opened {
     }
 
     async fn txn(&mut self, table: Family, app_id: &str) -> Result<Option<i64>, Error> {
-        let table = self.tables.get_mut(&table).expect("every family's table was opened");
-        Ok(table.txn_version(app_id).await?)
+        match self.tables.open.get_mut(&table) {
+            Some(table) => Ok(table.txn_version(app_id).await?),
+            None => Ok(None),
+        }
     }
 }
 
@@ -485,7 +506,7 @@ struct Session {
     /// Partitions whose end was not seen yet; only used where the end ends the session.
     ends: HashSet<(Family, i32)>,
     /// The tables, unless a commit has them.
-    tables: Option<HashMap<Family, Table>>,
+    tables: Option<Tables>,
     context: Arc<Context>,
     places: HashMap<(Family, i32), Place>,
     pending: HashMap<Family, Batch>,
@@ -504,7 +525,7 @@ struct Committing {
 
 /// A commit that was done.
 struct Done {
-    tables: HashMap<Family, Table>,
+    tables: Tables,
     family: Family,
     places: Vec<((Family, i32), Place)>,
     commits: Vec<(Family, Committed)>,
@@ -646,7 +667,7 @@ async fn sleep_until(due: Option<Instant>) {
 /// Commits one batch: first what the store adds to `quarantine`, then the family's rows, each with its transactions. Then tells the log.
 async fn commit(
     context: Arc<Context>,
-    mut tables: HashMap<Family, Table>,
+    mut tables: Tables,
     batch: Batch,
     mut places: BTreeMap<i32, Place>,
 ) -> Result<Done, Error> {
@@ -668,7 +689,7 @@ async fn commit(
                 to: spans[partition].next,
             })
             .collect();
-        let table = tables.get_mut(&Family::Quarantine).expect("every family's table was opened");
+        let table = tables.of(Family::Quarantine).await?;
         commits.push((Family::Quarantine, table.commit(&quarantine, &txns, info.clone()).await?));
         for (partition, place) in &mut places {
             place.quarantine = quarantined.contains_key(partition).then(|| spans[partition].next).or(place.quarantine);
@@ -682,7 +703,7 @@ async fn commit(
             to: span.next,
         })
         .collect();
-    let table = tables.get_mut(&family).expect("every family's table was opened");
+    let table = tables.of(family).await?;
     commits.push((family, table.commit(&rows, &txns, info).await?));
     for (partition, span) in &spans {
         let (partition, next) = (*partition, span.next);
@@ -690,7 +711,7 @@ async fn commit(
         blocking(&context.log, move |log| log.stored(family, partition, next)).await?;
     }
     for (family, _) in &commits {
-        let table = tables.get_mut(family).expect("every family's table was opened");
+        let table = tables.of(*family).await?;
         if table.checkpoint_due() {
             table.checkpoint().await?;
         }
