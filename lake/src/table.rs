@@ -239,6 +239,18 @@ impl Table {
         Ok(())
     }
 
+    /// What the newest commit that says anything under `key` of its commitInfo says; `None` where none does, as far as the table's log reaches.
+    pub async fn latest_info(&self, key: &str) -> Result<Option<Value>, Error> {
+        // Version 0 made the table.
+        for version in (1..=self.version()).rev() {
+            let Some(bytes) = self.entry(version).await? else { return Ok(None) };
+            if let Some(info) = commit_info(&bytes, key) {
+                return Ok(Some(info));
+            }
+        }
+        Ok(None)
+    }
+
     /// The version of an application transaction, as of the table's version; `None` when it never was.
     pub async fn txn_version(&mut self, app_id: &str) -> Result<Option<i64>, Error> {
         if self.doubtful || self.base.is_none() {
@@ -619,6 +631,12 @@ impl Place {
     fn batch(&self, why: &str) -> Error {
         Error::Batch { table: self.topic.name, why: why.to_string() }
     }
+}
+
+/// What a log entry says under `key` of its commitInfo.
+fn commit_info(entry: &Bytes, key: &str) -> Option<Value> {
+    let actions = entry.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    actions.filter_map(|mut action| action.get_mut("commitInfo")?.get_mut(key).map(Value::take)).next()
 }
 
 fn add(path: String, size: i64, values: Vec<(&'static str, Option<String>)>, stats: String) -> Add {

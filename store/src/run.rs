@@ -168,6 +168,21 @@ impl<'a> Shutdown<'a> {
     }
 }
 
+/// Refuses tables that were stored from another log than this one, as a store of it would. Changes nothing.
+pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<(), Error> {
+    let (cluster_id, topics) = blocking(log, |log| {
+        let topics = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?)));
+        Ok((log.cluster_id()?, topics.collect::<Result<HashMap<_, _>, eventlog::Error>>()?))
+    })
+    .await?;
+    for family in Family::ALL {
+        if let Some(table) = lake.find(family).await? {
+            info::refuse_other_log(&table, &cluster_id, &topics).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Where one log partition stands in the tables.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -211,15 +226,17 @@ impl Opened {
             Ok((log.cluster_id()?, found.collect::<Result<Vec<_>, eventlog::Error>>()?))
         })
         .await?;
+        let topics = found.iter().map(|(family, topic, _)| (*family, topic.clone())).collect();
         let mut tables = Tables { lake: lake.clone(), open: HashMap::new() };
         for family in Family::ALL {
             if let Some(table) = lake.existing(family).await? {
+                info::refuse_other_log(&table, &cluster_id, &topics).await?;
                 tables.open.insert(family, table);
             }
         }
         let mut opened = Opened {
             cluster_id,
-            topics: HashMap::new(),
+            topics,
             names: found.iter().map(|(family, topic, _)| (*family, topic.name.clone())).collect(),
             tables,
             places: HashMap::new(),
@@ -245,7 +262,6 @@ impl Opened {
                     blocking(log, move |log| log.stored(family, partition, stored)).await?;
                 }
             }
-            opened.topics.insert(family, topic);
         }
         if report.to_read == 0 {
             report.to_read = to_read;
@@ -278,8 +294,9 @@ impl Opened {
         }
         tracing::error!(topic = topic.name, partition, first, last = next - 1, "the log lost offsets that were never stored");
         let row = decode::gap(&topic.name, partition, first, next - 1)?;
+        let info = info::commit_info(&self.cluster_id, topic, family, &BTreeMap::new(), &BTreeMap::new(), &BTreeSet::new());
         let gaps = self.tables.of(Family::Gaps).await?;
-        gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], serde_json::Map::new()).await?;
+        gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], info).await?;
         if family == Family::Gaps {
             self.places.entry((family, partition)).and_modify(|place| place.txn = Some(next));
         }
@@ -665,12 +682,7 @@ async fn sleep_until(due: Option<Instant>) {
 }
 
 /// Commits one batch: first what the store adds to `quarantine`, then the family's rows, each with its transactions. Then tells the log.
-async fn commit(
-    context: Arc<Context>,
-    mut tables: Tables,
-    batch: Batch,
-    mut places: BTreeMap<i32, Place>,
-) -> Result<Done, Error> {
+async fn commit(context: Arc<Context>, mut tables: Tables, batch: Batch, mut places: BTreeMap<i32, Place>) -> Result<Done, Error> {
     let Batch { family, mut rows, quarantine, bad, spans, schema_ids, .. } = batch;
     let topic = &context.topics[&family];
     let mut quarantined: BTreeMap<i32, u64> = BTreeMap::new();

@@ -189,6 +189,44 @@ fn a_table_of_a_newer_version_is_refused() {
 }
 
 #[test]
+fn tables_of_another_log_are_refused() {
+    let home = Home::embedded();
+    let path = home.path("trades.csv");
+    feed::write(&path, &table(5));
+    expect(&ingest(&home, &path), 0, &[]);
+    home.store();
+    std::fs::rename(home.path("log"), home.path("old-log")).expect("the log is put away");
+    expect(&ingest(&home, &path), 0, &["5 records published"]);
+    let says = ["was stored from another log", "topic tape.", "use the log that the tables were made from", "--tables"];
+    expect(&home.run(&["store", "--once"], ""), 3, &says);
+    expect(&home.run(&["doctor"], ""), 1, &says);
+    expect_trades(&home, 5);
+    std::fs::remove_dir_all(home.path("log")).and_then(|()| std::fs::rename(home.path("old-log"), home.path("log"))).expect("it is back");
+    feed::write(&path, &table(7));
+    expect(&ingest(&home, &path), 0, &["2 records published"]);
+    home.store();
+    expect_trades(&home, 7);
+    expect(&home.run(&["doctor"], ""), 0, &["no table was stored from another log"]);
+}
+
+#[test]
+fn tables_of_another_kafka_prefix_are_refused() {
+    let Some(broker) = run::broker() else { return };
+    let (one, two) = (Home::kafka(&broker), Home::kafka(&broker));
+    let path = one.path("trades.csv");
+    feed::write(&path, &table(5));
+    expect(&ingest(&one, &path), 0, &[]);
+    one.store();
+    expect(&ingest(&two, &path), 0, &["5 records published"]);
+    let tables = one.path("tables").display().to_string();
+    let says = ["was stored from another log", &one.topic(""), &two.topic(""), "--tables"];
+    expect(&two.run(&["store", "--once", "--tables", &tables], ""), 3, &says);
+    expect_trades(&one, 5);
+    two.store();
+    expect_trades(&two, 5);
+}
+
+#[test]
 fn a_broker_that_is_not_there() {
     let home = Home::without_topics("127.0.0.1:1");
     let path = home.path("trades.csv");
