@@ -58,14 +58,13 @@ fn clock(now: SystemTime) -> Finding {
 
 fn home_folder(settings: &Settings) -> Finding {
     let probe = settings.home.join(".doctor");
-    let written =
-        std::fs::create_dir_all(&settings.home).and_then(|()| std::fs::write(&probe, b"tape")).and_then(|()| std::fs::remove_file(&probe));
-    match written {
+    let write = || std::fs::write(&probe, b"tape").and_then(|()| std::fs::remove_file(&probe));
+    match home::private_folder(&settings.home).and_then(|()| Ok(write()?)) {
         Ok(()) => Finding { what: "home", good: true, says: format!("{} can be written", settings.home.display()) },
         Err(why) => Finding {
             what: "home",
             good: false,
-            says: format!("{}: {why}: give this user the right to write there", settings.home.display()),
+            says: format!("{}: {why:#}: give this user the right to write there", settings.home.display()),
         },
     }
 }

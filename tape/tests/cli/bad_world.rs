@@ -98,6 +98,32 @@ fn no_permission() {
     expect(&unwritable, 3, &["Permission denied", "give this user the right to write there, or name another --home"]);
 }
 
+/// What is in a home may be licensed: nobody else can look into it, whatever the umask, and tables that were asked for elsewhere follow it.
+#[test]
+fn a_home_is_for_its_user_alone() {
+    let dir = Home::embedded();
+    let path = dir.path("trades.csv");
+    feed::write(&path, &table(5));
+    let home = dir.path("deep/home");
+    let elsewhere = dir.path("shared-tables");
+    let run = |args: &[&str]| {
+        let script = "umask 022; exec \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_tape")]).args(args).arg("--home").arg(&home).env_remove("TAPE_HOME");
+        expect(&command.output().expect("sh is everywhere"), 0, &[]);
+    };
+    let mode = |path: &Path| std::os::unix::fs::PermissionsExt::mode(&path.metadata().expect("it was made").permissions()) & 0o777;
+    run(&["ingest", path.to_str().expect("UTF-8")]);
+    run(&["store", "--once"]);
+    run(&["doctor"]);
+    run(&["up", "--once"]);
+    for private in [home.clone(), home.join("log"), home.join("tables"), home.join("samples")] {
+        assert_eq!(mode(&private), 0o700, "{}", private.display());
+    }
+    run(&["store", "--once", "--tables", elsewhere.to_str().expect("UTF-8")]);
+    assert_eq!(mode(&elsewhere), 0o755);
+}
+
 /// A small disk, mounted for one test.
 struct Disk {
     at: std::path::PathBuf,
