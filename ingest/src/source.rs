@@ -24,6 +24,8 @@ pub struct Given {
     pub captured_ms: Option<i64>,
     /// The capture time was given by the user, not taken from the clock.
     pub captured_given: bool,
+    /// `--another-source`: it is no copy of a source that begins like it and goes on.
+    pub another_source: bool,
     /// The input was modified so lately that its last line may be unfinished: a last line without line end is left for the next time.
     pub growing: bool,
 }

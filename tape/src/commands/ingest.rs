@@ -97,6 +97,7 @@ fn given(args: &Ingest) -> Result<Given> {
         mapping: args.mapping.clone(),
         captured_ms: Some(captured_ms),
         captured_given: args.captured.is_some(),
+        another_source: args.another_source,
         ..Given::default()
     })
 }
