@@ -14,8 +14,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -537,16 +537,34 @@ struct Session {
 struct Committing {
     bytes: usize,
     offsets: u64,
+    tally: Arc<Mutex<Tally>>,
     task: JoinHandle<Result<Done, Error>>,
+}
+
+/// What is in the tables, whether or not the rest of the commit fails: the next try does not store it again, so it is counted now or never.
+#[derive(Default)]
+struct Tally {
+    commits: Vec<(Family, Committed)>,
+    /// Family and reason of what went to `quarantine`.
+    bad: Vec<(Family, String)>,
+}
+
+impl Tally {
+    fn count(&mut self, report: &mut Report) {
+        for (family, committed) in self.commits.drain(..) {
+            report.commits += 1;
+            report.files += committed.files as u64;
+            report.bytes += committed.bytes;
+            *report.rows.entry(family).or_default() += committed.rows;
+        }
+        self.bad.drain(..).for_each(|(family, reason)| report.count_quarantined(family, &reason, 1));
+    }
 }
 
 /// A commit that was done.
 struct Done {
     tables: Tables,
-    family: Family,
     places: Vec<((Family, i32), Place)>,
-    commits: Vec<(Family, Committed)>,
-    bad: Vec<(i32, String)>,
 }
 
 /// What happened next.
@@ -577,7 +595,7 @@ impl Session {
                 Next::Message(None) => self.draining = true,
                 Next::Committed(Ok(done)) => self.finish(done, report),
                 Next::Committed(Err(error)) => {
-                    self.committing = None;
+                    self.count(report);
                     return Err(error);
                 }
                 Next::Due => {}
@@ -631,8 +649,9 @@ impl Session {
         };
         let places = batch.spans.keys().map(|partition| (*partition, self.places[&(batch.family, *partition)])).collect();
         let (bytes, offsets) = (batch.bytes, batch.offsets());
-        let task = tokio::spawn(commit(self.context.clone(), tables, batch, places));
-        self.committing = Some(Committing { bytes, offsets, task });
+        let tally = Arc::default();
+        let task = tokio::spawn(commit(self.context.clone(), tables, batch, places, Arc::clone(&tally)));
+        self.committing = Some(Committing { bytes, offsets, tally, task });
     }
 
     /// Waits for the commit on its way, if trouble elsewhere ended the session: the next session must not meet it. Its own error, if it
@@ -643,24 +662,25 @@ impl Session {
         }
         match finished(&mut self.committing).await {
             Ok(done) => self.finish(done, report),
-            Err(error) => tracing::warn!(%error, "a commit on its way failed too"),
+            Err(error) => {
+                self.count(report);
+                tracing::warn!(%error, "a commit on its way failed too");
+            }
         }
         report.read = report.stored;
     }
 
     fn finish(&mut self, done: Done, report: &mut Report) {
-        report.stored += self.committing.take().map_or(0, |committing| committing.offsets);
+        report.stored += self.count(report);
         self.tables = Some(done.tables);
         self.places.extend(done.places);
-        for (family, committed) in done.commits {
-            report.commits += 1;
-            report.files += committed.files as u64;
-            report.bytes += committed.bytes;
-            *report.rows.entry(family).or_default() += committed.rows;
-        }
-        for (_, reason) in &done.bad {
-            report.count_quarantined(done.family, reason, 1);
-        }
+    }
+
+    /// Counts what the commit that ended brought into the tables; gives the offsets that it was to cover.
+    fn count(&mut self, report: &mut Report) -> u64 {
+        let Some(ended) = self.committing.take() else { return 0 };
+        ended.tally.lock().expect("nothing that holds the tally can panic").count(report);
+        ended.offsets
     }
 }
 
@@ -682,13 +702,24 @@ async fn sleep_until(due: Option<Instant>) {
 }
 
 /// Commits one batch: first what the store adds to `quarantine`, then the family's rows, each with its transactions. Then tells the log.
-async fn commit(context: Arc<Context>, mut tables: Tables, batch: Batch, mut places: BTreeMap<i32, Place>) -> Result<Done, Error> {
+async fn commit(
+    context: Arc<Context>,
+    mut tables: Tables,
+    batch: Batch,
+    mut places: BTreeMap<i32, Place>,
+    tally: Arc<Mutex<Tally>>,
+) -> Result<Done, Error> {
     let Batch { family, mut rows, quarantine, bad, spans, schema_ids, .. } = batch;
     let topic = &context.topics[&family];
     let mut quarantined: BTreeMap<i32, u64> = BTreeMap::new();
     bad.iter().for_each(|(partition, _)| *quarantined.entry(*partition).or_default() += 1);
     let info = info::commit_info(&context.cluster_id, topic, family, &spans, &quarantined, &schema_ids);
-    let mut commits = Vec::new();
+    let mut bad: Vec<(Family, String)> = bad.into_iter().map(|(_, reason)| (family, reason)).collect();
+    let mut done = |table: Family, committed: Committed| {
+        let mut tally = tally.lock().expect("nothing that holds the tally can panic");
+        tally.commits.push((table, committed));
+        tally.bad.append(&mut bad);
+    };
     if family == Family::Quarantine {
         // One table, one transaction: the store's rows go with the family's own.
         rows.extend(quarantine);
@@ -702,7 +733,7 @@ async fn commit(context: Arc<Context>, mut tables: Tables, batch: Batch, mut pla
             })
             .collect();
         let table = tables.of(Family::Quarantine).await?;
-        commits.push((Family::Quarantine, table.commit(&quarantine, &txns, info.clone()).await?));
+        done(Family::Quarantine, table.commit(&quarantine, &txns, info.clone()).await?);
         for (partition, place) in &mut places {
             place.quarantine = quarantined.contains_key(partition).then(|| spans[partition].next).or(place.quarantine);
         }
@@ -716,18 +747,20 @@ async fn commit(context: Arc<Context>, mut tables: Tables, batch: Batch, mut pla
         })
         .collect();
     let table = tables.of(family).await?;
-    commits.push((family, table.commit(&rows, &txns, info).await?));
+    done(family, table.commit(&rows, &txns, info).await?);
     for (partition, span) in &spans {
         let (partition, next) = (*partition, span.next);
         places.entry(partition).and_modify(|place| place.txn = Some(next));
         blocking(&context.log, move |log| log.stored(family, partition, next)).await?;
     }
-    for (family, _) in &commits {
-        let table = tables.of(*family).await?;
+    let touched: Vec<Family> =
+        tally.lock().expect("nothing that holds the tally can panic").commits.iter().map(|(family, _)| *family).collect();
+    for family in touched {
+        let table = tables.of(family).await?;
         if table.checkpoint_due() {
             table.checkpoint().await?;
         }
     }
     let places = places.into_iter().map(|(partition, place)| ((family, partition), place)).collect();
-    Ok(Done { tables, family, places, commits, bad })
+    Ok(Done { tables, places })
 }

@@ -473,6 +473,20 @@ async fn a_crash_between_quarantine_and_family() {
     }
 }
 
+/// Given poison that is in quarantine when the family's commit fails, then the run that goes on after it tells of it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_quarantined_before_a_commit_failed_is_told() {
+    let home = Home::new();
+    home.lake.table(Family::Bars).await.unwrap();
+    home.publish(Family::Bars, &wire(Family::Bars, 5, 6));
+    home.raw(Family::Bars, None, Some(Bytes::from_static(b"poison")));
+    *home.disk.before.lock().unwrap() = Some("bars");
+    let report = home.once().await;
+    assert_eq!((report.retries, report.quarantined_total(), report.rows_total()), (1, 1, 7), "{report:?}");
+    assert!(!report.is_clean());
+    assert_eq!(home.check(Family::Bars).await, 1);
+}
+
 /// Given two stores on one log, when both run at once, then every record is stored once.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_stores_do_not_double() {
