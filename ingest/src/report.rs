@@ -18,6 +18,8 @@ pub enum Outcome {
     Interrupted,
     /// It could not be read.
     Failed(String),
+    /// A folder or an archive without files.
+    Empty,
 }
 
 /// What became of one input.

@@ -25,9 +25,15 @@ pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
     let log = home::log(settings)?;
     home::refuse_unfit_topics(log.as_ref())?;
     let began = Instant::now();
-    let inputs: Vec<_> = args.files.iter().flat_map(|path| inputs(path, &given)).collect();
-    let bar = bar(&inputs, settings.json);
-    let reports = publish(log.as_ref(), inputs, &bar, &stop)?;
+    let (mut all, mut reports) = (Vec::new(), Vec::new());
+    for path in &args.files {
+        match inputs(path, &given) {
+            none if none.is_empty() => reports.push(FileReport { outcome: Outcome::Empty, ..FileReport::new(&path.display().to_string()) }),
+            some => all.extend(some),
+        }
+    }
+    let bar = bar(&all, settings.json);
+    reports.extend(publish(log.as_ref(), all, &bar, &stop)?);
     if settings.json {
         say_line!("{}", summary::json(&reports, began.elapsed()));
     } else {

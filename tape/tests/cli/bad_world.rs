@@ -37,7 +37,7 @@ fn a_folder_stands_for_its_files_and_an_empty_one_is_said() {
     let home = Home::embedded();
     let folder = home.path("in");
     std::fs::create_dir_all(folder.join("deep/er")).expect("created");
-    expect(&ingest(&home, &folder), 3, &["in: is a folder without files", "name a file"]);
+    expect(&ingest(&home, &folder), 0, &["in: holds no files: there is nothing to ingest", "0 sources"]);
     feed::write(&folder.join("a.csv"), &table(10));
     feed::write(&folder.join("deep/er/b.csv"), format!("{HEADER}{GOOD}\n").as_bytes());
     expect(&ingest(&home, &folder), 0, &["2 sources", "11 records published"]);
@@ -159,7 +159,8 @@ fn a_full_disk_stops_ingest_and_loses_nothing() {
     let Some(disk) = Disk::mount(&home.path("log"), "3m") else { return };
     let path = home.path("trades.dbn");
     feed::write(&path, &feed::dbn("T.DATA", 200_000));
-    expect(&ingest(&home, &path), 3, &["trades.dbn", "embedded log in", "disk full", "mend the disk, start again"]);
+    let full = ingest(&home, &path);
+    expect(&full, 3, &["trades.dbn", "embedded log in", "disk full", "mend the disk, start again"]);
     disk.resize("200m");
     let again = ingest(&home, &path);
     expect(&again, 0, &["known before"]);
