@@ -161,6 +161,7 @@ fn a_full_disk_stops_ingest_and_loses_nothing() {
     feed::write(&path, &feed::dbn("T.DATA", 200_000));
     let full = ingest(&home, &path);
     expect(&full, 3, &["trades.dbn", "embedded log in", "disk full", "mend the disk, start again"]);
+    assert!(!text(&full).contains("ERROR"), "the storage engine's own lines say nothing that ours does not: {}", text(&full));
     disk.resize("200m");
     let again = ingest(&home, &path);
     expect(&again, 0, &["known before"]);
