@@ -281,6 +281,7 @@ impl Stage<'_> {
             End::More => {}
             End::Finished => report.outcome = Outcome::Done,
             End::CutShort(why) => report.outcome = Outcome::CutShort(why.clone()),
+            End::Unlike(why) => report.outcome = Outcome::Unlike(why.clone()),
         }
         let ended = chunk.end != End::More;
         let sha256 = self.trail.hash_at(chunk.bytes);

@@ -20,6 +20,8 @@ pub enum Outcome {
     Failed(String),
     /// A folder or an archive without files.
     Empty,
+    /// It is kept whole as a document, but it is not what its name says.
+    Unlike(String),
 }
 
 /// What became of one input.

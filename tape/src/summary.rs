@@ -98,7 +98,7 @@ impl Progress for Bar {
 
 /// True when something was found that a script must not overlook.
 pub fn found_something(reports: &[FileReport]) -> bool {
-    let found = |outcome: &Outcome| matches!(outcome, Outcome::CutShort(_) | Outcome::Interrupted);
+    let found = |outcome: &Outcome| matches!(outcome, Outcome::CutShort(_) | Outcome::Interrupted | Outcome::Unlike(_));
     reports.iter().any(|report| report.bad() > 0 || found(&report.outcome))
 }
 
@@ -158,6 +158,7 @@ fn remarks(report: &FileReport) -> Vec<String> {
         Outcome::Interrupted => lines.push(format!("interrupted: {}: ingest it again to go on where it stopped", report.file)),
         Outcome::Failed(why) => lines.push(format!("failed: {why}")),
         Outcome::Empty => lines.push(format!("note: {}: holds no files: there is nothing to ingest", report.file)),
+        Outcome::Unlike(why) => lines.push(format!("WRONG CONTENT: {}: {why}", report.file)),
     }
     lines
 }
@@ -174,6 +175,7 @@ pub fn json(reports: &[FileReport], elapsed: Duration) -> Value {
                 Outcome::Interrupted => ("interrupted", None),
                 Outcome::Failed(why) => ("failed", Some(why)),
                 Outcome::Empty => ("empty", None),
+                Outcome::Unlike(why) => ("wrong_content", Some(why)),
             };
             json!({
                 "file": report.file,

@@ -19,7 +19,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 const DATASET_MAX: usize = 15;
 
 pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
-    let given = given(args)?;
+    let given = given(args, settings)?;
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;
     let log = home::log(settings)?;
@@ -81,7 +81,7 @@ pub fn publish(
     Ok(reports)
 }
 
-fn given(args: &Ingest) -> Result<Given> {
+fn given(args: &Ingest, settings: &Settings) -> Result<Given> {
     if let Some(dataset) = &args.dataset {
         let fit = !dataset.is_empty() && dataset.len() <= DATASET_MAX && dataset.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
         if !fit {
@@ -104,6 +104,7 @@ fn given(args: &Ingest) -> Result<Given> {
         captured_ms: Some(captured_ms),
         captured_given: args.captured.is_some(),
         another_source: args.another_source,
+        document_bytes_max: settings.document_bytes_max,
         ..Given::default()
     })
 }

@@ -255,6 +255,21 @@ fn tables_of_another_kafka_prefix_are_refused() {
 }
 
 #[test]
+fn a_bomb_is_refused_before_it_fills_a_disk() {
+    let home = Home::embedded();
+    std::fs::write(home.path("tape.toml"), "[ingest]\ndocument_mib_max = 80\n").expect("written");
+    let bomb = feed::gz(&vec![0; 100 << 20]);
+    assert!(bomb.len() < 1 << 20);
+    for (name, bytes) in [("bomb.gz", bomb.clone()), ("bomb.gz.zst", feed::zst(&bomb)), ("bomb.zip", feed::zip("in.gz", &bomb))] {
+        let path = home.path(name);
+        feed::write(&path, &bytes);
+        expect(&ingest(&home, &path), 3, &[name, "unpacks to more than 80 MiB", "[ingest]", "document_mib_max"]);
+    }
+    std::fs::write(home.path("tape.toml"), "[ingest]\ndocument_mib_max = 100\n").expect("written");
+    expect(&ingest(&home, &home.path("bomb.gz")), 0, &["2 records published"]);
+}
+
+#[test]
 fn a_broker_that_is_not_there() {
     let home = Home::without_topics("127.0.0.1:1");
     let path = home.path("trades.csv");
