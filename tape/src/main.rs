@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("TAPE_LOG").unwrap_or_else(|_| LOGGED.into()))
         .with_writer(std::io::stderr)
         .init();
-    match settings::settle(&args.common).and_then(|settings| commands::run(&args.command, &settings)) {
+    let done = settings::settle(&args.common).and_then(|settings| commands::run(&args.command, &settings));
+    tables::remove_spilled();
+    match done {
         Ok(code) => ExitCode::from(code as u8),
         Err(fault) => {
             eprintln!("tape: {fault:#}");
