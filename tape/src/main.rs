@@ -12,6 +12,7 @@ mod summary;
 mod tables;
 
 use clap::Parser;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// What is logged unless TAPE_LOG says otherwise. The storage engine of the embedded log is not: its faults come as our own errors, which say
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let args = args::Args::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("TAPE_LOG").unwrap_or_else(|_| LOGGED.into()))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let done = settings::settle(&args.common).and_then(|settings| commands::run(&args.command, &settings));
