@@ -18,6 +18,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, Pers
 use lock::{Lock, advice};
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -98,7 +100,9 @@ struct End {
 impl Embedded {
     /// Opens the log in `dir`, making it and its topics where they do not exist.
     pub fn open(dir: &Path, options: &Options) -> Result<Embedded, Error> {
-        std::fs::create_dir_all(dir).map_err(|e| Error::Failed { doing: format!("making {}", dir.display()), why: advice(&e) })?;
+        // For this user alone, whatever the umask says.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|e| Error::Failed { doing: format!("making {}", dir.display()), why: advice(&e) })?;
         let lock = Lock::acquire(dir)?;
         let opening = || format!("opening the embedded log in {}", dir.display());
         let storage = |e| failed(opening(), e);

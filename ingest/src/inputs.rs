@@ -9,13 +9,10 @@ use std::time::{Duration, SystemTime};
 /// A file that was written to this lately may still grow.
 const GROWING: Duration = Duration::from_secs(2);
 
-/// The inputs of one path, in the order of their names; with each that cannot be opened, why.
+/// The inputs of one path, in the order of their names; with each that cannot be opened, why. A folder without files has none.
 pub fn of(path: &Path, given: &Given, now: SystemTime) -> Vec<Result<Input, Error>> {
     let mut files = Vec::new();
     walk(path, &mut files);
-    if files.is_empty() {
-        return vec![Err(refusal(path, "is a folder without files", "name a file"))];
-    }
     files.into_iter().flat_map(|file| file.map_or_else(|why| vec![Err(why)], |file| inputs_of(&file, given, now))).collect()
 }
 

@@ -116,7 +116,8 @@ impl Run<'_, '_> {
         let first_sha256 = trail.hash_at(first.bytes);
         let look = |positions: &HashMap<SourceId, Position>| -> Result<(SourceId, Known), Error> {
             let grows = format.parser != document::PARSER && !is_snapshot(format);
-            let sought = Sought { parser: format.parser, path_facts: &path_facts, name: &name, head, grows };
+            let is_own = self.input.given.another_source;
+            let sought = Sought { parser: format.parser, path_facts: &path_facts, name: &name, head, grows, is_own };
             let known = match position::find(positions, &sought, || self.input.open())? {
                 // A page or document does not grow: a longer one is another one, unless this one's parts were not all published yet.
                 Known::Source { grown: true, position, .. } if !grows && position.reads > 0 => {
@@ -280,6 +281,7 @@ impl Stage<'_> {
             End::More => {}
             End::Finished => report.outcome = Outcome::Done,
             End::CutShort(why) => report.outcome = Outcome::CutShort(why.clone()),
+            End::Unlike(why) => report.outcome = Outcome::Unlike(why.clone()),
         }
         let ended = chunk.end != End::More;
         let sha256 = self.trail.hash_at(chunk.bytes);
@@ -335,8 +337,7 @@ fn shorter(file: &str, source: &str) -> Error {
     Error::Input {
         file: file.into(),
         what: format!("begins like the source {source}, which was published further than this file reaches: an older or a cut copy of it"),
-        todo: "nothing was published; ingest the whole file, or, if it is another source, give it a dataset of its own in another home"
-            .into(),
+        todo: "nothing was published; ingest the whole file, or say --another-source if it is a source of its own".into(),
     }
 }
 

@@ -111,6 +111,8 @@ pub struct Sought<'a> {
     pub head: &'a [u8],
     /// It only ever grows: a page or document does not, it is another one when a byte is different.
     pub grows: bool,
+    /// The user says that it is no copy of a source that begins like it and goes on.
+    pub is_own: bool,
 }
 
 /// Finds the source that an input is. `content` gives the unpacked content anew; it is read only where the first bytes fit a position.
@@ -139,7 +141,8 @@ pub fn find<R: Read>(
             return Ok(Known::Source { id: **id, position: (*position).clone(), grown });
         }
     }
-    for (id, position) in alike.iter().filter(|(_, position)| sought.grows && position.records > 0 && position.bytes > hashes.length) {
+    let may_be_copy = sought.grows && !sought.is_own;
+    for (id, position) in alike.iter().filter(|(_, position)| may_be_copy && position.records > 0 && position.bytes > hashes.length) {
         let agree =
             marks(position).filter(|(bytes, _)| **bytes <= hashes.length).all(|(bytes, sha256)| hashes.at.get(bytes) == Some(sha256));
         let is_an_end = marks(position).any(|(bytes, _)| *bytes == hashes.length);
@@ -231,8 +234,12 @@ mod tests {
     }
 
     fn look(known: &[(SourceId, Position)], content: &[u8], path_facts: &BTreeMap<String, String>) -> Known {
+        look_own(known, content, path_facts, false)
+    }
+
+    fn look_own(known: &[(SourceId, Position)], content: &[u8], path_facts: &BTreeMap<String, String>, is_own: bool) -> Known {
         let head = &content[..content.len().min(65_536)];
-        let sought = Sought { parser: "csv/1", path_facts, name: "a.csv", head, grows: true };
+        let sought = Sought { parser: "csv/1", path_facts, name: "a.csv", head, grows: true, is_own };
         find(&known.iter().cloned().collect(), &sought, || Ok(content)).expect("memory")
     }
 
@@ -276,6 +283,21 @@ mod tests {
         let mut other = long[..20_000].to_vec();
         other[9_000] = b'x';
         assert!(matches!(look(&known, &other, &facts("1")), Known::New { .. }), "another source");
+    }
+
+    #[test]
+    fn what_is_said_to_be_another_source_is_one_unless_it_is_the_very_same_or_grown() {
+        let long: Vec<u8> = (0..20_000u32).flat_map(|i| format!("{i}\n").into_bytes()).collect();
+        let (id, mut grown) = position(&long[..30_000], 900, facts("1"));
+        grown.ends = ends_with(vec![], 10_000, &hex::encode(Sha256::digest(&long[..10_000])));
+        let known = [(id, grown)];
+        for length in [100, 10_000, 20_000] {
+            let whole: [u8; 32] = Sha256::digest(&long[..length]).into();
+            let own = look_own(&known, &long[..length], &facts("1"), true);
+            assert_eq!(own, Known::New { same_name: true, whole_sha256: Some(whole) }, "{length}");
+        }
+        assert_eq!(look_own(&known, &long[..30_000], &facts("1"), true), same(&known[0], false), "the very same");
+        assert_eq!(look_own(&known, &long, &facts("1"), true), same(&known[0], true), "grown");
     }
 
     #[test]

@@ -18,6 +18,10 @@ pub enum Outcome {
     Interrupted,
     /// It could not be read.
     Failed(String),
+    /// A folder or an archive without files.
+    Empty,
+    /// It is kept whole as a document, but it is not what its name says.
+    Unlike(String),
 }
 
 /// What became of one input.

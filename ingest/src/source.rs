@@ -24,6 +24,10 @@ pub struct Given {
     pub captured_ms: Option<i64>,
     /// The capture time was given by the user, not taken from the clock.
     pub captured_given: bool,
+    /// `--another-source`: it is no copy of a source that begins like it and goes on.
+    pub another_source: bool,
+    /// Most bytes of a document, unpacked; `None` = [`crate::sources::document::BYTES_MAX`].
+    pub document_bytes_max: Option<u64>,
     /// The input was modified so lately that its last line may be unfinished: a last line without line end is left for the next time.
     pub growing: bool,
 }
@@ -105,6 +109,8 @@ pub enum End {
     /// The source ended inside a record, header or compressed frame, or its rest cannot be read: what was complete is kept, the rest is
     /// left unread. Says where (byte) and why.
     CutShort(String),
+    /// The source ended, whole, but it is not what its name says, and so none of the records that it should have were read. Says why.
+    Unlike(String),
 }
 
 /// Some records of a source, parsed.

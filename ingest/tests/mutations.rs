@@ -121,7 +121,7 @@ fn read(format: &Format, given: &Given, content: &[u8], run: u64) -> Told {
         match chunk.end {
             End::More => {}
             End::Finished => return Told { end: Some("finished".into()), ..told },
-            End::CutShort(why) => return Told { end: Some(why), ..told },
+            End::CutShort(why) | End::Unlike(why) => return Told { end: Some(why), ..told },
         }
     }
     panic!("no end after {CHUNKS_MAX} chunks");

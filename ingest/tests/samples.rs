@@ -27,7 +27,7 @@ fn every_sample_feed_is_read_without_fault() {
                 match chunk.end {
                     End::More => {}
                     End::Finished => break,
-                    End::CutShort(why) => panic!("{}: {why}", given.name),
+                    End::CutShort(why) | End::Unlike(why) => panic!("{}: {why}", given.name),
                 }
             }
             assert!(parser.dataset().starts_with("SYN.") || parser.dataset() == "CN.NDA.USAGE", "{} of {}", parser.dataset(), given.name);

@@ -84,21 +84,20 @@ impl Lake {
     /// Opens the family's table to write, makes it where it is missing, and adds the columns that it lacks.
     pub async fn table(&self, family: Family) -> Result<Table, Error> {
         let place = Place::new(self, family);
-        let mut delta = match place.load().await? {
+        let delta = match place.load().await? {
             Some(delta) => delta,
             None => place.create().await?,
         };
-        let missing = place.check_columns(&delta)?;
-        if !missing.is_empty() {
-            let commit = CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false));
-            delta = delta
-                .add_columns()
-                .with_fields(missing)
-                .with_commit_properties(commit)
-                .await
-                .map_err(|e| place.failed("adding columns", e))?;
+        place.writable(delta).await
+    }
+
+    /// Like [`Lake::table`], but makes nothing where there is no table: `None`.
+    pub async fn existing(&self, family: Family) -> Result<Option<Table>, Error> {
+        let place = Place::new(self, family);
+        match place.load().await? {
+            Some(delta) => place.writable(delta).await.map(Some),
+            None => Ok(None),
         }
-        Table::new(place, delta, true)
     }
 
     /// Opens the family's table to read; `None` where it does not exist yet.
@@ -238,6 +237,18 @@ impl Table {
             }
         }
         Ok(())
+    }
+
+    /// What the newest commit that says anything under `key` of its commitInfo says; `None` where none does, as far as the table's log reaches.
+    pub async fn latest_info(&self, key: &str) -> Result<Option<Value>, Error> {
+        // Version 0 made the table.
+        for version in (1..=self.version()).rev() {
+            let Some(bytes) = self.entry(version).await? else { return Ok(None) };
+            if let Some(info) = commit_info(&bytes, key) {
+                return Ok(Some(info));
+            }
+        }
+        Ok(None)
     }
 
     /// The version of an application transaction, as of the table's version; `None` when it never was.
@@ -452,6 +463,21 @@ impl Place {
         }
     }
 
+    /// The table to write, with the columns that it lacked.
+    async fn writable(self, mut delta: DeltaTable) -> Result<Table, Error> {
+        let missing = self.check_columns(&delta)?;
+        if !missing.is_empty() {
+            let commit = CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false));
+            delta = delta
+                .add_columns()
+                .with_fields(missing)
+                .with_commit_properties(commit)
+                .await
+                .map_err(|e| self.failed("adding columns", e))?;
+        }
+        Table::new(self, delta, true)
+    }
+
     fn check_protocol(&self, delta: &DeltaTable) -> Result<(), Error> {
         let state = delta.snapshot().map_err(|e| self.failed("opening the table", e))?;
         let protocol = serde_json::to_value(state.protocol()).unwrap_or_default();
@@ -605,6 +631,12 @@ impl Place {
     fn batch(&self, why: &str) -> Error {
         Error::Batch { table: self.topic.name, why: why.to_string() }
     }
+}
+
+/// What a log entry says under `key` of its commitInfo.
+fn commit_info(entry: &Bytes, key: &str) -> Option<Value> {
+    let actions = entry.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    actions.filter_map(|mut action| action.get_mut("commitInfo")?.get_mut(key).map(Value::take)).next()
 }
 
 fn add(path: String, size: i64, values: Vec<(&'static str, Option<String>)>, stats: String) -> Add {

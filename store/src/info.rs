@@ -1,11 +1,16 @@
-//! What a commit says of itself, for auditors: which part of the log it holds, and which schemas wrote it.
+//! What a commit says of itself, for auditors: which part of the log it holds, and which schemas wrote it. And, read back: which log that was.
 
+use crate::Error;
 use crate::ledger::Span;
 use eventlog::TopicInfo;
+use lake::Table;
 use schemas::Family;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Our part of a commitInfo.
+const KEY: &str = "tokentape";
 
 /// The commitInfo of one commit: cluster and topic, and per partition the offsets in (`from`, `to`], those of them that hold no record,
 /// and how many records went to `quarantine`. The RFC 6962 root over a partition's records belongs beside its `to`.
@@ -32,7 +37,32 @@ pub fn commit_info(
         .collect();
     let schemas: Vec<Value> = schema_ids.iter().map(|id| json!({ "id": id, "sha256": schema_sha256(family, *id) })).collect();
     let log = json!({ "cluster": cluster_id, "topic": topic.name, "topicId": topic.id, "partitions": partitions, "schemas": schemas });
-    Map::from_iter([("tokentape".to_string(), log)])
+    Map::from_iter([(KEY.to_string(), log)])
+}
+
+/// Refuses a table that was stored from another log than this one: what both hold would be rows twice.
+///
+/// The newest commit decides. `quarantine` and `gaps` hold rows about every topic of their log, the others those of their own topic only.
+pub async fn refuse_other_log(table: &Table, cluster_id: &str, topics: &HashMap<Family, TopicInfo>) -> Result<(), Error> {
+    let Some(said) = table.latest_info(KEY).await? else { return Ok(()) };
+    let text = |key: &str| said[key].as_str().unwrap_or("unknown").to_string();
+    let (cluster, topic_id) = (text("cluster"), text("topicId"));
+    let family = table.family();
+    let of_all = matches!(family, Family::Quarantine | Family::Gaps);
+    let known = match of_all {
+        true => topics.values().any(|topic| topic.id == topic_id),
+        false => topics[&family].id == topic_id,
+    };
+    if known && cluster == cluster_id {
+        return Ok(());
+    }
+    let topic = text("topic");
+    let ours = topics.values().find(|ours| ours.name == topic).unwrap_or(&topics[&family]);
+    Err(Error::OtherLog {
+        table: family.topic().name,
+        stored: format!("topic {topic}, id {topic_id}, cluster {cluster}"),
+        given: format!("topic {}, id {}, cluster {cluster_id}", ours.name, ours.id),
+    })
 }
 
 /// SHA-256 of a schema's text; `null` for an id that this version does not know, which no decoded record can have.

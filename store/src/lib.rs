@@ -18,7 +18,7 @@ mod report;
 mod run;
 
 pub use report::Report;
-pub use run::{Options, Store};
+pub use run::{Options, Store, refuse_other_log};
 
 /// What can go wrong while storing. Nothing that was read is lost by it: the next run continues where the tables say.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,18 @@ pub enum Error {
         stored: i64,
         /// Next offset by the log.
         high: i64,
+    },
+    /// A table was made from another log.
+    #[error(
+        "table {table} was stored from another log ({stored}) than this one ({given}): what both logs hold would be stored twice; use the log that the tables were made from, or give this one tables of its own (--tables)"
+    )]
+    OtherLog {
+        /// Table name.
+        table: &'static str,
+        /// Topic, its id and the cluster, as the table's newest commit says.
+        stored: String,
+        /// The same of the log that is to be stored.
+        given: String,
     },
     /// Rows could not be put together: a broken promise of our own.
     #[error("rows of {table} cannot be put together: {why}")]
@@ -86,7 +98,8 @@ impl Error {
                 eventlog::Error::TopicMissing { .. } | eventlog::Error::TopicUnfit { .. } | eventlog::Error::Refused { .. } => false,
                 eventlog::Error::Fenced { .. } | eventlog::Error::Owned { .. } | eventlog::Error::TooLarge { .. } => false,
             },
-            Error::Schema(_) | Error::Ahead { .. } | Error::Rows { .. } | Error::Ended { .. } | Error::GaveUp { .. } => false,
+            Error::Schema(_) | Error::Ahead { .. } | Error::OtherLog { .. } => false,
+            Error::Rows { .. } | Error::Ended { .. } | Error::GaveUp { .. } => false,
         }
     }
 }

@@ -10,11 +10,12 @@ use arrow::array::RecordBatch;
 use eventlog::{Event, EventLog, Start, TopicInfo};
 use lake::{Committed, Lake, Table, Txn};
 use schemas::Family;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -169,6 +170,21 @@ impl<'a> Shutdown<'a> {
     }
 }
 
+/// Refuses tables that were stored from another log than this one, as a store of it would. Changes nothing.
+pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<(), Error> {
+    let (cluster_id, topics) = blocking(log, |log| {
+        let topics = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?)));
+        Ok((log.cluster_id()?, topics.collect::<Result<HashMap<_, _>, eventlog::Error>>()?))
+    })
+    .await?;
+    for family in Family::ALL {
+        if let Some(table) = lake.find(family).await? {
+            info::refuse_other_log(&table, &cluster_id, &topics).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Where one log partition stands in the tables.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -178,12 +194,28 @@ struct Place {
     quarantine: Option<i64>,
 }
 
+/// The tables that there are. A family's table is made when its first row comes: for most logs that is never.
+struct Tables {
+    lake: Lake,
+    open: HashMap<Family, Table>,
+}
+
+impl Tables {
+    /// The table of a family that has rows to store.
+    async fn of(&mut self, family: Family) -> Result<&mut Table, Error> {
+        match self.open.entry(family) {
+            Entry::Occupied(table) => Ok(table.into_mut()),
+            Entry::Vacant(free) => Ok(free.insert(self.lake.table(family).await?)),
+        }
+    }
+}
+
 /// All tables and the log, as they were found.
 struct Opened {
     cluster_id: String,
     topics: HashMap<Family, TopicInfo>,
     names: HashMap<Family, String>,
-    tables: HashMap<Family, Table>,
+    tables: Tables,
     places: HashMap<(Family, i32), Place>,
     starts: Vec<Start>,
     ledger: Ledger,
@@ -196,13 +228,17 @@ impl Opened {
             Ok((log.cluster_id()?, found.collect::<Result<Vec<_>, eventlog::Error>>()?))
         })
         .await?;
-        let mut tables = HashMap::new();
+        let topics = found.iter().map(|(family, topic, _)| (*family, topic.clone())).collect();
+        let mut tables = Tables { lake: lake.clone(), open: HashMap::new() };
         for family in Family::ALL {
-            tables.insert(family, lake.table(family).await?);
+            if let Some(table) = lake.existing(family).await? {
+                info::refuse_other_log(&table, &cluster_id, &topics).await?;
+                tables.open.insert(family, table);
+            }
         }
         let mut opened = Opened {
             cluster_id,
-            topics: HashMap::new(),
+            topics,
             names: found.iter().map(|(family, topic, _)| (*family, topic.name.clone())).collect(),
             tables,
             places: HashMap::new(),
@@ -228,7 +264,6 @@ impl Opened {
                     blocking(log, move |log| log.stored(family, partition, stored)).await?;
                 }
             }
-            opened.topics.insert(family, topic);
         }
         if report.to_read == 0 {
             report.to_read = to_read;
@@ -261,8 +296,9 @@ impl Opened {
         }
         tracing::error!(topic = topic.name, partition, first, last = next - 1, "the log lost offsets that were never stored");
         let row = decode::gap(&topic.name, partition, first, next - 1)?;
-        let gaps = self.tables.get_mut(&Family::Gaps).expect("every family's table was opened");
-        gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], serde_json::Map::new()).await?;
+        let info = info::commit_info(&self.cluster_id, topic, family, &BTreeMap::new(), &BTreeMap::new(), &BTreeSet::new());
+        let gaps = self.tables.of(Family::Gaps).await?;
+        gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], info).await?;
         if family == Family::Gaps {
             self.places.entry((family, partition)).and_modify(|place| place.txn = Some(next));
         }
@@ -270,8 +306,10 @@ impl Opened {
     }
 
     async fn txn(&mut self, table: Family, app_id: &str) -> Result<Option<i64>, Error> {
-        let table = self.tables.get_mut(&table).expect("every family's table was opened");
-        Ok(table.txn_version(app_id).await?)
+        match self.tables.open.get_mut(&table) {
+            Some(table) => Ok(table.txn_version(app_id).await?),
+            None => Ok(None),
+        }
     }
 }
 
@@ -499,7 +537,7 @@ struct Session {
     /// Partitions whose end was not seen yet; only used where the end ends the session.
     ends: HashSet<(Family, i32)>,
     /// The tables, unless a commit has them.
-    tables: Option<HashMap<Family, Table>>,
+    tables: Option<Tables>,
     context: Arc<Context>,
     places: HashMap<(Family, i32), Place>,
     pending: HashMap<Family, Batch>,
@@ -513,16 +551,34 @@ struct Session {
 struct Committing {
     bytes: usize,
     offsets: u64,
+    tally: Arc<Mutex<Tally>>,
     task: JoinHandle<Result<Done, Error>>,
+}
+
+/// What is in the tables, whether or not the rest of the commit fails: the next try does not store it again, so it is counted now or never.
+#[derive(Default)]
+struct Tally {
+    commits: Vec<(Family, Committed)>,
+    /// Family and reason of what went to `quarantine`.
+    bad: Vec<(Family, String)>,
+}
+
+impl Tally {
+    fn count(&mut self, report: &mut Report) {
+        for (family, committed) in self.commits.drain(..) {
+            report.commits += 1;
+            report.files += committed.files as u64;
+            report.bytes += committed.bytes;
+            *report.rows.entry(family).or_default() += committed.rows;
+        }
+        self.bad.drain(..).for_each(|(family, reason)| report.count_quarantined(family, &reason, 1));
+    }
 }
 
 /// A commit that was done.
 struct Done {
-    tables: HashMap<Family, Table>,
-    family: Family,
+    tables: Tables,
     places: Vec<((Family, i32), Place)>,
-    commits: Vec<(Family, Committed)>,
-    bad: Vec<(i32, String)>,
 }
 
 /// What happened next.
@@ -553,7 +609,7 @@ impl Session {
                 Next::Message(None) => self.draining = true,
                 Next::Committed(Ok(done)) => self.finish(done, report),
                 Next::Committed(Err(error)) => {
-                    self.committing = None;
+                    self.count(report);
                     return Err(error);
                 }
                 Next::Due => {}
@@ -607,8 +663,9 @@ impl Session {
         };
         let places = batch.spans.keys().map(|partition| (*partition, self.places[&(batch.family, *partition)])).collect();
         let (bytes, offsets) = (batch.bytes, batch.offsets());
-        let task = tokio::spawn(commit(self.context.clone(), tables, batch, places));
-        self.committing = Some(Committing { bytes, offsets, task });
+        let tally = Arc::default();
+        let task = tokio::spawn(commit(self.context.clone(), tables, batch, places, Arc::clone(&tally)));
+        self.committing = Some(Committing { bytes, offsets, tally, task });
     }
 
     /// Waits for the commit on its way, if trouble elsewhere ended the session: the next session must not meet it. Its own error, if it
@@ -619,24 +676,25 @@ impl Session {
         }
         match finished(&mut self.committing).await {
             Ok(done) => self.finish(done, report),
-            Err(error) => tracing::warn!(%error, "a commit on its way failed too"),
+            Err(error) => {
+                self.count(report);
+                tracing::warn!(%error, "a commit on its way failed too");
+            }
         }
         report.read = report.stored;
     }
 
     fn finish(&mut self, done: Done, report: &mut Report) {
-        report.stored += self.committing.take().map_or(0, |committing| committing.offsets);
+        report.stored += self.count(report);
         self.tables = Some(done.tables);
         self.places.extend(done.places);
-        for (family, committed) in done.commits {
-            report.commits += 1;
-            report.files += committed.files as u64;
-            report.bytes += committed.bytes;
-            *report.rows.entry(family).or_default() += committed.rows;
-        }
-        for (_, reason) in &done.bad {
-            report.count_quarantined(done.family, reason, 1);
-        }
+    }
+
+    /// Counts what the commit that ended brought into the tables; gives the offsets that it was to cover.
+    fn count(&mut self, report: &mut Report) -> u64 {
+        let Some(ended) = self.committing.take() else { return 0 };
+        ended.tally.lock().expect("nothing that holds the tally can panic").count(report);
+        ended.offsets
     }
 }
 
@@ -660,16 +718,22 @@ async fn sleep_until(due: Option<Instant>) {
 /// Commits one batch: first what the store adds to `quarantine`, then the family's rows, each with its transactions. Then tells the log.
 async fn commit(
     context: Arc<Context>,
-    mut tables: HashMap<Family, Table>,
+    mut tables: Tables,
     batch: Batch,
     mut places: BTreeMap<i32, Place>,
+    tally: Arc<Mutex<Tally>>,
 ) -> Result<Done, Error> {
     let Batch { family, mut rows, quarantine, bad, spans, schema_ids, .. } = batch;
     let topic = &context.topics[&family];
     let mut quarantined: BTreeMap<i32, u64> = BTreeMap::new();
     bad.iter().for_each(|(partition, _)| *quarantined.entry(*partition).or_default() += 1);
     let info = info::commit_info(&context.cluster_id, topic, family, &spans, &quarantined, &schema_ids);
-    let mut commits = Vec::new();
+    let mut bad: Vec<(Family, String)> = bad.into_iter().map(|(_, reason)| (family, reason)).collect();
+    let mut done = |table: Family, committed: Committed| {
+        let mut tally = tally.lock().expect("nothing that holds the tally can panic");
+        tally.commits.push((table, committed));
+        tally.bad.append(&mut bad);
+    };
     if family == Family::Quarantine {
         // One table, one transaction: the store's rows go with the family's own.
         rows.extend(quarantine);
@@ -682,8 +746,8 @@ async fn commit(
                 to: spans[partition].next,
             })
             .collect();
-        let table = tables.get_mut(&Family::Quarantine).expect("every family's table was opened");
-        commits.push((Family::Quarantine, table.commit(&quarantine, &txns, info.clone()).await?));
+        let table = tables.of(Family::Quarantine).await?;
+        done(Family::Quarantine, table.commit(&quarantine, &txns, info.clone()).await?);
         for (partition, place) in &mut places {
             place.quarantine = quarantined.contains_key(partition).then(|| spans[partition].next).or(place.quarantine);
         }
@@ -696,19 +760,21 @@ async fn commit(
             to: span.next,
         })
         .collect();
-    let table = tables.get_mut(&family).expect("every family's table was opened");
-    commits.push((family, table.commit(&rows, &txns, info).await?));
+    let table = tables.of(family).await?;
+    done(family, table.commit(&rows, &txns, info).await?);
     for (partition, span) in &spans {
         let (partition, next) = (*partition, span.next);
         places.entry(partition).and_modify(|place| place.txn = Some(next));
         blocking(&context.log, move |log| log.stored(family, partition, next)).await?;
     }
-    for (family, _) in &commits {
-        let table = tables.get_mut(family).expect("every family's table was opened");
+    let touched: Vec<Family> =
+        tally.lock().expect("nothing that holds the tally can panic").commits.iter().map(|(family, _)| *family).collect();
+    for family in touched {
+        let table = tables.of(family).await?;
         if table.checkpoint_due() {
             table.checkpoint().await?;
         }
     }
     let places = places.into_iter().map(|(partition, place)| ((family, partition), place)).collect();
-    Ok(Done { tables, family, places, commits, bad })
+    Ok(Done { tables, places })
 }

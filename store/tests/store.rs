@@ -38,6 +38,8 @@ struct TestLog {
     repeats: AtomicBool,
     /// Polls until the next one fails; 0 never fails.
     fails_after: AtomicUsize,
+    /// Its topics were deleted and made again: same names, other ids.
+    remade: AtomicBool,
     polls: AtomicUsize,
 }
 
@@ -112,7 +114,8 @@ impl EventLog for Shared {
     }
     fn topic(&self, family: Family) -> Result<TopicInfo, Error> {
         let topic = family.topic();
-        Ok(TopicInfo { name: format!("tape.{}", topic.name), id: format!("id-of-{}", topic.name), partitions: topic.partitions })
+        let again = if self.0.remade.load(Ordering::SeqCst) { "new-" } else { "" };
+        Ok(TopicInfo { name: format!("tape.{}", topic.name), id: format!("{again}id-of-{}", topic.name), partitions: topic.partitions })
     }
     fn writer(&self, _: &str) -> Result<Box<dyn Writer>, Error> {
         Err(Error::Failed { doing: "writing".into(), why: "this log is filled by the test".into() })
@@ -452,7 +455,8 @@ async fn poison_is_quarantined_whole() {
 async fn a_crash_between_quarantine_and_family() {
     for after in [false, true] {
         let home = Home::new();
-        home.once().await;
+        // The table is there: the fault is that of a commit.
+        home.lake.table(Family::Bars).await.unwrap();
         home.publish(Family::Bars, &wire(Family::Bars, 5, 6));
         home.raw(Family::Bars, None, Some(Bytes::from_static(b"poison")));
         home.publish(Family::Bars, &wire(Family::Bars, 6, 6));
@@ -467,6 +471,20 @@ async fn a_crash_between_quarantine_and_family() {
         home.once().await;
         assert_eq!(home.check(Family::Bars).await, 2);
     }
+}
+
+/// Given poison that is in quarantine when the family's commit fails, then the run that goes on after it tells of it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_quarantined_before_a_commit_failed_is_told() {
+    let home = Home::new();
+    home.lake.table(Family::Bars).await.unwrap();
+    home.publish(Family::Bars, &wire(Family::Bars, 5, 6));
+    home.raw(Family::Bars, None, Some(Bytes::from_static(b"poison")));
+    *home.disk.before.lock().unwrap() = Some("bars");
+    let report = home.once().await;
+    assert_eq!((report.retries, report.quarantined_total(), report.rows_total()), (1, 1, 7), "{report:?}");
+    assert!(!report.is_clean());
+    assert_eq!(home.check(Family::Bars).await, 1);
 }
 
 /// Given two stores on one log, when both run at once, then every record is stored once.
@@ -528,6 +546,40 @@ async fn a_log_that_was_replaced_is_refused() {
     home.log.events.lock().unwrap().get_mut(&(Family::Bars, 0)).unwrap().truncate(4);
     let refused = home.store(small()).run_once(&mut |_| {}).await;
     assert!(matches!(refused, Err(store::Error::Ahead { stored: 10, high: 4, .. })), "{refused:?}");
+}
+
+/// Given tables of one log, then another one is refused, with both named, even where it has nothing for a table: what both hold would be
+/// stored twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_another_log_are_refused() {
+    let home = Home::new();
+    let store = || home.store(small());
+    let refuse = async || store::refuse_other_log(&(Arc::new(Shared(home.log.clone())) as Arc<dyn EventLog>), &home.lake).await;
+    refuse().await.unwrap();
+    home.publish(Family::Bars, &wire(Family::Bars, 9, 10));
+    home.raw(Family::Trades, None, Some(Bytes::from_static(b"poison")));
+    home.once().await;
+    refuse().await.unwrap();
+    home.once().await;
+    home.log.remade.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let refused = store().run_once(&mut |_| {}).await.unwrap_err();
+        let said = refused.to_string();
+        assert!(matches!(refused, store::Error::OtherLog { table: "trades", .. }), "{said}");
+        for part in ["id id-of-trades, cluster test-cluster", "id new-id-of-trades, cluster test-cluster", "--tables"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert_eq!(refuse().await.unwrap_err().to_string(), said);
+        // The second time the log has nothing at all.
+        home.log.events.lock().unwrap().clear();
+    }
+    std::fs::remove_dir_all(home.directory.path().join("trades")).unwrap();
+    assert!(refuse().await.unwrap_err().to_string().contains("table bars"));
+    std::fs::remove_dir_all(home.directory.path().join("bars")).unwrap();
+    let said = refuse().await.unwrap_err().to_string();
+    assert!(said.contains("table quarantine") && said.contains("id id-of-trades") && said.contains("id new-id-of-trades"), "{said}");
+    home.log.remade.store(false, Ordering::SeqCst);
+    refuse().await.unwrap();
 }
 
 /// Given a running store, when rows grow old, then they are committed; when it is told to stop, then what it read is committed first.

@@ -101,6 +101,9 @@ pub struct Ingest {
     /// Time of the capture, where the content does not say it (RFC 3339): ts_recv of pages that were fetched
     #[arg(long, value_name = "TIME")]
     pub captured: Option<String>,
+    /// The files are sources of their own, not older or cut copies of longer ones that begin alike
+    #[arg(long)]
+    pub another_source: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -6,6 +6,9 @@ use eventlog::EventLog;
 use eventlog::embedded::{Embedded, Options};
 use eventlog::kafka::{Kafka, KafkaOptions};
 use lake::Lake;
+use std::fs::{DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -16,6 +19,22 @@ const STACK_BYTES: usize = 256 << 20;
 /// The runtime of a command.
 pub fn runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build().context("starting the runtime")
+}
+
+/// Makes a folder of the home, and the home itself, where they are missing: for this user alone whatever the umask says, since what lies
+/// there may be licensed to nobody else. One that is there keeps its rights. What was made is on disk when this returns.
+pub fn private_folder(folder: &Path) -> Result<()> {
+    private_folder_synced(folder)
+        .with_context(|| format!("making {}: give this user the right to write there, or name another --home", folder.display()))
+}
+
+fn private_folder_synced(folder: &Path) -> std::io::Result<()> {
+    let Some(parent) = folder.parent().filter(|_| !folder.is_dir()) else { return Ok(()) };
+    private_folder_synced(parent)?;
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+        _ => File::open(parent)?.sync_all(),
+    }
 }
 
 /// The log, for use beside whoever owns it: an embedded log that another process owns is reached through its socket.
@@ -65,7 +84,16 @@ pub fn refuse_unfit_topics(log: &dyn EventLog) -> Result<()> {
     )
 }
 
-/// The Delta tables.
+/// The Delta tables, to write: those of the home are made for this user alone, those elsewhere with the rights that its umask gives.
+pub fn lake_to_write(settings: &Settings) -> Result<Lake> {
+    let folder = Path::new(&settings.tables);
+    if folder.starts_with(&settings.home) && !folder.exists() {
+        private_folder(folder)?;
+    }
+    lake(settings)
+}
+
+/// The Delta tables, to read.
 pub fn lake(settings: &Settings) -> Result<Lake> {
     Lake::open(&settings.tables).with_context(|| format!("opening the tables in {}", settings.tables))
 }

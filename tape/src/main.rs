@@ -12,15 +12,23 @@ mod summary;
 mod tables;
 
 use clap::Parser;
+use std::io::IsTerminal;
 use std::process::ExitCode;
+
+/// What is logged unless TAPE_LOG says otherwise. The storage engine of the embedded log is not: its faults come as our own errors, which say
+/// what to do.
+const LOGGED: &str = "warn,fjall=off,lsm_tree=off";
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("TAPE_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("TAPE_LOG").unwrap_or_else(|_| LOGGED.into()))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    match settings::settle(&args.common).and_then(|settings| commands::run(&args.command, &settings)) {
+    let done = settings::settle(&args.common).and_then(|settings| commands::run(&args.command, &settings));
+    tables::remove_spilled();
+    match done {
         Ok(code) => ExitCode::from(code as u8),
         Err(fault) => {
             eprintln!("tape: {fault:#}");

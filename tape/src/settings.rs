@@ -24,6 +24,8 @@ struct File {
     #[serde(default)]
     embedded: EmbeddedFile,
     #[serde(default)]
+    ingest: IngestFile,
+    #[serde(default)]
     store: StoreFile,
     #[serde(default)]
     query: QueryFile,
@@ -34,6 +36,12 @@ struct File {
 struct EmbeddedFile {
     /// Hours that records stay in the log after every table has them; absent = for ever.
     retention_hours: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IngestFile {
+    document_mib_max: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,6 +75,8 @@ pub struct Settings {
     pub tables: String,
     pub prefix: String,
     pub json: bool,
+    /// Most bytes of a document, unpacked: a guard against inputs that unpack without end. Pages and PDFs are far below the default.
+    pub document_bytes_max: Option<u64>,
     /// Rows of one Delta commit. A million: files of good size at a memory that stays flat.
     pub store_rows_max: Option<usize>,
     /// Longest time that a record waits for its commit.
@@ -101,6 +111,7 @@ pub fn settle(typed: &Common) -> Result<Settings> {
         log,
         prefix: typed.prefix.clone().or(file.prefix).unwrap_or_else(|| "tape.".into()),
         json: typed.json,
+        document_bytes_max: file.ingest.document_mib_max.map(|mib| mib.saturating_mul(1 << 20)),
         store_rows_max: file.store.rows_max,
         store_age_max: file.store.age_max_seconds.map(Duration::from_secs),
         query_memory: file.query.memory_mib.unwrap_or(QUERY_MEMORY_MIB) << 20,

@@ -98,7 +98,8 @@ impl Progress for Bar {
 
 /// True when something was found that a script must not overlook.
 pub fn found_something(reports: &[FileReport]) -> bool {
-    reports.iter().any(|report| report.bad() > 0 || matches!(report.outcome, Outcome::CutShort(_) | Outcome::Interrupted))
+    let found = |outcome: &Outcome| matches!(outcome, Outcome::CutShort(_) | Outcome::Interrupted | Outcome::Unlike(_));
+    reports.iter().any(|report| report.bad() > 0 || found(&report.outcome))
 }
 
 /// True when an input could not be read at all.
@@ -128,7 +129,7 @@ pub fn text(reports: &[FileReport], elapsed: Duration) -> String {
     writeln!(
         out,
         "{} sources in {:.1} s: {} records published, {} known before, {} unchanged, {} quarantined",
-        reports.len(),
+        reports.iter().filter(|report| report.outcome != Outcome::Empty).count(),
         elapsed.as_secs_f64(),
         HumanCount(total),
         HumanCount(known.max(0) as u64),
@@ -156,6 +157,8 @@ fn remarks(report: &FileReport) -> Vec<String> {
         Outcome::CutShort(why) => lines.push(format!("cut short: {}: {why}; what was complete is published", report.file)),
         Outcome::Interrupted => lines.push(format!("interrupted: {}: ingest it again to go on where it stopped", report.file)),
         Outcome::Failed(why) => lines.push(format!("failed: {why}")),
+        Outcome::Empty => lines.push(format!("note: {}: holds no files: there is nothing to ingest", report.file)),
+        Outcome::Unlike(why) => lines.push(format!("WRONG CONTENT: {}: {why}", report.file)),
     }
     lines
 }
@@ -171,6 +174,8 @@ pub fn json(reports: &[FileReport], elapsed: Duration) -> Value {
                 Outcome::CutShort(why) => ("cut_short", Some(why)),
                 Outcome::Interrupted => ("interrupted", None),
                 Outcome::Failed(why) => ("failed", Some(why)),
+                Outcome::Empty => ("empty", None),
+                Outcome::Unlike(why) => ("wrong_content", Some(why)),
             };
             json!({
                 "file": report.file,

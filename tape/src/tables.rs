@@ -9,8 +9,12 @@ use lake::{Lake, Snapshot};
 use query::files::{FileInfo, TableFiles};
 use query::{Engine, Listing};
 use schemas::Family;
-use std::sync::Arc;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Bytes that sorts and joins may put on disk.
 const SPILL_BYTES_MAX: u64 = 50 << 30;
@@ -21,11 +25,29 @@ pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
     let options = query::Options {
         memory_limit: settings.query_memory,
         target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
-        temp_dir: std::env::temp_dir().join(format!("tape-{}", std::process::id())),
+        temp_dir: spill_folder()?,
         temp_limit: SPILL_BYTES_MAX,
         timeout,
     };
     Engine::open(options, listing(lake)).await.context("starting the query engine")
+}
+
+/// Where this process puts what does not fit into memory: made when it is first asked for, for this user alone.
+static SPILL: Mutex<Option<TempDir>> = Mutex::new(None);
+
+fn spill_folder() -> Result<PathBuf> {
+    let mut spill = SPILL.lock().expect("nothing that holds the folder can panic");
+    if spill.is_none() {
+        let made = tempfile::Builder::new().prefix("tape-").permissions(Permissions::from_mode(0o700)).tempdir();
+        *spill =
+            Some(made.with_context(|| format!("making a folder for what does not fit into memory in {}", std::env::temp_dir().display()))?);
+    }
+    Ok(spill.as_ref().expect("it was just made").path().to_path_buf())
+}
+
+/// Removes what was put there. A static is never dropped, so the end of the program says it.
+pub fn remove_spilled() {
+    drop(SPILL.lock().map(|mut spill| spill.take()));
 }
 
 /// The result format that was typed.

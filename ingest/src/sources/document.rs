@@ -15,6 +15,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 /// Most bytes of a document in one record: the largest record, less 64 KiB for its other columns.
 pub const PART_BYTES_MAX: usize = RAW_MESSAGE_BYTES_MAX - (64 << 10);
 
+/// Most bytes of a document, unpacked, unless the user allows more: a few kilobytes of gzip can unpack to as many gigabytes, which would fill the
+/// disk of temporary files and then the log.
+pub const BYTES_MAX: u64 = 1 << 30;
+
 /// The dataset of documents that belong to none.
 pub const DATASET: &str = "DOCUMENTS";
 
@@ -155,7 +159,9 @@ fn plain_name(name: &str) -> String {
 struct Document {
     given: Given,
     media_type: &'static str,
-    note: String,
+    notes: Vec<String>,
+    /// Why it is not what its name says.
+    unlike: Option<String>,
     sha256: [u8; 32],
     bytes: u64,
     body: Body,
@@ -181,7 +187,9 @@ impl Document {
             });
         }
         let head = &first[..first.len().min(HEAD_BYTES)];
-        let (media_type, note) = (media_type(given.inner_name(), head), note(head, given));
+        let media_type = media_type(given.inner_name(), head);
+        let unlike = unlike(head, given);
+        let notes = if unlike.is_none() { vec![note(head)] } else { vec![] };
         let (body, sha256, bytes) = if first.len() < PART_BYTES_MAX {
             let (sha256, bytes) = (Sha256::digest(&first).into(), first.len() as u64);
             (Body::Memory(first), sha256, bytes)
@@ -189,7 +197,7 @@ impl Document {
             let (file, sha256, bytes) = spool(first, input, given)?;
             (Body::Spooled(file), sha256, bytes)
         };
-        Ok(Document { given: given.clone(), media_type, note, sha256, bytes, body, next_part: 0 })
+        Ok(Document { given: given.clone(), media_type, notes, unlike, sha256, bytes, body, next_part: 0 })
     }
 
     fn part(&mut self) -> std::io::Result<Vec<u8>> {
@@ -204,18 +212,21 @@ impl Document {
     }
 }
 
-fn note(head: &[u8], given: &Given) -> String {
-    if is_signal(head) {
-        return "a trading signal (entry, stop, target) is not a price: stored whole in documents".into();
-    }
-    if given.inner_name().ends_with(".dbn") {
-        return format!(
-            "its name says DBN, but at byte 0 stands {}, expected the magic 44424e and a version: stored whole in documents; \
-             records without a header need --dataset, --dbn-version and --schema",
+fn note(head: &[u8]) -> String {
+    let why = if is_signal(head) { "a trading signal (entry, stop, target) is not a price" } else { "no family known for this content" };
+    format!("{why}: stored whole in documents")
+}
+
+/// What is wrong with a file that is named like DBN and is none.
+fn unlike(head: &[u8], given: &Given) -> Option<String> {
+    given.inner_name().ends_with(".dbn").then(|| {
+        format!(
+            "it is named like DBN but does not start with `DBN`: at byte 0 stands {}, expected the magic 44424e and a version: no record was \
+             read, its bytes are kept whole in documents; check where it came from; records without a header need --dataset, --dbn-version \
+             and --schema",
             hex::encode(&head[..head.len().min(4)])
-        );
-    }
-    "no family known for this content: stored whole in documents".into()
+        )
+    })
 }
 
 /// Copies the input to a temporary file: a part must say how many parts there are before the last is read.
@@ -229,7 +240,11 @@ fn spool(first: Vec<u8>, mut input: Box<dyn Read + Send>, given: &Given) -> Resu
     let mut sha256 = Sha256::new();
     let mut bytes = 0;
     let mut piece = first;
+    let bytes_max = given.document_bytes_max.unwrap_or(BYTES_MAX);
     while !piece.is_empty() {
+        if bytes + piece.len() as u64 > bytes_max {
+            return Err(too_large(given, bytes_max));
+        }
         file.write_all(&piece).map_err(unwritten)?;
         sha256.update(&piece);
         bytes += piece.len() as u64;
@@ -238,6 +253,14 @@ fn spool(first: Vec<u8>, mut input: Box<dyn Read + Send>, given: &Given) -> Resu
         read.map_err(|why| Error::Read { file: given.label(), byte: bytes + piece.len() as u64, why })?;
     }
     Ok((file, sha256.finalize().into(), bytes))
+}
+
+fn too_large(given: &Given, bytes_max: u64) -> Error {
+    Error::Input {
+        file: given.label(),
+        what: format!("unpacks to more than {} MiB, the most that a document may have", bytes_max >> 20),
+        todo: "nothing of it was published; if it is no bomb, raise document_mib_max under [ingest] in tape.toml".into(),
+    }
 }
 
 impl Parser for Document {
@@ -261,15 +284,14 @@ impl Parser for Document {
         let facts = Facts { dataset: &dataset, given: &self.given, media_type: self.media_type, sha256: self.sha256, bytes: self.bytes };
         facts.push(&mut rows, self.next_part, &bytes);
         let parts = facts.parts();
-        let notes = if self.next_part == 0 { vec![self.note.clone()] } else { vec![] };
         self.next_part += 1;
         Ok(Chunk {
             rows: vec![rows],
             bad: vec![],
-            notes,
+            notes: std::mem::take(&mut self.notes),
             records: self.next_part as i64,
             bytes: done + bytes.len() as u64,
-            end: if self.next_part < parts { End::More } else { End::Finished },
+            end: if self.next_part < parts { End::More } else { self.unlike.take().map_or(End::Finished, End::Unlike) },
         })
     }
 }
@@ -315,6 +337,29 @@ mod tests {
             assert_eq!(column(&batch, Family::Documents, "sha256").as_binary::<i32>().value(0), sha);
         }
         assert!(whole == body);
+    }
+
+    // What unpacks without end stops at the limit, before anything of it is published.
+    #[test]
+    fn a_bomb_stops_at_the_limit() {
+        let given = Given { name: "bomb.bin".into(), document_bytes_max: Some(PART_BYTES_MAX as u64 + (5 << 20)), ..Given::default() };
+        let error = (format().open)(Box::new(std::io::repeat(0)), &given).err().expect("it is refused").to_string();
+        assert!(error.starts_with("bomb.bin: unpacks to more than 68 MiB") && error.contains("document_mib_max"), "{error}");
+        let fits = std::io::repeat(0).take(PART_BYTES_MAX as u64 + (5 << 20));
+        assert_eq!(drain((format().open)(Box::new(fits), &given).unwrap()).len(), 2);
+    }
+
+    #[test]
+    fn what_is_named_like_dbn_and_is_none_is_kept_and_found_out() {
+        for name in ["a.dbn", "a.dbn.zst"] {
+            let chunks = drain(open(name, b"DBX\x01....".to_vec()).unwrap());
+            assert!(
+                matches!(&chunks[0].end, End::Unlike(why) if why.contains("44425801") && why.contains("kept whole")),
+                "{:?}",
+                chunks[0].end
+            );
+            assert_eq!(chunks[0].records, 1);
+        }
     }
 
     #[test]

@@ -398,6 +398,12 @@ impl RowMaker for Mapped {
                         format!("is empty; {} needs it", self.family.topic().name),
                     ));
                 }
+                // Every row has these two; where another row of the file says them, this one must.
+                match target.name.as_str() {
+                    "change" => rows.text(target.column, "new"),
+                    "revision" => rows.i32(target.column, 0),
+                    _ => {}
+                }
                 continue;
             }
             let time = set(rows, target, text, self.zone, &self.facts)

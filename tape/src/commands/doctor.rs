@@ -5,7 +5,10 @@ use crate::say::say_line;
 use crate::settings::{LogAt, Settings};
 use crate::{home, tables};
 use anyhow::Result;
+use eventlog::EventLog;
+use lake::Lake;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// One thing that was looked at.
@@ -21,8 +24,12 @@ const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn run(settings: &Settings) -> Result<Code> {
     let mut findings = vec![configuration(settings), clock(SystemTime::now()), home_folder(settings)];
-    findings.extend(log(settings));
+    let log = home::log(settings);
+    findings.extend(topics(&log));
     findings.push(stored(settings)?);
+    if let (Ok(log), Ok(lake)) = (log, home::lake(settings)) {
+        findings.push(origin(&log, &lake)?);
+    }
     let good = findings.iter().all(|finding| finding.good);
     if settings.json {
         let list: Vec<_> = findings.iter().map(|f| json!({ "check": f.what, "ok": f.good, "says": f.says })).collect();
@@ -51,20 +58,19 @@ fn clock(now: SystemTime) -> Finding {
 
 fn home_folder(settings: &Settings) -> Finding {
     let probe = settings.home.join(".doctor");
-    let written =
-        std::fs::create_dir_all(&settings.home).and_then(|()| std::fs::write(&probe, b"tape")).and_then(|()| std::fs::remove_file(&probe));
-    match written {
+    let write = || std::fs::write(&probe, b"tape").and_then(|()| std::fs::remove_file(&probe));
+    match home::private_folder(&settings.home).and_then(|()| Ok(write()?)) {
         Ok(()) => Finding { what: "home", good: true, says: format!("{} can be written", settings.home.display()) },
         Err(why) => Finding {
             what: "home",
             good: false,
-            says: format!("{}: {why}: give this user the right to write there", settings.home.display()),
+            says: format!("{}: {why:#}: give this user the right to write there", settings.home.display()),
         },
     }
 }
 
-fn log(settings: &Settings) -> Vec<Finding> {
-    let log = match home::log(settings) {
+fn topics(log: &Result<Arc<dyn EventLog>>) -> Vec<Finding> {
+    let log = match log {
         Ok(log) => log,
         Err(why) => return vec![Finding { what: "log", good: false, says: format!("{why:#}") }],
     };
@@ -97,5 +103,13 @@ fn stored(settings: &Settings) -> Result<Finding> {
             let rows: u64 = schemas::Family::ALL.iter().map(|family| catalog.rows(*family)).sum();
             Finding { what: "tables", good: true, says: format!("{rows} rows in {}", settings.tables) }
         }
+    })
+}
+
+/// Tables that were stored from another log would hold twice what both logs hold.
+fn origin(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<Finding> {
+    Ok(match home::runtime()?.block_on(store::refuse_other_log(log, lake)) {
+        Err(why) => Finding { what: "origin", good: false, says: why.to_string() },
+        Ok(()) => Finding { what: "origin", good: true, says: "no table was stored from another log".into() },
     })
 }

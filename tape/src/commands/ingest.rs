@@ -19,15 +19,21 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 const DATASET_MAX: usize = 15;
 
 pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
-    let given = given(args)?;
+    let given = given(args, settings)?;
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;
     let log = home::log(settings)?;
     home::refuse_unfit_topics(log.as_ref())?;
     let began = Instant::now();
-    let inputs: Vec<_> = args.files.iter().flat_map(|path| inputs(path, &given)).collect();
-    let bar = bar(&inputs, settings.json);
-    let reports = publish(log.as_ref(), inputs, &bar, &stop)?;
+    let (mut all, mut reports) = (Vec::new(), Vec::new());
+    for path in &args.files {
+        match inputs(path, &given) {
+            none if none.is_empty() => reports.push(FileReport { outcome: Outcome::Empty, ..FileReport::new(&path.display().to_string()) }),
+            some => all.extend(some),
+        }
+    }
+    let bar = bar(&all, settings.json);
+    reports.extend(publish(log.as_ref(), all, &bar, &stop)?);
     if settings.json {
         say_line!("{}", summary::json(&reports, began.elapsed()));
     } else {
@@ -75,7 +81,7 @@ pub fn publish(
     Ok(reports)
 }
 
-fn given(args: &Ingest) -> Result<Given> {
+fn given(args: &Ingest, settings: &Settings) -> Result<Given> {
     if let Some(dataset) = &args.dataset {
         let fit = !dataset.is_empty() && dataset.len() <= DATASET_MAX && dataset.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
         if !fit {
@@ -97,6 +103,8 @@ fn given(args: &Ingest) -> Result<Given> {
         mapping: args.mapping.clone(),
         captured_ms: Some(captured_ms),
         captured_given: args.captured.is_some(),
+        another_source: args.another_source,
+        document_bytes_max: settings.document_bytes_max,
         ..Given::default()
     })
 }

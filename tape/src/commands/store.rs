@@ -30,7 +30,7 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
         _ => (home::log(settings)?, None),
     };
     home::refuse_unfit_topics(log.as_ref())?;
-    let store = Store::new(log, home::lake(settings)?, options(settings));
+    let store = Store::new(log, home::lake_to_write(settings)?, options(settings));
     let bar = bar(settings.json);
     let mut progress = |report: &Report| show(&bar, report);
     let mut report = if args.once {

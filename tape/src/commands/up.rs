@@ -42,7 +42,7 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
     if !args.no_samples {
         samples(args, settings, log.as_ref(), &stop)?;
     }
-    let keeper = Store::new(log.clone(), home::lake(settings)?, store::options(settings));
+    let keeper = Store::new(log.clone(), home::lake_to_write(settings)?, store::options(settings));
     runtime.block_on(async {
         keeper.run_once(&mut |_| {}).await.context("storing what is in the log")?;
         let engine = Arc::new(tables::engine(settings, TIMEOUT).await?);
@@ -58,6 +58,7 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
 
 fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool) -> Result<()> {
     let folder = settings.home.join("samples");
+    home::private_folder(&folder)?;
     let feeds = synthetic::write(&folder, args.seed).with_context(|| format!("writing the sample feeds into {}", folder.display()))?;
     let began = Instant::now();
     let given = |feed: &synthetic::Feed| Given { dataset: feed.dataset.map(String::from), ..Given::default() };

@@ -36,7 +36,7 @@ fn broken_dbn_files() {
     assert!((1_000..19_000).contains(&whole_records), "{whole_records} records before the cut");
 
     tell(vec![
-        story("in-magic.dbn", whole[..2].to_vec(), 0, &["documents"]),
+        story("in-magic.dbn", whole[..2].to_vec(), 1, &["WRONG CONTENT", "kept whole in documents"]),
         story(
             "in-header.dbn",
             whole[..60].to_vec(),
@@ -58,7 +58,19 @@ fn broken_dbn_files() {
         },
         Story { kept: sizes(0..whole_records), ..story("in-frame.dbn.zst", half, 1, &["cut short", "cannot be read on"]) },
         story("in-first-block.dbn.zst", packed[..40].to_vec(), 3, &["at byte 0", "incomplete frame", "copy or fetch it again"]),
-        story("magic.dbn", wrong_magic, 0, &["magic.dbn", "at byte 0 stands 44425803", "expected the magic 44424e", "--dbn-version"]),
+        story(
+            "magic.dbn",
+            wrong_magic,
+            1,
+            &[
+                "WRONG CONTENT",
+                "named like DBN but does not start with `DBN`",
+                "at byte 0 stands 44425803",
+                "expected the magic 44424e",
+                "kept whole in documents",
+                "--dbn-version",
+            ],
+        ),
         story("v0.dbn", of_version(0), 3, &["DBN version 0 ", "1, 2 and 3"]),
         story("v4.dbn", of_version(4), 3, &["DBN version 4 ", "1, 2 and 3"]),
         story("v9.dbn", of_version(9), 3, &["DBN version 9 ", "1, 2 and 3"]),

@@ -37,7 +37,7 @@ fn a_folder_stands_for_its_files_and_an_empty_one_is_said() {
     let home = Home::embedded();
     let folder = home.path("in");
     std::fs::create_dir_all(folder.join("deep/er")).expect("created");
-    expect(&ingest(&home, &folder), 3, &["in: is a folder without files", "name a file"]);
+    expect(&ingest(&home, &folder), 0, &["in: holds no files: there is nothing to ingest", "0 sources"]);
     feed::write(&folder.join("a.csv"), &table(10));
     feed::write(&folder.join("deep/er/b.csv"), format!("{HEADER}{GOOD}\n").as_bytes());
     expect(&ingest(&home, &folder), 0, &["2 sources", "11 records published"]);
@@ -98,6 +98,32 @@ fn no_permission() {
     expect(&unwritable, 3, &["Permission denied", "give this user the right to write there, or name another --home"]);
 }
 
+/// What is in a home may be licensed: nobody else can look into it, whatever the umask, and tables that were asked for elsewhere follow it.
+#[test]
+fn a_home_is_for_its_user_alone() {
+    let dir = Home::embedded();
+    let path = dir.path("trades.csv");
+    feed::write(&path, &table(5));
+    let home = dir.path("deep/home");
+    let elsewhere = dir.path("shared-tables");
+    let run = |args: &[&str]| {
+        let script = "umask 022; exec \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_tape")]).args(args).arg("--home").arg(&home).env_remove("TAPE_HOME");
+        expect(&command.output().expect("sh is everywhere"), 0, &[]);
+    };
+    let mode = |path: &Path| std::os::unix::fs::PermissionsExt::mode(&path.metadata().expect("it was made").permissions()) & 0o777;
+    run(&["ingest", path.to_str().expect("UTF-8")]);
+    run(&["store", "--once"]);
+    run(&["doctor"]);
+    run(&["up", "--once"]);
+    for private in [home.clone(), home.join("log"), home.join("tables"), home.join("samples")] {
+        assert_eq!(mode(&private), 0o700, "{}", private.display());
+    }
+    run(&["store", "--once", "--tables", elsewhere.to_str().expect("UTF-8")]);
+    assert_eq!(mode(&elsewhere), 0o755);
+}
+
 /// A small disk, mounted for one test.
 struct Disk {
     at: std::path::PathBuf,
@@ -133,7 +159,9 @@ fn a_full_disk_stops_ingest_and_loses_nothing() {
     let Some(disk) = Disk::mount(&home.path("log"), "3m") else { return };
     let path = home.path("trades.dbn");
     feed::write(&path, &feed::dbn("T.DATA", 200_000));
-    expect(&ingest(&home, &path), 3, &["trades.dbn", "embedded log in", "disk full", "mend the disk, start again"]);
+    let full = ingest(&home, &path);
+    expect(&full, 3, &["trades.dbn", "embedded log in", "disk full", "mend the disk, start again"]);
+    assert!(!text(&full).contains("ERROR"), "the storage engine's own lines say nothing that ours does not: {}", text(&full));
     disk.resize("200m");
     let again = ingest(&home, &path);
     expect(&again, 0, &["known before"]);
@@ -186,6 +214,59 @@ fn a_table_of_a_newer_version_is_refused() {
     std::fs::remove_file(commit).expect("removed");
     home.store();
     expect_trades(&home, 6);
+}
+
+#[test]
+fn tables_of_another_log_are_refused() {
+    let home = Home::embedded();
+    let path = home.path("trades.csv");
+    feed::write(&path, &table(5));
+    expect(&ingest(&home, &path), 0, &[]);
+    home.store();
+    std::fs::rename(home.path("log"), home.path("old-log")).expect("the log is put away");
+    expect(&ingest(&home, &path), 0, &["5 records published"]);
+    let says = ["was stored from another log", "topic tape.", "use the log that the tables were made from", "--tables"];
+    expect(&home.run(&["store", "--once"], ""), 3, &says);
+    expect(&home.run(&["doctor"], ""), 1, &says);
+    expect_trades(&home, 5);
+    std::fs::remove_dir_all(home.path("log")).and_then(|()| std::fs::rename(home.path("old-log"), home.path("log"))).expect("it is back");
+    feed::write(&path, &table(7));
+    expect(&ingest(&home, &path), 0, &["2 records published"]);
+    home.store();
+    expect_trades(&home, 7);
+    expect(&home.run(&["doctor"], ""), 0, &["no table was stored from another log"]);
+}
+
+#[test]
+fn tables_of_another_kafka_prefix_are_refused() {
+    let Some(broker) = run::broker() else { return };
+    let (one, two) = (Home::kafka(&broker), Home::kafka(&broker));
+    let path = one.path("trades.csv");
+    feed::write(&path, &table(5));
+    expect(&ingest(&one, &path), 0, &[]);
+    one.store();
+    expect(&ingest(&two, &path), 0, &["5 records published"]);
+    let tables = one.path("tables").display().to_string();
+    let says = ["was stored from another log", &one.topic(""), &two.topic(""), "--tables"];
+    expect(&two.run(&["store", "--once", "--tables", &tables], ""), 3, &says);
+    expect_trades(&one, 5);
+    two.store();
+    expect_trades(&two, 5);
+}
+
+#[test]
+fn a_bomb_is_refused_before_it_fills_a_disk() {
+    let home = Home::embedded();
+    std::fs::write(home.path("tape.toml"), "[ingest]\ndocument_mib_max = 80\n").expect("written");
+    let bomb = feed::gz(&vec![0; 100 << 20]);
+    assert!(bomb.len() < 1 << 20);
+    for (name, bytes) in [("bomb.gz", bomb.clone()), ("bomb.gz.zst", feed::zst(&bomb)), ("bomb.zip", feed::zip("in.gz", &bomb))] {
+        let path = home.path(name);
+        feed::write(&path, &bytes);
+        expect(&ingest(&home, &path), 3, &[name, "unpacks to more than 80 MiB", "[ingest]", "document_mib_max"]);
+    }
+    std::fs::write(home.path("tape.toml"), "[ingest]\ndocument_mib_max = 100\n").expect("written");
+    expect(&ingest(&home, &home.path("bomb.gz")), 0, &["2 records published"]);
 }
 
 #[test]

@@ -137,3 +137,16 @@ fn a_closed_pipe_is_no_panic() {
     assert!(output.status.success(), "{}", text(&output));
     assert!(output.stderr.is_empty(), "{}", text(&output));
 }
+
+/// What does not fit into memory is put aside for the time of a command, and not longer.
+#[test]
+fn nothing_stays_in_the_temporary_folder() {
+    let home = Home::embedded();
+    let temporary = home.path("tmp");
+    std::fs::create_dir(&temporary).expect("created");
+    for args in [&["sql", "SELECT count(*) FROM trades"][..], &["sql", "SELECT nothing"], &["doctor"]] {
+        home.command(args).env("TMPDIR", &temporary).output().expect("the binary runs");
+        let left: Vec<_> = std::fs::read_dir(&temporary).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+        assert!(left.is_empty(), "{args:?} left {left:?}");
+    }
+}

@@ -77,3 +77,27 @@ fn other_bytes_under_the_same_name_are_a_new_source_and_it_is_said() {
     let question = "SELECT count(*) AS n, count(DISTINCT source_id) AS sources FROM trades";
     assert_eq!(counted(&home, question), json!({ "n": 15, "sources": 2 }));
 }
+
+/// A source that ends inside the part that another run has read: it might be a cut copy, so it is refused until it is said to be none.
+#[test]
+fn a_shorter_source_is_refused_until_it_is_said_to_be_another() {
+    let home = Home::embedded();
+    let (long, short) = (home.path("long.csv"), home.path("short.csv"));
+    // Both have the first chunk in common, so that all of the content must tell them apart.
+    feed::write(&long, &content(70_000));
+    feed::write(&short, &content(68_000));
+    assert_eq!(home.ingest(&long, &[]).published(), 70_000);
+    let refused = home.run(&["ingest", short.to_str().expect("UTF-8")], "");
+    assert_eq!(refused.status.code(), Some(3), "{}", text(&refused));
+    assert!(text(&refused).contains("an older or a cut copy") && text(&refused).contains("--another-source"), "{}", text(&refused));
+    assert_eq!(home.ingest(&short, &["--another-source"]).published(), 68_000);
+    for flags in [&["--another-source"][..], &[]] {
+        let again = home.ingest(&short, flags);
+        assert_eq!((again.code, again.published()), (0, 0), "{}", again.report);
+    }
+    feed::write(&short, &content(69_000));
+    assert_eq!(home.ingest(&short, &[]).published(), 1_000, "it grows like any other");
+    home.store();
+    let question = "SELECT count(*) AS n, count(DISTINCT source_id) AS sources FROM trades";
+    assert_eq!(counted(&home, question), json!({ "n": 139_000, "sources": 2 }));
+}

@@ -95,70 +95,98 @@ impl Outcome {
     }
 }
 
-/// Checks every fact of one file. `ids` narrows the tables to its sources where they hold other files too.
-pub fn check(home: &Home, file: &str, facts: &Value, checks: &[Check], ids: &[String], first: &Ingested, second: &Ingested) -> Outcome {
-    let mut wrong = Vec::new();
-    let mut fault = |what: String| wrong.push(format!("{file}: {what}"));
-    if first.code != 0 {
-        fault(format!("ingest ended with {}: {}", first.code, first.report));
+/// A file and what is to be found out about it.
+pub struct Subject<'a> {
+    pub file: &'a str,
+    pub facts: &'a Value,
+    pub checks: Vec<Check>,
+    /// Narrows the tables to its sources where they hold other files too.
+    pub ids: Vec<String>,
+    pub first: Ingested,
+    pub second: Ingested,
+}
+
+/// Checks every fact of these files, with one `tape sql` for all of them.
+pub fn check(home: &Home, subjects: &[Subject]) -> Outcome {
+    let statements: Vec<Vec<String>> = subjects.iter().map(Subject::statements).collect();
+    let answers = home.ask(&statements.concat());
+    assert_eq!(answers.len(), statements.concat().len(), "every statement has an answer");
+    let mut rest = &answers[..];
+    let mut outcome = Outcome::default();
+    for (subject, statements) in subjects.iter().zip(&statements) {
+        let (own, others) = rest.split_at(statements.len());
+        outcome.add(subject.judge(own));
+        rest = others;
     }
-    if second.published() != 0 || second.code != 0 {
-        fault(format!("the second ingest published {} and ended with {}: {}", second.published(), second.code, second.report));
-    }
-    let named: BTreeSet<&str> = checks.iter().map(Check::name).collect();
-    for name in facts.as_object().expect("facts by name").keys() {
-        if !named.contains(name.as_str()) {
-            fault(format!("fact {name} is neither checked nor excluded"));
-        }
-    }
-    let rows = match ids {
-        [] => "TRUE".to_string(),
-        ids => format!("source_id IN ({})", ids.iter().map(|id| format!("X'{id}'")).collect::<Vec<_>>().join(", ")),
-    };
-    let scalars = scalars_by_table(checks);
-    let mut statements: Vec<String> = scalars
-        .iter()
-        .map(|(from, scalars)| {
+    outcome
+}
+
+impl Subject<'_> {
+    /// What to ask: one statement per table for all its scalars, then the others.
+    fn statements(&self) -> Vec<String> {
+        let rows = match &self.ids[..] {
+            [] => "TRUE".to_string(),
+            ids => format!("source_id IN ({})", ids.iter().map(|id| format!("X'{id}'")).collect::<Vec<_>>().join(", ")),
+        };
+        let scalars = scalars_by_table(&self.checks);
+        let scalars = scalars.iter().map(|(from, scalars)| {
             let columns: Vec<String> = scalars.iter().enumerate().map(|(i, (_, expr, ..))| format!("{expr} AS c{i}")).collect();
             let from = if from.contains(ROWS) { (*from).to_string() } else { format!("{from} WHERE {ROWS}") };
             format!("SELECT {} FROM {from}", columns.join(", "))
-        })
-        .collect();
-    let tables: Vec<&Check> = checks.iter().filter(|check| !matches!(check, Check::Scalar { .. } | Check::Excluded { .. })).collect();
-    statements.extend(tables.iter().map(|check| match check {
-        Check::Map { sql, .. } | Check::List { sql, .. } | Check::Rows { sql, .. } => sql.clone(),
-        Check::Scalar { .. } | Check::Excluded { .. } => unreachable!("filtered out"),
-    }));
-    let statements: Vec<String> = statements.iter().map(|sql| sql.replace(ROWS, &rows)).collect();
-    let answers = home.ask(&statements);
-    assert_eq!(answers.len(), statements.len(), "{file}: every statement has an answer");
-    let mut checked = 0;
-    for ((_, scalars), answer) in scalars.iter().zip(&answers) {
-        for (i, (name, expr, scale, expected)) in scalars.iter().enumerate() {
-            let expected = expected.as_ref().unwrap_or(&facts[*name]);
-            let found = &answer[0][format!("c{i}")];
-            checked += 1;
-            if canonical(expected) != scaled(found, *scale) {
-                fault(format!("{name}: {expr} gives {found}, expected {expected}"));
+        });
+        let others = self.checks.iter().filter_map(|check| match check {
+            Check::Map { sql, .. } | Check::List { sql, .. } | Check::Rows { sql, .. } => Some(sql.clone()),
+            Check::Scalar { .. } | Check::Excluded { .. } => None,
+        });
+        scalars.chain(others).map(|sql| sql.replace(ROWS, &rows)).collect()
+    }
+
+    fn judge(&self, answers: &[Vec<Value>]) -> Outcome {
+        let Subject { file, facts, checks, first, second, .. } = self;
+        let mut wrong = Vec::new();
+        let mut fault = |what: String| wrong.push(format!("{file}: {what}"));
+        if first.code != 0 {
+            fault(format!("ingest ended with {}: {}", first.code, first.report));
+        }
+        if second.published() != 0 || second.code != 0 {
+            fault(format!("the second ingest published {} and ended with {}: {}", second.published(), second.code, second.report));
+        }
+        let named: BTreeSet<&str> = checks.iter().map(Check::name).collect();
+        for name in facts.as_object().expect("facts by name").keys() {
+            if !named.contains(name.as_str()) {
+                fault(format!("fact {name} is neither checked nor excluded"));
             }
         }
-    }
-    for (check, answer) in tables.iter().zip(&answers[scalars.len()..]) {
-        let expected = match check {
-            Check::Rows { expected, .. } => Value::Array(expected.clone()),
-            check => facts[check.name()].clone(),
-        };
-        let found = match check {
-            Check::Map { .. } => Value::Object(answer.iter().map(|row| (spelled(&row["k"]), row["v"].clone())).collect()),
-            Check::List { .. } => answer.iter().map(|row| row["v"].clone()).collect(),
-            _ => Value::Array(answer.clone()),
-        };
-        checked += 1;
-        if !same(&expected, &found) {
-            fault(format!("{}: found {found}, expected {expected}", check.name()));
+        let scalars = scalars_by_table(checks);
+        let tables = checks.iter().filter(|check| !matches!(check, Check::Scalar { .. } | Check::Excluded { .. }));
+        let mut checked = 0;
+        for ((_, scalars), answer) in scalars.iter().zip(answers) {
+            for (i, (name, expr, scale, expected)) in scalars.iter().enumerate() {
+                let expected = expected.as_ref().unwrap_or(&facts[*name]);
+                let found = &answer[0][format!("c{i}")];
+                checked += 1;
+                if canonical(expected) != scaled(found, *scale) {
+                    fault(format!("{name}: {expr} gives {found}, expected {expected}"));
+                }
+            }
         }
+        for (check, answer) in tables.zip(&answers[scalars.len()..]) {
+            let expected = match check {
+                Check::Rows { expected, .. } => Value::Array(expected.clone()),
+                check => facts[check.name()].clone(),
+            };
+            let found = match check {
+                Check::Map { .. } => Value::Object(answer.iter().map(|row| (spelled(&row["k"]), row["v"].clone())).collect()),
+                Check::List { .. } => answer.iter().map(|row| row["v"].clone()).collect(),
+                _ => Value::Array(answer.clone()),
+            };
+            checked += 1;
+            if !same(&expected, &found) {
+                fault(format!("{}: found {found}, expected {expected}", check.name()));
+            }
+        }
+        Outcome { files: 1, checked, wrong }
     }
-    Outcome { files: 1, checked, wrong }
 }
 
 type Scalars<'a> = Vec<(&'a str, &'a str, Scale, Option<Value>)>;

@@ -8,10 +8,10 @@ mod json;
 #[allow(dead_code, reason = "the other test binaries use the rest of it")]
 mod run;
 
-use facts::{Check, Outcome};
+use facts::{Check, Outcome, Subject};
 use run::{Home, Tape};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Facts of a file's form that no record holds: what its packed bytes, its lines and its digits look like, and what the reference libraries
 /// called things.
@@ -29,6 +29,9 @@ const OF_FORM: &[&str] = &[
     "first",
     "last",
 ];
+
+/// Files that one `tape sql` is asked about, where they share their tables.
+const FILES_PER_SHELL: usize = 20;
 
 struct Expected {
     folder: PathBuf,
@@ -85,27 +88,41 @@ fn flags(name: &str) -> Vec<&'static str> {
     if name.contains(".frag") { vec!["--dataset", "XNAS.ITCH", "--dbn-version", "3", "--schema", "definition"] } else { vec![] }
 }
 
-#[test]
-fn every_fact_of_every_real_file_on_the_embedded_log() {
-    let Some(expected) = expected() else { return };
-    let next = std::sync::Mutex::new(expected.files.iter());
+/// Files, or parts of them, that are worked on at the same time: two per core, since much of a file's time is waiting for the disk.
+fn at_a_time() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Does all of it, several at a time.
+fn in_parallel<T: Sync>(all: &[T], check: impl Fn(&T) -> Outcome + Sync) -> Outcome {
+    let next = std::sync::Mutex::new(all.iter());
     let outcome = std::sync::Mutex::new(Outcome::default());
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..at_a_time() {
             scope.spawn(|| {
-                while let Some((name, facts)) = { next.lock().expect("no thread panics here").next() } {
-                    let home = Home::embedded();
-                    let path = expected.folder.join(name);
-                    let first = home.ingest(&path, &flags(name));
-                    let second = home.ingest(&path, &flags(name));
-                    home.store();
-                    let done = facts::check(&home, name, facts, &checks(name, facts), &[], &first, &second);
+                while let Some(one) = { next.lock().expect("no thread panics here").next() } {
+                    let done = check(one);
                     outcome.lock().expect("no thread panics here").add(done);
                 }
             });
         }
     });
-    outcome.into_inner().expect("all threads are done").conclude(expected.files.len());
+    outcome.into_inner().expect("all threads are done")
+}
+
+/// One file in a home of its own: ingested twice, stored, asked.
+fn alone(home: &Home, folder: &Path, name: &str, facts: &Value) -> Outcome {
+    let path = folder.join(name);
+    let (first, second) = (home.ingest(&path, &flags(name)), home.ingest(&path, &flags(name)));
+    home.store();
+    facts::check(home, &[Subject { file: name, facts, checks: checks(name, facts), ids: vec![], first, second }])
+}
+
+#[test]
+fn every_fact_of_every_real_file_on_the_embedded_log() {
+    let Some(expected) = expected() else { return };
+    let outcome = in_parallel(&expected.files, |(name, facts)| alone(&Home::embedded(), &expected.folder, name, facts));
+    outcome.conclude(expected.files.len());
 }
 
 #[test]
@@ -114,38 +131,32 @@ fn every_fact_of_every_real_file_on_kafka() {
     let Some(broker) = run::broker() else { return };
     let is_snapshot = |facts: &Value| facts["kind"] == "price-list-json" || facts["kind"] == "openai-usage-json";
     let (snapshots, others): (Vec<_>, Vec<_>) = expected.files.iter().partition(|(_, facts)| is_snapshot(facts));
-    let mut outcome = Outcome::default();
     // One log and one set of tables for all: every file's facts must hold among the others' rows.
     let home = Home::kafka(&broker);
     let path = |name: &String| expected.folder.join(name).to_str().expect("paths here are UTF-8").to_string();
     let plain: Vec<String> = others.iter().filter(|(name, _)| flags(name).is_empty()).map(|(name, _)| path(name)).collect();
     let (all_first, all_second) = (home.ingest_all(&plain), home.ingest_all(&plain));
-    let reports: Vec<_> = others
+    let subjects: Vec<Subject> = others
         .iter()
-        .map(|(name, _)| match flags(name).as_slice() {
-            [] => (all_first.of(&path(name)), all_second.of(&path(name))),
-            flags => (home.ingest(&expected.folder.join(name), flags), home.ingest(&expected.folder.join(name), flags)),
+        .map(|(name, facts)| {
+            let (first, second) = match flags(name).as_slice() {
+                [] => (all_first.of(&path(name)), all_second.of(&path(name))),
+                flags => (home.ingest(&expected.folder.join(name), flags), home.ingest(&expected.folder.join(name), flags)),
+            };
+            let mut checks = checks(name, facts);
+            if first.published() == 0 {
+                // The same content came earlier in another packing: it is one source, with the length as received of the first packing.
+                checks.retain(|check| check.name() != "bytes");
+                checks.push(Check::excluded("bytes", "the same source in another packing"));
+            }
+            Subject { file: name, facts, checks, ids: first.source_ids(), first, second }
         })
         .collect();
     home.store();
-    for ((name, facts), (first, second)) in others.iter().zip(&reports) {
-        let ids = first.source_ids();
-        let mut checks = checks(name, facts);
-        if first.published() == 0 {
-            // The same content came earlier in another packing: it is one source, and its length as received is that of the first packing.
-            checks.retain(|check| check.name() != "bytes");
-            checks.push(Check::excluded("bytes", "the same source in another packing"));
-        }
-        outcome.add(facts::check(&home, name, facts, &checks, &ids, first, second));
-    }
+    let parts: Vec<&[Subject]> = subjects.chunks(FILES_PER_SHELL).collect();
+    let mut outcome = in_parallel(&parts, |part| facts::check(&home, part));
     // A snapshot yields only what changed since the one before, so each has a log of its own.
-    for (name, facts) in snapshots {
-        let home = Home::kafka(&broker);
-        let path = expected.folder.join(name);
-        let (first, second) = (home.ingest(&path, &[]), home.ingest(&path, &[]));
-        home.store();
-        outcome.add(facts::check(&home, name, facts, &checks(name, facts), &[], &first, &second));
-    }
+    outcome.add(in_parallel(&snapshots, |(name, facts)| alone(&Home::kafka(&broker), &expected.folder, name, facts)));
     outcome.conclude(expected.files.len());
 }
 

@@ -119,6 +119,15 @@ fn a_row_names_its_dataset_or_the_user_does() {
     assert_eq!((t.rows(Trades), t.bad.len()), (1, 2));
 }
 
+// Found by mutating a feed: one empty revision beside others failed the whole file.
+#[test]
+fn a_row_that_says_no_change_or_revision_is_new_beside_rows_that_do() {
+    let csv = "dataset,symbol,ts_event,price,size,change,revision\nA.B,x,2026-10-09,1,1,correct,1\nA.B,x,2026-10-09,1,1,,\n";
+    let t = trial::read(csv.as_bytes(), "own.csv");
+    assert_eq!((t.rows(Trades), t.bad.len()), (2, 0), "{:?}", t.bad);
+    assert_eq!(t.texts(Trades, "change"), [Some("correct".to_string()), Some("new".to_string())]);
+}
+
 #[test]
 fn own_values_that_no_column_holds_are_bad_and_named() {
     for (field, row) in [
