@@ -1,7 +1,9 @@
 //! One door for every query: read-only, one statement, bounded in memory and time, over the tables of one moment.
 
 use crate::catalog::{CATALOG, Catalog, Listing, SCHEMA};
+use crate::checked::CheckArithmetic;
 use crate::error::Error;
+use crate::sum::ExactSum;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as EngineResult;
@@ -15,7 +17,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
@@ -165,12 +167,10 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     settings.sql_parser.map_string_types_to_utf8view = false;
     settings.execution.time_zone = Some("+00:00".into());
     settings.explain.logical_plan_only = false;
-    let state = SessionStateBuilder::new()
-        .with_config(config)
-        .with_runtime_env(runtime.clone())
-        .with_default_features()
-        .with_physical_optimizer_rule(Arc::new(PauseInJoins))
-        .build();
+    let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.clone()).with_default_features();
+    // The last function of a name is the one that is called.
+    builder.aggregate_functions().get_or_insert_default().push(Arc::new(AggregateUDF::from(ExactSum::default())));
+    let state = builder.with_analyzer_rule(Arc::new(CheckArithmetic)).with_physical_optimizer_rule(Arc::new(PauseInJoins)).build();
     state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
     Published { catalog: Arc::new(catalog), state }
 }

@@ -1,5 +1,6 @@
 //! Everything that can go wrong with a query, in words that say what to do about it.
 
+use arrow::datatypes::DataType;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use schemas::Family;
@@ -42,6 +43,9 @@ pub enum Error {
     /// The statement is SQL, but has no meaning here.
     #[error("cannot be answered: {0}")]
     Plan(String),
+    /// A number would have been wrong.
+    #[error(transparent)]
+    Inexact(#[from] Inexact),
     /// The query needs more memory than it may have.
     #[error(
         "more memory is needed than a query may have: {0}; narrow it (a filter on dataset, date or symbol, fewer columns, LIMIT) or allow more"
@@ -84,6 +88,56 @@ pub enum Error {
     Terminal(String),
 }
 
+/// Arithmetic that has no exact answer in its type, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Inexact(String);
+
+impl Inexact {
+    /// `what` became more than its type holds.
+    pub(crate) fn overflow(what: &str, result: &DataType) -> Inexact {
+        let remedy = match result {
+            DataType::Decimal128(_, 0) => "take fewer rows or smaller numbers at once",
+            result if result.is_decimal() => {
+                "keep fewer digits after the point, for example CAST(… AS DECIMAL(38,0)) or CAST(… AS DECIMAL(20,0)) where they are whole"
+            }
+            result if result.is_integer() => "compute in decimals, for example CAST(… AS DECIMAL(38,0)) of one side",
+            _ => "take fewer rows at once",
+        };
+        Inexact(format!("{what} does not fit {}: {remedy}", sql_name(result)))
+    }
+
+    /// `what` divides by zero.
+    pub(crate) fn division_by_zero(what: &str) -> Inexact {
+        Inexact(format!("{what} divides by zero: leave such rows out, or divide by NULLIF(…, 0) to get NULL"))
+    }
+}
+
+impl From<Inexact> for DataFusionError {
+    fn from(inexact: Inexact) -> DataFusionError {
+        DataFusionError::External(Box::new(inexact))
+    }
+}
+
+/// A type in SQL's words, where it has one.
+fn sql_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Int8 => "TINYINT".into(),
+        DataType::Int16 => "SMALLINT".into(),
+        DataType::Int32 => "INT".into(),
+        DataType::Int64 => "BIGINT".into(),
+        DataType::UInt8 => "TINYINT UNSIGNED".into(),
+        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
+        DataType::UInt32 => "INT UNSIGNED".into(),
+        DataType::UInt64 => "BIGINT UNSIGNED".into(),
+        DataType::Decimal32(digits, scale)
+        | DataType::Decimal64(digits, scale)
+        | DataType::Decimal128(digits, scale)
+        | DataType::Decimal256(digits, scale) => format!("DECIMAL({digits},{scale})"),
+        other => other.to_string(),
+    }
+}
+
 fn did_you_mean(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
@@ -91,6 +145,11 @@ fn did_you_mean(nearest: &Option<String>) -> String {
 impl Error {
     /// The engine's error in our words.
     pub fn from_engine(doing: &'static str, error: DataFusionError) -> Error {
+        if let DataFusionError::External(inner) = error.find_root()
+            && let Some(inexact) = inner.downcast_ref::<Inexact>()
+        {
+            return Error::Inexact(inexact.clone());
+        }
         if let DataFusionError::External(own) = error {
             return match own.downcast::<Error>() {
                 Ok(own) => *own,
