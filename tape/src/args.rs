@@ -112,7 +112,7 @@ pub struct Store {
 
 #[derive(Debug, ClapArgs)]
 pub struct Sql {
-    /// The statement; without one a shell starts
+    /// The statement, or a command of the shell such as '\d trades'; without one a shell starts
     #[arg(value_name = "SQL")]
     pub statement: Option<String>,
     /// How results are written

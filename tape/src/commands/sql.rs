@@ -24,7 +24,7 @@ pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
     let (mut out, mut err) = (std::io::BufWriter::new(stdout()), stderr());
     let writers = &mut Writers { out: &mut out, err: &mut err };
     let done = match &args.statement {
-        Some(statement) => shell.statement(statement, writers).map(u64::from).map(|good| good == 1),
+        Some(given) => shell.once(given, writers),
         None if interactive => shell.interactive(Some(settings.home.join("sql_history")), writers).map(|()| true),
         None => shell.script(&mut stdin().lock(), writers).map(|failed| failed == 0),
     };

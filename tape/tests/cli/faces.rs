@@ -122,6 +122,21 @@ fn every_format_of_sql() {
     assert_eq!(writes.status.code(), Some(3), "{}", text(&writes));
 }
 
+#[test]
+fn commands_of_the_shell_work_as_the_argument() {
+    let home = with_trades();
+    home.store();
+    for (command, says) in [("\\d", "a trade as published"), ("\\d trades", "currency per price_unit"), (" \\? ", "SELECT …;")] {
+        let output = home.run(&["sql", command], "");
+        assert!(output.status.success() && text(&output).contains(says), "{command}: no {says:?} in {}", text(&output));
+    }
+    for (command, says) in [("\\nonsense", "no command \\nonsense"), ("\\d nothing", "no table nothing")] {
+        let output = home.run(&["sql", command], "");
+        assert_eq!(output.status.code(), Some(3), "{command}: {}", text(&output));
+        assert!(text(&output).contains(says), "{command}: no {says:?} in {}", text(&output));
+    }
+}
+
 // A reader that has seen enough closes the pipe: that is no fault.
 #[test]
 fn a_closed_pipe_is_no_panic() {
