@@ -28,6 +28,12 @@ pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
     Engine::open(options, listing(lake)).await.context("starting the query engine")
 }
 
+/// The files of all tables, as their newest versions list them.
+pub async fn listed(settings: &Settings) -> Result<Vec<TableFiles>> {
+    let listing = listing(home::lake(settings)?);
+    listing().await.map_err(anyhow::Error::from_boxed).context("listing the tables")
+}
+
 /// The result format that was typed.
 pub fn output_format(format: Format) -> query::output::Format {
     match format {
