@@ -21,6 +21,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 use std::fmt::{self, Write};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Puts checked functions in the place of operators, once the types of a plan are settled.
@@ -55,27 +56,33 @@ fn check_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 }
 
 fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let operation = match &expr {
-        Expr::BinaryExpr(binary) => Operation::Binary(binary.op),
-        Expr::Negative(_) => Operation::Negation,
+    let (operation, operands) = match &expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_arithmetic(*op) => {
+            (Operation::Binary(*op), vec![type_of(left, schema)?, type_of(right, schema)?])
+        }
+        Expr::Negative(of) => (Operation::Negation, vec![type_of(of, schema)?]),
         _ => return Ok(Transformed::no(expr)),
     };
-    let exact = |of: &Expr| of.get_type(schema).map(|t| t.is_integer() || t.is_decimal());
-    let checked = match &expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => is_arithmetic(*op) && exact(left)? && exact(right)?,
-        Expr::Negative(of) => exact(of)?,
-        _ => false,
-    };
-    if !checked {
+    if !operands.iter().all(|operand| operand.is_integer() || operand.is_decimal()) {
         return Ok(Transformed::no(expr));
     }
-    let function = CheckedOperation::new(operation, &expr);
+    let function = CheckedOperation::new(operation, &operands, &expr)?;
     let operands = match expr {
         Expr::BinaryExpr(BinaryExpr { left, right, .. }) => vec![*left, *right],
         Expr::Negative(of) => vec![*of],
         other => return Ok(Transformed::no(other)),
     };
     Ok(Transformed::yes(ScalarUDF::from(function).call(operands)))
+}
+
+/// The type of an operand. One that is checked already knows it: in a long chain every other way takes the chain's length for each link.
+fn type_of(operand: &Expr, schema: &DFSchema) -> Result<DataType> {
+    checked_in(operand).map_or_else(|| operand.get_type(schema), |checked| Ok(checked.result.clone()))
+}
+
+fn checked_in(operand: &Expr) -> Option<&CheckedOperation> {
+    let Expr::ScalarFunction(function) = operand else { return None };
+    function.func.inner().downcast_ref()
 }
 
 fn is_arithmetic(op: Operator) -> bool {
@@ -93,26 +100,41 @@ enum Operation {
 }
 
 /// One operator of a query. Its type and its name are those of the operator it stands for.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 struct CheckedOperation {
     operation: Operation,
+    result: DataType,
+    /// The operator's name in a schema, kept because a long chain would write it anew for every link.
+    name: String,
     /// How the query has it, for the error; cut where it is long.
     text: String,
     signature: Signature,
 }
 
-impl CheckedOperation {
-    fn new(operation: Operation, expr: &Expr) -> CheckedOperation {
-        let operands = if operation == Operation::Negation { 1 } else { 2 };
-        CheckedOperation { operation, text: beginning(expr), signature: Signature::any(operands, Volatility::Immutable) }
+/// What is computed is the same whatever it was called.
+impl PartialEq for CheckedOperation {
+    fn eq(&self, other: &CheckedOperation) -> bool {
+        (self.operation, &self.result) == (other.operation, &other.result)
     }
+}
 
-    fn result_type(&self, operands: &[DataType]) -> Result<DataType> {
-        match (self.operation, operands) {
-            (Operation::Negation, [of]) => Ok(of.clone()),
-            (Operation::Binary(op), [left, right]) => BinaryTypeCoercer::new(left, &op, right).get_result_type(),
-            _ => exec_err!("{} operands of {}", operands.len(), self.text),
-        }
+impl Eq for CheckedOperation {}
+
+impl Hash for CheckedOperation {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.operation, &self.result).hash(state);
+    }
+}
+
+impl CheckedOperation {
+    fn new(operation: Operation, operands: &[DataType], expr: &Expr) -> Result<CheckedOperation> {
+        Ok(CheckedOperation {
+            operation,
+            result: result_type(operation, operands)?,
+            name: expr.schema_name().to_string(),
+            text: text_of(operation, expr),
+            signature: Signature::any(operands.len(), Volatility::Immutable),
+        })
     }
 
     fn compute(&self, operands: &[ColumnarValue]) -> Result<ColumnarValue> {
@@ -144,6 +166,14 @@ impl CheckedOperation {
     }
 }
 
+fn result_type(operation: Operation, operands: &[DataType]) -> Result<DataType> {
+    match (operation, operands) {
+        (Operation::Negation, [of]) => Ok(of.clone()),
+        (Operation::Binary(op), [left, right]) => BinaryTypeCoercer::new(left, &op, right).get_result_type(),
+        _ => exec_err!("{} operands of {operation:?}", operands.len()),
+    }
+}
+
 impl ScalarUDFImpl for CheckedOperation {
     fn name(&self) -> &str {
         match self.operation {
@@ -160,21 +190,18 @@ impl ScalarUDFImpl for CheckedOperation {
         &self.signature
     }
 
-    fn schema_name(&self, operands: &[Expr]) -> Result<String> {
-        Ok(match (self.operation, operands) {
-            (Operation::Binary(op), [left, right]) => format!("{} {op} {}", left.schema_name(), right.schema_name()),
-            _ => format!("(- {})", operands[0].schema_name()),
-        })
+    fn schema_name(&self, _: &[Expr]) -> Result<String> {
+        Ok(self.name.clone())
     }
 
     fn return_type(&self, operands: &[DataType]) -> Result<DataType> {
-        self.result_type(operands)
+        result_type(self.operation, operands)
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
         let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
-        Ok(Arc::new(Field::new(self.name(), self.result_type(&types)?, nullable)))
+        Ok(Arc::new(Field::new(self.name(), result_type(self.operation, &types)?, nullable)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -205,23 +232,40 @@ fn has_room(computed: &ColumnarValue, result: &DataType) -> Result<bool> {
 /// Longest piece of a query in an error, in bytes.
 const TEXT_MAX: usize = 80;
 
-/// The beginning of an expression's text; a long one is not written to its end.
-fn beginning(expr: &Expr) -> String {
-    struct Short(String);
-    impl Write for Short {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            let room = TEXT_MAX - self.0.len();
-            if text.len() <= room {
-                self.0.push_str(text);
-                return Ok(());
-            }
-            self.0.push_str(&text[..text.floor_char_boundary(room)]);
-            self.0.push('…');
-            Err(fmt::Error)
-        }
-    }
+/// How the query has an operation, to its beginning.
+fn text_of(operation: Operation, expr: &Expr) -> String {
     let mut short = Short(String::new());
-    match write!(short, "{}", expr.human_display()) {
+    let written = match (operation, expr) {
+        (Operation::Binary(op), Expr::BinaryExpr(BinaryExpr { left, right, .. })) => {
+            write_operand(left, &mut short).and_then(|()| write!(short, " {op} ")).and_then(|()| write_operand(right, &mut short))
+        }
+        (_, Expr::Negative(of)) => write!(short, "-").and_then(|()| write_operand(of, &mut short)),
+        _ => write!(short, "{}", expr.human_display()),
+    };
+    match written {
         Ok(()) | Err(fmt::Error) => short.0,
+    }
+}
+
+fn write_operand(operand: &Expr, short: &mut Short) -> fmt::Result {
+    match checked_in(operand) {
+        Some(checked) => write!(short, "({})", checked.text),
+        None => write!(short, "{}", operand.human_display()),
+    }
+}
+
+/// Text that takes no more than its room; what is longer is not written to its end.
+struct Short(String);
+
+impl Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = TEXT_MAX.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        self.0.push('…');
+        Err(fmt::Error)
     }
 }

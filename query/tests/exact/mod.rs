@@ -104,6 +104,8 @@ async fn integers_that_outgrow_their_type_are_refused() {
     let engine = fixture.engine().await;
     let said = refused(&engine, "SELECT size + 1 FROM trades").await;
     assert_eq!(said, "trades.size + 1 does not fit BIGINT: compute in decimals, for example CAST(… AS DECIMAL(38,0)) of one side");
+    let said = refused(&engine, "SELECT 2 * (size - 1) FROM trades WHERE symbol = 'A'").await;
+    assert!(said.starts_with("2 * (trades.size - 1) does not fit BIGINT: "), "{said}");
     for sql in [
         "SELECT size - 1 FROM trades",
         "SELECT size * 2 FROM trades",
