@@ -80,6 +80,14 @@ pub enum Error {
         /// What the engine says.
         what: String,
     },
+    /// The engine broke a promise of its own. Other queries go on.
+    #[error("{doing}: the engine failed, {what}; this is a fault of the program, please report it with the statement")]
+    Panicked {
+        /// What was being done.
+        doing: &'static str,
+        /// What it says.
+        what: String,
+    },
     /// The result could not be written.
     #[error("writing the result: {0}")]
     Write(#[from] io::Error),
@@ -143,6 +151,11 @@ fn did_you_mean(nearest: &Option<String>) -> String {
 }
 
 impl Error {
+    /// The end of a task that did not end by itself.
+    pub(crate) fn panicked(doing: &'static str, why: &tokio::task::JoinError) -> Error {
+        Error::Panicked { doing, what: why.to_string() }
+    }
+
     /// The engine's error in our words.
     pub fn from_engine(doing: &'static str, error: DataFusionError) -> Error {
         if let DataFusionError::External(inner) = error.find_root()
@@ -163,6 +176,7 @@ impl Error {
             DataFusionError::ResourcesExhausted(what) => Error::Memory(first_line(what)),
             DataFusionError::SQL(parser, _) => Error::Syntax(parser.to_string()),
             DataFusionError::Plan(what) => plan_error(what),
+            DataFusionError::ExecutionJoin(why) => Error::panicked(doing, why),
             DataFusionError::NotImplemented(what) => Error::Plan(what.clone()),
             _ => Error::Execution { doing, what: text() },
         }

@@ -140,6 +140,9 @@ pub struct Query {
     /// Address to listen on; there is no authentication, so keep it on loopback or a private network
     #[arg(long, default_value = "127.0.0.1:8642", env = "TAPE_LISTEN", value_name = "ADDR")]
     pub listen: String,
+    /// Longest time of a statement until its last row is sent, in seconds
+    #[arg(long, default_value_t = 600, value_name = "S")]
+    pub timeout: u64,
 }
 
 #[derive(Debug, ClapArgs)]

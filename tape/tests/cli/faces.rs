@@ -160,6 +160,14 @@ fn the_doctor_finds_lost_files() {
     assert!(doctor().status.success());
 }
 
+// Planned on the main thread's stack of 8 MiB this ended the process.
+#[test]
+fn a_long_chain_of_operators_is_planned() {
+    let sql = format!("SELECT {} AS n", vec!["1"; 1500].join("+"));
+    let output = Home::embedded().run(&["sql", "--format", "csv", &sql], "");
+    assert!(output.status.success() && output.stdout == b"n\n1500\n", "{}", text(&output));
+}
+
 #[test]
 fn commands_of_the_shell_work_as_the_argument() {
     let home = with_trades();
