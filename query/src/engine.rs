@@ -3,6 +3,7 @@
 use crate::catalog::{CATALOG, Catalog, Listing, SCHEMA};
 use crate::checked::CheckArithmetic;
 use crate::error::Error;
+use crate::octets::OctetLength;
 use crate::sum::ExactSum;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -17,7 +18,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{AggregateUDF, LogicalPlan};
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
@@ -171,6 +172,7 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.clone()).with_default_features();
     // The last function of a name is the one that is called.
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(AggregateUDF::from(ExactSum::default())));
+    builder.scalar_functions().get_or_insert_default().push(Arc::new(ScalarUDF::from(OctetLength::new())));
     let state = builder.with_analyzer_rule(Arc::new(CheckArithmetic)).with_physical_optimizer_rule(Arc::new(PauseInJoins)).build();
     state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
     Published { catalog: Arc::new(catalog), state }

@@ -17,6 +17,7 @@ pub mod draw;
 pub mod engine;
 pub mod error;
 pub mod files;
+mod octets;
 pub mod output;
 pub mod shell;
 pub mod statements;

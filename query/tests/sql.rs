@@ -445,6 +445,23 @@ async fn a_file_list_that_cannot_be_right_is_named() {
     assert!(error.contains("table trades version 0") && error.contains("date = \"yesterday\""), "{error}");
 }
 
+#[tokio::test]
+async fn bytes_have_a_length_as_text_has() {
+    let mut fixture = Fixture::new();
+    fixture.write(Family::Documents, &[Row::of(Family::Documents), Row::sample(Family::Documents, 0)]);
+    let engine = fixture.engine().await;
+    let got = csv(&engine, "SELECT octet_length(body) AS n, octet_length(uri) AS t FROM documents ORDER BY source_record DESC, uri").await;
+    assert!(got.contains("\n3,5\n"), "bytes 00 ff 00 and the text 'uri 0': {got}");
+    let got = csv(
+        &engine,
+        "SELECT octet_length(X'00ff') AS b, octet_length('é') AS t, octet_length(NULL) AS z, octet_length(arrow_cast(X'ff', 'LargeBinary')) AS l, \
+         octet_length(arrow_cast(X'ffff', 'BinaryView')) AS v, octet_length(arrow_cast(X'ffff', 'FixedSizeBinary(2)')) AS f, \
+         sum(octet_length(body)) AS s FROM documents",
+    )
+    .await;
+    assert_eq!(got, "b,t,z,l,v,f,s\n2,2,,1,2,2,3\n");
+}
+
 mod formats {
     use super::*;
     use query::output::{Format, TableStyle};
