@@ -109,7 +109,7 @@ enum Shape {
     Table { style: TableStyle, begun: Instant, columns: Vec<draw::Column>, rows: Vec<Vec<Cell>>, complete: bool },
     Csv { header: String },
     Json { keys: Vec<String>, marks: JsonMarks },
-    Arrow(StreamWriter<Vec<u8>>),
+    Arrow(Box<StreamWriter<Vec<u8>>>),
 }
 
 impl Encoder {
@@ -120,7 +120,7 @@ impl Encoder {
             Format::Csv => Shape::Csv { header: csv_header(schema) },
             Format::Json => json(JSON_ARRAY),
             Format::JsonLines => json(JSON_LINES),
-            Format::Arrow => Shape::Arrow(StreamWriter::try_new(Vec::new(), schema).map_err(formatting)?),
+            Format::Arrow => Shape::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema).map_err(formatting)?)),
         };
         Ok(Encoder { shape, rows: 0 })
     }
