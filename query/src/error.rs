@@ -4,6 +4,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use schemas::Family;
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -170,15 +171,14 @@ impl Error {
             };
         }
         let root = error.find_root();
-        let text = || root.strip_backtrace();
         match root {
             DataFusionError::SchemaError(schema, _) => schema_error(schema),
             DataFusionError::ResourcesExhausted(what) => Error::Memory(first_line(what)),
             DataFusionError::SQL(parser, _) => Error::Syntax(parser.to_string()),
-            DataFusionError::Plan(what) => plan_error(what),
+            DataFusionError::Plan(what) => plan_error(&plain(what)),
             DataFusionError::ExecutionJoin(why) => Error::panicked(doing, why),
-            DataFusionError::NotImplemented(what) => Error::Plan(what.clone()),
-            _ => Error::Execution { doing, what: text() },
+            DataFusionError::NotImplemented(what) => Error::Plan(plain(what)),
+            _ => Error::Execution { doing, what: with_remedy(plain(&root.strip_backtrace())) },
         }
     }
 }
@@ -187,8 +187,55 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or(text).trim_end_matches(['.', ':']).to_string()
 }
 
+/// The engine's words in one line, without the names of its parts and its asking for bug reports.
+fn plain(text: &str) -> String {
+    const PARTS: [&str; 8] = [
+        "Arrow error: ",
+        "Cast error: ",
+        "Parser error: ",
+        "Compute error: ",
+        "Execution error: ",
+        "External error: ",
+        "Internal error: ",
+        "Error during planning: ",
+    ];
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let one_line = lines.join(" ");
+    let mut plain = one_line.as_str();
+    while let Some(rest) = PARTS.iter().find_map(|part| plain.strip_prefix(part)) {
+        plain = rest;
+    }
+    let asks = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: \
+                https://github.com/apache/datafusion/issues";
+    plain.replace(asks, "").trim_end_matches(['.', ' ']).to_string()
+}
+
+fn with_remedy(what: String) -> String {
+    match what.starts_with("Cannot cast string") {
+        true => what + "; TRY_CAST gives NULL instead",
+        false => what,
+    }
+}
+
 fn schema_error(error: &SchemaError) -> Error {
-    let SchemaError::FieldNotFound { field, valid_fields } = error else { return Error::Plan(error.to_string()) };
+    let (field, valid_fields) = match error {
+        SchemaError::FieldNotFound { field, valid_fields } => (field, valid_fields),
+        SchemaError::AmbiguousReference { field } => {
+            let name = &field.name;
+            return Error::Plan(format!(
+                "{name} is a column of more than one table: write the table's name or alias before it, as in a.{name}"
+            ));
+        }
+        other => return Error::Plan(plain(&other.to_string())),
+    };
+    let tables: BTreeSet<&str> = valid_fields.iter().filter_map(|column| column.relation.as_ref()).map(|table| table.table()).collect();
+    if let Some(asked) = field.relation.as_ref().map(|table| table.table())
+        && !tables.is_empty()
+        && !tables.contains(asked)
+    {
+        let there: Vec<&str> = tables.into_iter().collect();
+        return Error::Plan(format!("{asked}.{}: the query's FROM has no table or alias {asked}; it has {}", field.name, there.join(", ")));
+    }
     let nearest = nearest(&field.name, valid_fields.iter().map(|column| column.name.as_str()));
     let table = field.relation.as_ref().or_else(|| valid_fields.iter().find_map(|column| column.relation.as_ref()));
     Error::NoColumn {
@@ -198,14 +245,45 @@ fn schema_error(error: &SchemaError) -> Error {
     }
 }
 
-/// DataFusion has no variant of its own for an unknown table.
+/// DataFusion has one variant for many mistakes; the frequent ones are told by their words. What is not recognised stays as it is.
 fn plan_error(what: &str) -> Error {
-    let unknown = what.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found"));
-    let Some(name) = unknown else { return Error::Plan(what.to_string()) };
+    unknown_table(what)
+        .or_else(|| unknown_function(what).or_else(|| wrong_arguments(what)).or_else(|| not_grouped(what)).map(Error::Plan))
+        .unwrap_or_else(|| Error::Plan(what.to_string()))
+}
+
+fn unknown_table(what: &str) -> Option<Error> {
+    let name = what.strip_prefix("table '")?.strip_suffix("' not found")?;
     let name = name.strip_prefix("tokentape.tape.").unwrap_or(name).to_string();
     let short = name.rsplit('.').next().unwrap_or(&name);
     let nearest = nearest(short, Family::ALL.into_iter().map(|family| family.topic().name));
-    Error::NoTable { nearest: nearest.map(str::to_string), name }
+    Some(Error::NoTable { nearest: nearest.map(str::to_string), name })
+}
+
+/// `Invalid function 'summ'. Did you mean 'sum'?`
+fn unknown_function(what: &str) -> Option<String> {
+    let (name, rest) = what.strip_prefix("Invalid function '")?.split_once('\'')?;
+    let guess = rest.split_once("Did you mean '").and_then(|(_, guess)| guess.split_once('\'')).map(|(guess, _)| guess);
+    let nearest = guess.and_then(|guess| nearest(name, std::iter::once(guess))).map(str::to_string);
+    Some(format!("no function {name}{}; SHOW FUNCTIONS lists all", did_you_mean(&nearest)))
+}
+
+/// `… No function matches the given name and argument types 'sum(Utf8)'. … Candidate functions: sum(Decimal) sum(UInt64)`
+fn wrong_arguments(what: &str) -> Option<String> {
+    let (_, asked) = what.split_once("No function matches the given name and argument types '")?;
+    let (asked, rest) = asked.split_once("'. ")?;
+    let (name, _) = asked.split_once('(')?;
+    let (_, candidates) = rest.split_once("Candidate functions: ")?;
+    let there_is = candidates.replace(&format!(" {name}("), &format!(", {name}("));
+    Some(format!("no function {asked}: CAST the arguments to what there is: {there_is}"))
+}
+
+/// `Column in SELECT must be in GROUP BY …: While expanding wildcard, column "trades.symbol" must appear in …`
+fn not_grouped(what: &str) -> Option<String> {
+    let (_, rest) = what.split_once("column \"")?;
+    let (column, rest) = rest.split_once('"')?;
+    let grouping = rest.starts_with(" must appear in the GROUP BY clause");
+    grouping.then(|| format!("column {column} must be in GROUP BY or inside an aggregate function"))
 }
 
 /// The name that takes the fewest edits, where these are few enough to be a slip.

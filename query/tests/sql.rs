@@ -379,6 +379,31 @@ async fn mistakes_are_answered_with_what_to_do() {
         said("SELECT pric FROM trades").await,
         "no column pric; did you mean price?; DESCRIBE trades (in the shell: \\d trades) lists its columns"
     );
+    assert_eq!(
+        said("SELECT t.price FROM trades").await,
+        "cannot be answered: t.price: the query's FROM has no table or alias t; it has trades"
+    );
+    assert_eq!(
+        said("SELECT price FROM trades a JOIN quotes b ON a.symbol = b.symbol").await,
+        "cannot be answered: price is a column of more than one table: write the table's name or alias before it, as in a.price"
+    );
+    assert_eq!(
+        said("SELECT symbol, sum(size) FROM trades").await,
+        "cannot be answered: column trades.symbol must be in GROUP BY or inside an aggregate function"
+    );
+    assert_eq!(
+        said("SELECT summ(size) FROM trades").await,
+        "cannot be answered: no function summ; did you mean sum?; SHOW FUNCTIONS lists all"
+    );
+    assert_eq!(
+        said("SELECT sum(symbol) FROM trades").await,
+        "cannot be answered: no function sum(Utf8): CAST the arguments to what there is: sum(Decimal), sum(UInt64), sum(Int64), sum(Float64), \
+         sum(Duration), sum(Interval)"
+    );
+    assert_eq!(
+        said("SELECT CAST('abc' AS int)").await,
+        "planning the query: Cannot cast string 'abc' to value of Int32 type; TRY_CAST gives NULL instead"
+    );
     assert!(said("SELEC 1").await.starts_with("not understood as SQL: "));
     assert!(said("SELECT (").await.starts_with("not understood as SQL: "));
     let deep = said_deep(&engine).await;

@@ -25,7 +25,7 @@ pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
         temp_limit: SPILL_BYTES_MAX,
         timeout,
     };
-    Engine::open(options, listing(lake)).await.context("starting the query engine")
+    Ok(Engine::open(options, listing(lake)).await?)
 }
 
 /// The files of all tables, as their newest versions list them.
