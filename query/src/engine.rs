@@ -1,7 +1,10 @@
 //! One door for every query: read-only, one statement, bounded in memory and time, over the tables of one moment.
 
 use crate::catalog::{CATALOG, Catalog, Listing, SCHEMA};
+use crate::checked::CheckArithmetic;
 use crate::error::Error;
+use crate::octets::OctetLength;
+use crate::sum::ExactSum;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as EngineResult;
@@ -15,7 +18,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
@@ -132,25 +135,26 @@ impl Engine {
         let begun = Instant::now();
         tracing::debug!(principal = %principal.name, sql, "query");
         let limit = self.options.timeout;
-        let planned = tokio::time::timeout_at(begun + limit, self.plan_and_start(sql)).await;
-        let stream = planned.map_err(|_| Error::TimedOut(limit))??;
+        let planning = SpawnedTask::spawn(plan_and_start(self.published(), sql.to_string()));
+        let planned = tokio::time::timeout_at(begun + limit, planning.join()).await.map_err(|_| Error::TimedOut(limit))?;
+        let stream = planned.map_err(|why| Error::panicked("planning the query", &why))??;
         let schema = stream.schema();
         Ok((schema, until(stream, begun + limit, limit)))
     }
+}
 
-    async fn plan_and_start(&self, sql: &str) -> Result<SendableRecordBatchStream, Error> {
-        let Published { catalog, state } = self.published();
-        // A context of its own gives the query its own now().
-        let state = SessionContext::new_with_state(state).state();
-        let planning = |e| Error::from_engine("planning the query", e);
-        let statement = one_statement(sql)?;
-        let plan = state.statement_to_plan(statement).await.map_err(planning)?;
-        verify_read_only(&plan)?;
-        let plan = state.optimize(&plan).map_err(planning)?;
-        catalog.units().load_for(&plan, &state).await.map_err(|e| Error::from_engine("reading the instruments", e))?;
-        let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(planning)?;
-        execute_stream(plan, state.task_ctx()).map_err(|e| Error::from_engine("starting the query", e))
-    }
+/// Runs as a task of its own: on a worker's stack, which may be larger than the caller's, and a panic ends the task alone.
+async fn plan_and_start(Published { catalog, state }: Published, sql: String) -> Result<SendableRecordBatchStream, Error> {
+    // A context of its own gives the query its own now().
+    let state = SessionContext::new_with_state(state).state();
+    let planning = |e| Error::from_engine("planning the query", e);
+    let statement = one_statement(&sql)?;
+    let plan = state.statement_to_plan(statement).await.map_err(planning)?;
+    verify_read_only(&plan)?;
+    let plan = state.optimize(&plan).map_err(planning)?;
+    catalog.units().load_for(&plan, &state).await.map_err(|e| Error::from_engine("reading the instruments", e))?;
+    let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(planning)?;
+    execute_stream(plan, state.task_ctx()).map_err(|e| Error::from_engine("starting the query", e))
 }
 
 fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Published {
@@ -165,12 +169,11 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     settings.sql_parser.map_string_types_to_utf8view = false;
     settings.execution.time_zone = Some("+00:00".into());
     settings.explain.logical_plan_only = false;
-    let state = SessionStateBuilder::new()
-        .with_config(config)
-        .with_runtime_env(runtime.clone())
-        .with_default_features()
-        .with_physical_optimizer_rule(Arc::new(PauseInJoins))
-        .build();
+    let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.clone()).with_default_features();
+    // The last function of a name is the one that is called.
+    builder.aggregate_functions().get_or_insert_default().push(Arc::new(AggregateUDF::from(ExactSum::default())));
+    builder.scalar_functions().get_or_insert_default().push(Arc::new(ScalarUDF::from(OctetLength::new())));
+    let state = builder.with_analyzer_rule(Arc::new(CheckArithmetic)).with_physical_optimizer_rule(Arc::new(PauseInJoins)).build();
     state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
     Published { catalog: Arc::new(catalog), state }
 }
@@ -241,27 +244,44 @@ fn verify_read_only(plan: &LogicalPlan) -> Result<(), Error> {
     read_only.verify_plan(plan).map_err(|_| Error::Refused { statement })
 }
 
+/// Why a query's task ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// Everything was handed over, or nobody takes it any more.
+    End,
+    /// The reader did not take a batch in time.
+    Deadline,
+}
+
 /// Batches that may wait between the query and its reader.
 const BATCHES_WAITING_MAX: usize = 2;
 
 /// The stream, run by a task of its own, with an error in place of what comes after `deadline`. The answer comes in time even while an
-/// operator computes without a pause; dropping the stream aborts the task.
+/// operator computes without a pause; dropping the stream aborts the task, and a reader that stands still keeps nothing beyond the deadline.
 fn until(mut stream: SendableRecordBatchStream, deadline: Instant, limit: Duration) -> SendableRecordBatchStream {
     let schema = stream.schema();
     let (sender, receiver) = tokio::sync::mpsc::channel::<EngineResult<RecordBatch>>(BATCHES_WAITING_MAX);
     let task = SpawnedTask::spawn(async move {
         while let Some(next) = stream.next().await {
-            if sender.send(next).await.is_err() {
-                return;
+            match tokio::time::timeout_at(deadline, sender.send(next)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return After::End,
+                Err(_) => return After::Deadline,
             }
         }
+        After::End
     });
+    let timed_out = move || DataFusionError::External(Box::new(Error::TimedOut(limit)));
     let limited = futures::stream::unfold(Some((task, receiver)), move |running| async move {
         let (task, mut receiver) = running?;
         match tokio::time::timeout_at(deadline, receiver.recv()).await {
             Ok(Some(next)) => Some((next, Some((task, receiver)))),
-            Ok(None) => task.join().await.err().map(|e| (Err(DataFusionError::ExecutionJoin(Box::new(e))), None)),
-            Err(_) => Some((Err(DataFusionError::External(Box::new(Error::TimedOut(limit)))), None)),
+            Ok(None) => match task.join().await {
+                Ok(After::End) => None,
+                Ok(After::Deadline) => Some((Err(timed_out()), None)),
+                Err(why) => Some((Err(DataFusionError::ExecutionJoin(Box::new(why))), None)),
+            },
+            Err(_) => Some((Err(timed_out()), None)),
         }
     });
     Box::pin(RecordBatchStreamAdapter::new(schema, limited))
@@ -286,5 +306,35 @@ impl PhysicalOptimizerRule for PauseInJoins {
 
     fn schema_check(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::Schema;
+
+    #[tokio::test]
+    async fn a_panic_of_the_engine_is_an_error_of_the_query() {
+        let broken = futures::stream::poll_fn(|_| panic!("index out of bounds"));
+        let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::new(Schema::empty()), broken));
+        let limit = Duration::from_secs(60);
+        let mut limited = until(stream, Instant::now() + limit, limit);
+        let error = Error::from_engine("running the query", limited.next().await.expect("an error").unwrap_err());
+        assert!(matches!(error, Error::Panicked { .. }) && error.to_string().contains("index out of bounds"), "{error}");
+        assert!(limited.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stands_still_gets_no_end_that_looks_whole() {
+        let schema = Arc::new(Schema::empty());
+        let batch = RecordBatch::new_empty(schema.clone());
+        let endless = futures::stream::repeat_with(move || Ok(batch.clone())).take(100);
+        let limit = Duration::from_millis(50);
+        let limited = until(Box::pin(RecordBatchStreamAdapter::new(schema, endless)), Instant::now() + limit, limit);
+        tokio::time::sleep(limit * 4).await;
+        let taken: Vec<_> = limited.collect().await;
+        let error = Error::from_engine("running the query", taken.into_iter().last().expect("a last").unwrap_err());
+        assert!(matches!(error, Error::TimedOut(_)), "{error}");
     }
 }

@@ -1,8 +1,10 @@
 //! Everything that can go wrong with a query, in words that say what to do about it.
 
+use arrow::datatypes::DataType;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use schemas::Family;
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -42,6 +44,9 @@ pub enum Error {
     /// The statement is SQL, but has no meaning here.
     #[error("cannot be answered: {0}")]
     Plan(String),
+    /// A number would have been wrong.
+    #[error(transparent)]
+    Inexact(#[from] Inexact),
     /// The query needs more memory than it may have.
     #[error(
         "more memory is needed than a query may have: {0}; narrow it (a filter on dataset, date or symbol, fewer columns, LIMIT) or allow more"
@@ -76,6 +81,14 @@ pub enum Error {
         /// What the engine says.
         what: String,
     },
+    /// The engine broke a promise of its own. Other queries go on.
+    #[error("{doing}: the engine failed, {what}; this is a fault of the program, please report it with the statement")]
+    Panicked {
+        /// What was being done.
+        doing: &'static str,
+        /// What it says.
+        what: String,
+    },
     /// The result could not be written.
     #[error("writing the result: {0}")]
     Write(#[from] io::Error),
@@ -84,13 +97,73 @@ pub enum Error {
     Terminal(String),
 }
 
+/// Arithmetic that has no exact answer in its type, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Inexact(String);
+
+impl Inexact {
+    /// `what` became more than its type holds.
+    pub(crate) fn overflow(what: &str, result: &DataType) -> Inexact {
+        let remedy = match result {
+            DataType::Decimal128(_, 0) => "take fewer rows or smaller numbers at once",
+            result if result.is_decimal() => {
+                "keep fewer digits after the point, for example CAST(… AS DECIMAL(38,0)) or CAST(… AS DECIMAL(20,0)) where they are whole"
+            }
+            result if result.is_integer() => "compute in decimals, for example CAST(… AS DECIMAL(38,0)) of one side",
+            _ => "take fewer rows at once",
+        };
+        Inexact(format!("{what} does not fit {}: {remedy}", sql_name(result)))
+    }
+
+    /// `what` divides by zero.
+    pub(crate) fn division_by_zero(what: &str) -> Inexact {
+        Inexact(format!("{what} divides by zero: leave such rows out, or divide by NULLIF(…, 0) to get NULL"))
+    }
+}
+
+impl From<Inexact> for DataFusionError {
+    fn from(inexact: Inexact) -> DataFusionError {
+        DataFusionError::External(Box::new(inexact))
+    }
+}
+
+/// A type in SQL's words, where it has one.
+fn sql_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Int8 => "TINYINT".into(),
+        DataType::Int16 => "SMALLINT".into(),
+        DataType::Int32 => "INT".into(),
+        DataType::Int64 => "BIGINT".into(),
+        DataType::UInt8 => "TINYINT UNSIGNED".into(),
+        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
+        DataType::UInt32 => "INT UNSIGNED".into(),
+        DataType::UInt64 => "BIGINT UNSIGNED".into(),
+        DataType::Decimal32(digits, scale)
+        | DataType::Decimal64(digits, scale)
+        | DataType::Decimal128(digits, scale)
+        | DataType::Decimal256(digits, scale) => format!("DECIMAL({digits},{scale})"),
+        other => other.to_string(),
+    }
+}
+
 fn did_you_mean(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
 
 impl Error {
+    /// The end of a task that did not end by itself.
+    pub(crate) fn panicked(doing: &'static str, why: &tokio::task::JoinError) -> Error {
+        Error::Panicked { doing, what: why.to_string() }
+    }
+
     /// The engine's error in our words.
     pub fn from_engine(doing: &'static str, error: DataFusionError) -> Error {
+        if let DataFusionError::External(inner) = error.find_root()
+            && let Some(inexact) = inner.downcast_ref::<Inexact>()
+        {
+            return Error::Inexact(inexact.clone());
+        }
         if let DataFusionError::External(own) = error {
             return match own.downcast::<Error>() {
                 Ok(own) => *own,
@@ -98,14 +171,14 @@ impl Error {
             };
         }
         let root = error.find_root();
-        let text = || root.strip_backtrace();
         match root {
             DataFusionError::SchemaError(schema, _) => schema_error(schema),
             DataFusionError::ResourcesExhausted(what) => Error::Memory(first_line(what)),
             DataFusionError::SQL(parser, _) => Error::Syntax(parser.to_string()),
-            DataFusionError::Plan(what) => plan_error(what),
-            DataFusionError::NotImplemented(what) => Error::Plan(what.clone()),
-            _ => Error::Execution { doing, what: text() },
+            DataFusionError::Plan(what) => plan_error(&plain(what)),
+            DataFusionError::ExecutionJoin(why) => Error::panicked(doing, why),
+            DataFusionError::NotImplemented(what) => Error::Plan(plain(what)),
+            _ => Error::Execution { doing, what: with_remedy(plain(&root.strip_backtrace())) },
         }
     }
 }
@@ -114,8 +187,55 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or(text).trim_end_matches(['.', ':']).to_string()
 }
 
+/// The engine's words in one line, without the names of its parts and its asking for bug reports.
+fn plain(text: &str) -> String {
+    const PARTS: [&str; 8] = [
+        "Arrow error: ",
+        "Cast error: ",
+        "Parser error: ",
+        "Compute error: ",
+        "Execution error: ",
+        "External error: ",
+        "Internal error: ",
+        "Error during planning: ",
+    ];
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let one_line = lines.join(" ");
+    let mut plain = one_line.as_str();
+    while let Some(rest) = PARTS.iter().find_map(|part| plain.strip_prefix(part)) {
+        plain = rest;
+    }
+    let asks = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: \
+                https://github.com/apache/datafusion/issues";
+    plain.replace(asks, "").trim_end_matches(['.', ' ']).to_string()
+}
+
+fn with_remedy(what: String) -> String {
+    match what.starts_with("Cannot cast string") {
+        true => what + "; TRY_CAST gives NULL instead",
+        false => what,
+    }
+}
+
 fn schema_error(error: &SchemaError) -> Error {
-    let SchemaError::FieldNotFound { field, valid_fields } = error else { return Error::Plan(error.to_string()) };
+    let (field, valid_fields) = match error {
+        SchemaError::FieldNotFound { field, valid_fields } => (field, valid_fields),
+        SchemaError::AmbiguousReference { field } => {
+            let name = &field.name;
+            return Error::Plan(format!(
+                "{name} is a column of more than one table: write the table's name or alias before it, as in a.{name}"
+            ));
+        }
+        other => return Error::Plan(plain(&other.to_string())),
+    };
+    let tables: BTreeSet<&str> = valid_fields.iter().filter_map(|column| column.relation.as_ref()).map(|table| table.table()).collect();
+    if let Some(asked) = field.relation.as_ref().map(|table| table.table())
+        && !tables.is_empty()
+        && !tables.contains(asked)
+    {
+        let there: Vec<&str> = tables.into_iter().collect();
+        return Error::Plan(format!("{asked}.{}: the query's FROM has no table or alias {asked}; it has {}", field.name, there.join(", ")));
+    }
     let nearest = nearest(&field.name, valid_fields.iter().map(|column| column.name.as_str()));
     let table = field.relation.as_ref().or_else(|| valid_fields.iter().find_map(|column| column.relation.as_ref()));
     Error::NoColumn {
@@ -125,14 +245,45 @@ fn schema_error(error: &SchemaError) -> Error {
     }
 }
 
-/// DataFusion has no variant of its own for an unknown table.
+/// DataFusion has one variant for many mistakes; the frequent ones are told by their words. What is not recognised stays as it is.
 fn plan_error(what: &str) -> Error {
-    let unknown = what.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found"));
-    let Some(name) = unknown else { return Error::Plan(what.to_string()) };
+    unknown_table(what)
+        .or_else(|| unknown_function(what).or_else(|| wrong_arguments(what)).or_else(|| not_grouped(what)).map(Error::Plan))
+        .unwrap_or_else(|| Error::Plan(what.to_string()))
+}
+
+fn unknown_table(what: &str) -> Option<Error> {
+    let name = what.strip_prefix("table '")?.strip_suffix("' not found")?;
     let name = name.strip_prefix("tokentape.tape.").unwrap_or(name).to_string();
     let short = name.rsplit('.').next().unwrap_or(&name);
     let nearest = nearest(short, Family::ALL.into_iter().map(|family| family.topic().name));
-    Error::NoTable { nearest: nearest.map(str::to_string), name }
+    Some(Error::NoTable { nearest: nearest.map(str::to_string), name })
+}
+
+/// `Invalid function 'summ'. Did you mean 'sum'?`
+fn unknown_function(what: &str) -> Option<String> {
+    let (name, rest) = what.strip_prefix("Invalid function '")?.split_once('\'')?;
+    let guess = rest.split_once("Did you mean '").and_then(|(_, guess)| guess.split_once('\'')).map(|(guess, _)| guess);
+    let nearest = guess.and_then(|guess| nearest(name, std::iter::once(guess))).map(str::to_string);
+    Some(format!("no function {name}{}; SHOW FUNCTIONS lists all", did_you_mean(&nearest)))
+}
+
+/// `… No function matches the given name and argument types 'sum(Utf8)'. … Candidate functions: sum(Decimal) sum(UInt64)`
+fn wrong_arguments(what: &str) -> Option<String> {
+    let (_, asked) = what.split_once("No function matches the given name and argument types '")?;
+    let (asked, rest) = asked.split_once("'. ")?;
+    let (name, _) = asked.split_once('(')?;
+    let (_, candidates) = rest.split_once("Candidate functions: ")?;
+    let there_is = candidates.replace(&format!(" {name}("), &format!(", {name}("));
+    Some(format!("no function {asked}: CAST the arguments to what there is: {there_is}"))
+}
+
+/// `Column in SELECT must be in GROUP BY …: While expanding wildcard, column "trades.symbol" must appear in …`
+fn not_grouped(what: &str) -> Option<String> {
+    let (_, rest) = what.split_once("column \"")?;
+    let (column, rest) = rest.split_once('"')?;
+    let grouping = rest.starts_with(" must appear in the GROUP BY clause");
+    grouping.then(|| format!("column {column} must be in GROUP BY or inside an aggregate function"))
 }
 
 /// The name that takes the fewest edits, where these are few enough to be a slip.

@@ -1,7 +1,10 @@
 //! What one version of a table consists of, as `lake` lists it.
 
-use object_store::ObjectStore;
+use futures::TryStreamExt;
+use object_store::path::{Path, PathPart};
+use object_store::{ObjectMeta, ObjectStore};
 use schemas::Family;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use url::Url;
@@ -39,5 +42,90 @@ pub struct TableFiles {
 impl fmt::Debug for TableFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} version {} at {}: {} files", self.family.topic().name, self.version, self.root, self.files.len())
+    }
+}
+
+/// A file of a version that is not there as the table's log states it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Where it should be.
+    pub path: String,
+    /// Its length as the log states it, in bytes.
+    pub stated: u64,
+    /// Its length as it lies there; `None` where there is no such file.
+    pub found: Option<u64>,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found {
+            None => write!(f, "{} is missing", self.path),
+            Some(found) => write!(f, "{} has {found} bytes, the log states {}", self.path, self.stated),
+        }
+    }
+}
+
+impl TableFiles {
+    /// The files that are missing or have another length, by one listing of their folder; their contents are not read.
+    pub async fn lost(&self) -> Result<Vec<Lost>, object_store::Error> {
+        if self.files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let paths = self.files.iter().map(|file| Path::parse(&file.path)).collect::<Result<Vec<_>, _>>()?;
+        let listing = self.store.list(common_folder(&paths).as_ref());
+        let lengths: HashMap<Path, u64> = listing.map_ok(|ObjectMeta { location, size, .. }| (location, size)).try_collect().await?;
+        let lost = |(file, path): (&FileInfo, &Path)| {
+            let found = lengths.get(path).copied();
+            (found != Some(file.size)).then(|| Lost { path: file.path.clone(), stated: file.size, found })
+        };
+        Ok(self.files.iter().zip(&paths).filter_map(lost).collect())
+    }
+}
+
+/// The deepest folder that holds all of them; `None` is the store's root.
+fn common_folder(paths: &[Path]) -> Option<Path> {
+    let folder = |path: &Path| {
+        let mut parts: Vec<PathPart<'static>> = path.parts().map(|part| PathPart::from(part.as_ref().to_string())).collect();
+        parts.pop();
+        parts
+    };
+    let mut common = folder(paths.first()?);
+    for path in &paths[1..] {
+        let shared = common.iter().zip(folder(path)).take_while(|(ours, theirs)| *ours == theirs).count();
+        common.truncate(shared);
+    }
+    (!common.is_empty()).then(|| Path::from_iter(common))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+    use object_store::{ObjectStoreExt, PutPayload};
+
+    #[tokio::test]
+    async fn a_file_that_is_missing_or_was_cut_is_found() {
+        let store = Arc::new(InMemory::new());
+        for (path, bytes) in [("t/trades/a=1/x.parquet", 4), ("t/trades/a=2/y z.parquet", 3), ("t/trades/_delta_log/0.json", 9)] {
+            store.put(&Path::parse(path).unwrap(), PutPayload::from(vec![0u8; bytes])).await.unwrap();
+        }
+        let file = |path: &str| FileInfo { path: path.into(), size: 4, rows: 1, partition_values: Vec::new(), modification_time_ms: 0 };
+        let table = |paths: &[&str]| TableFiles {
+            family: Family::Trades,
+            root: Url::parse("memory:///t/trades/").unwrap(),
+            store: store.clone(),
+            version: 0,
+            files: paths.iter().map(|path| file(path)).collect(),
+        };
+        assert_eq!(table(&[]).lost().await.unwrap(), []);
+        assert_eq!(table(&["t/trades/a=1/x.parquet"]).lost().await.unwrap(), []);
+        let said: Vec<String> = table(&["t/trades/a=1/x.parquet", "t/trades/a=2/y z.parquet", "t/trades/a=3/gone.parquet"])
+            .lost()
+            .await
+            .unwrap()
+            .iter()
+            .map(Lost::to_string)
+            .collect();
+        assert_eq!(said, ["t/trades/a=2/y z.parquet has 3 bytes, the log states 4", "t/trades/a=3/gone.parquet is missing"]);
     }
 }

@@ -3,6 +3,8 @@
 //! ```text
 //! lake's file lists ──► catalog.rs ──► table.rs   one family = one table (files pruned, times as TIMESTAMP(ns, UTC))
 //!                           │      └─► units.rs   currency and unit of a price, from the instruments
+//!                    checked.rs, sum.rs   + - * / % and sum: exact, or an error
+//!                                │
 //!        (principal, SQL) ──► engine.rs ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables)
 //!                                                             └─► shell.rs
 //! ```
@@ -10,13 +12,16 @@
 //! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
 
 pub mod catalog;
+mod checked;
 pub mod draw;
 pub mod engine;
 pub mod error;
 pub mod files;
+mod octets;
 pub mod output;
 pub mod shell;
 pub mod statements;
+mod sum;
 pub mod table;
 mod units;
 

@@ -10,7 +10,7 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use std::collections::HashSet;
 use std::io::Write;
 use std::str::FromStr;
@@ -61,18 +61,117 @@ pub async fn write(
     format: Format,
     style: &TableStyle,
     begun: Instant,
-    stream: SendableRecordBatchStream,
+    mut stream: SendableRecordBatchStream,
     out: &mut (dyn Write + Send),
 ) -> Result<Written, Error> {
-    let written = match format {
-        Format::Table => table(style, begun, stream, out).await?,
-        Format::Csv => csv(stream, out).await?,
-        Format::Json => json(stream, out, "[\n", ",\n", "\n]\n", "[]\n").await?,
-        Format::JsonLines => json(stream, out, "", "\n", "\n", "").await?,
-        Format::Arrow => ipc(stream, out).await?,
-    };
+    let mut encoder = Encoder::new(format, style, begun, &stream.schema())?;
+    while !encoder.is_full()
+        && let Some(batch) = stream.next().await
+    {
+        out.write_all(&encoder.batch(&batch.map_err(running)?)?)?;
+    }
+    drop(stream);
+    let (rest, written) = encoder.end()?;
+    out.write_all(&rest)?;
     out.flush()?;
     Ok(written)
+}
+
+/// The same bytes as they come, one piece for each batch. An error is the last that comes, and then the bytes are no whole result.
+pub fn pieces(
+    format: Format,
+    style: &TableStyle,
+    begun: Instant,
+    stream: SendableRecordBatchStream,
+) -> Result<impl Stream<Item = Result<Vec<u8>, Error>> + Send + use<>, Error> {
+    let encoder = Encoder::new(format, style, begun, &stream.schema())?;
+    Ok(futures::stream::try_unfold(Some((encoder, stream)), |going| async move {
+        let Some((mut encoder, mut stream)) = going else { return Ok(None) };
+        if !encoder.is_full()
+            && let Some(batch) = stream.next().await
+        {
+            let piece = encoder.batch(&batch.map_err(running)?)?;
+            return Ok(Some((piece, Some((encoder, stream)))));
+        }
+        drop(stream);
+        Ok(Some((encoder.end()?.0, None)))
+    }))
+}
+
+/// A result on its way to bytes, batch by batch.
+struct Encoder {
+    shape: Shape,
+    rows: u64,
+}
+
+/// What each format keeps between batches.
+enum Shape {
+    Table { style: TableStyle, begun: Instant, columns: Vec<draw::Column>, rows: Vec<Vec<Cell>>, complete: bool },
+    Csv { header: String },
+    Json { keys: Vec<String>, marks: JsonMarks },
+    Arrow(Box<StreamWriter<Vec<u8>>>),
+}
+
+impl Encoder {
+    fn new(format: Format, style: &TableStyle, begun: Instant, schema: &SchemaRef) -> Result<Encoder, Error> {
+        let json = |marks| Shape::Json { keys: json_keys(schema), marks };
+        let shape = match format {
+            Format::Table => Shape::Table { style: style.clone(), begun, columns: columns(schema), rows: Vec::new(), complete: true },
+            Format::Csv => Shape::Csv { header: csv_header(schema) },
+            Format::Json => json(JSON_ARRAY),
+            Format::JsonLines => json(JSON_LINES),
+            Format::Arrow => Shape::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema).map_err(formatting)?)),
+        };
+        Ok(Encoder { shape, rows: 0 })
+    }
+
+    /// Does it take no more rows?
+    fn is_full(&self) -> bool {
+        matches!(self.shape, Shape::Table { complete: false, .. })
+    }
+
+    fn batch(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, Error> {
+        let bytes = match &mut self.shape {
+            Shape::Table { style, rows, complete, .. } => {
+                let longest = if style.expanded { EXPANDED_CELL_MAX } else { CELL_MAX };
+                let room = style.rows_max - rows.len();
+                *complete = batch.num_rows() <= room;
+                cells(&batch.slice(0, batch.num_rows().min(room)), longest, rows)?;
+                self.rows = rows.len() as u64;
+                return Ok(Vec::new());
+            }
+            Shape::Csv { header } => {
+                let mut lines = std::mem::take(header);
+                csv_lines(batch, &mut lines)?;
+                lines.into_bytes()
+            }
+            Shape::Json { keys, marks } => json_objects(keys, marks, batch, self.rows == 0)?.into_bytes(),
+            Shape::Arrow(writer) => {
+                writer.write(batch).map_err(formatting)?;
+                std::mem::take(writer.get_mut())
+            }
+        };
+        self.rows += batch.num_rows() as u64;
+        Ok(bytes)
+    }
+
+    fn end(self) -> Result<(Vec<u8>, Written), Error> {
+        let mut written = Written { rows: self.rows, complete: true };
+        let bytes = match self.shape {
+            Shape::Table { style, begun, columns, rows, complete } => {
+                written.complete = complete;
+                let took = style.timing.then(|| begun.elapsed());
+                draw::table(&columns, &rows, &style, &written, took).into_bytes()
+            }
+            Shape::Csv { header } => header.into_bytes(),
+            Shape::Json { marks, .. } => if self.rows == 0 { marks.none } else { marks.close }.into(),
+            Shape::Arrow(mut writer) => {
+                writer.finish().map_err(formatting)?;
+                std::mem::take(writer.get_mut())
+            }
+        };
+        Ok((bytes, written))
+    }
 }
 
 fn running(e: DataFusionError) -> Error {
@@ -105,21 +204,13 @@ fn text(formatter: &ArrayFormatter<'_>, row: usize) -> Result<String, Error> {
     formatter.value(row).try_to_string().map_err(formatting)
 }
 
-async fn csv(mut stream: SendableRecordBatchStream, out: &mut (dyn Write + Send)) -> Result<Written, Error> {
-    let names: Vec<String> = stream.schema().fields().iter().map(|field| quoted(field.name())).collect();
-    writeln!(out, "{}", names.join(","))?;
-    let mut rows = 0;
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(running)?;
-        out.write_all(csv_lines(&batch)?.as_bytes())?;
-        rows += batch.num_rows() as u64;
-    }
-    Ok(Written { rows, complete: true })
+fn csv_header(schema: &Schema) -> String {
+    let names: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
+    names.join(",") + "\n"
 }
 
-fn csv_lines(batch: &RecordBatch) -> Result<String, Error> {
+fn csv_lines(batch: &RecordBatch, lines: &mut String) -> Result<(), Error> {
     let formatters = batch.columns().iter().map(|column| formatter(column)).collect::<Result<Vec<_>, _>>()?;
-    let mut lines = String::new();
     for row in 0..batch.num_rows() {
         for (i, (formatter, column)) in formatters.iter().zip(batch.columns()).enumerate() {
             if i > 0 {
@@ -131,7 +222,7 @@ fn csv_lines(batch: &RecordBatch) -> Result<String, Error> {
         }
         lines.push('\n');
     }
-    Ok(lines)
+    Ok(())
 }
 
 /// A CSV field; empty text is quoted so that it is not NULL.
@@ -142,29 +233,26 @@ fn quoted(text: &str) -> String {
     }
 }
 
-async fn json(
-    mut stream: SendableRecordBatchStream,
-    out: &mut (dyn Write + Send),
-    open: &str,
-    between: &str,
-    close: &str,
-    none: &str,
-) -> Result<Written, Error> {
-    let keys = json_keys(&stream.schema());
-    let mut rows = 0;
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(running)?;
-        let columns = batch.columns().iter().map(JsonColumn::new).collect::<Result<Vec<_>, _>>()?;
-        let mut objects = String::new();
-        for row in 0..batch.num_rows() {
-            objects.push_str(if rows == 0 { open } else { between });
-            json_object(&keys, &columns, row, &mut objects)?;
-            rows += 1;
-        }
-        out.write_all(objects.as_bytes())?;
+/// What stands around and between objects.
+struct JsonMarks {
+    open: &'static str,
+    between: &'static str,
+    close: &'static str,
+    /// Instead of all these where there is no object.
+    none: &'static str,
+}
+
+const JSON_ARRAY: JsonMarks = JsonMarks { open: "[\n", between: ",\n", close: "\n]\n", none: "[]\n" };
+const JSON_LINES: JsonMarks = JsonMarks { open: "", between: "\n", close: "\n", none: "" };
+
+fn json_objects(keys: &[String], marks: &JsonMarks, batch: &RecordBatch, first: bool) -> Result<String, Error> {
+    let columns = batch.columns().iter().map(JsonColumn::new).collect::<Result<Vec<_>, _>>()?;
+    let mut objects = String::new();
+    for row in 0..batch.num_rows() {
+        objects.push_str(if first && row == 0 { marks.open } else { marks.between });
+        json_object(keys, &columns, row, &mut objects)?;
     }
-    out.write_all(if rows == 0 { none } else { close }.as_bytes())?;
-    Ok(Written { rows, complete: true })
+    Ok(objects)
 }
 
 /// Column names as JSON text, each with its colon. A name that occurs again gets a number: an object holds a key once.
@@ -275,51 +363,6 @@ fn json_list<O: OffsetSizeTrait>(list: &GenericListArray<O>) -> Result<JsonShape
     let offsets = list.value_offsets();
     let range = |row: usize| (offsets[row].as_usize(), offsets[row + 1].as_usize());
     Ok(JsonShape::List(Box::new(range), Box::new(JsonColumn::new(list.values())?)))
-}
-
-async fn ipc(mut stream: SendableRecordBatchStream, out: &mut (dyn Write + Send)) -> Result<Written, Error> {
-    let mut writer = StreamWriter::try_new(out, &stream.schema()).map_err(ipc_error)?;
-    let mut rows = 0;
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(running)?;
-        rows += batch.num_rows() as u64;
-        writer.write(&batch).map_err(ipc_error)?;
-    }
-    writer.finish().map_err(ipc_error)?;
-    Ok(Written { rows, complete: true })
-}
-
-fn ipc_error(e: ArrowError) -> Error {
-    match e {
-        ArrowError::IoError(_, io) => Error::Write(io),
-        other => formatting(other),
-    }
-}
-
-async fn table(
-    style: &TableStyle,
-    begun: Instant,
-    mut stream: SendableRecordBatchStream,
-    out: &mut (dyn Write + Send),
-) -> Result<Written, Error> {
-    let schema = stream.schema();
-    let longest = if style.expanded { EXPANDED_CELL_MAX } else { CELL_MAX };
-    let mut rows: Vec<Vec<Cell>> = Vec::new();
-    let mut complete = true;
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(running)?;
-        let room = style.rows_max - rows.len();
-        complete = batch.num_rows() <= room;
-        cells(&batch.slice(0, batch.num_rows().min(room)), longest, &mut rows)?;
-        if !complete {
-            break;
-        }
-    }
-    drop(stream);
-    let took = style.timing.then(|| begun.elapsed());
-    let written = Written { rows: rows.len() as u64, complete };
-    out.write_all(draw::table(&columns(&schema), &rows, style, &written, took).as_bytes())?;
-    Ok(written)
 }
 
 fn columns(schema: &SchemaRef) -> Vec<draw::Column> {

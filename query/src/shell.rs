@@ -117,7 +117,7 @@ impl Shell {
     }
 
     fn typed(&mut self, typed: &str, writers: &mut Writers<'_>) -> Result<After, Error> {
-        if let Some(command) = typed.trim().strip_prefix('\\') {
+        if let Some(command) = command_in(typed) {
             return Ok(self.command(command, writers)?.0);
         }
         let (statements, rest) = split(typed);
@@ -133,7 +133,7 @@ impl Shell {
         let mut pending = String::new();
         let mut line = String::new();
         while input.read_line(&mut line).map_err(|e| Error::Terminal(e.to_string()))? > 0 {
-            if let (true, Some(command)) = (is_blank(&pending), line.trim().strip_prefix('\\')) {
+            if let (true, Some(command)) = (is_blank(&pending), command_in(&line)) {
                 let (after, good) = self.command(command, writers)?;
                 failed += u64::from(!good);
                 if after == After::Quit {
@@ -154,6 +154,14 @@ impl Shell {
             failed += u64::from(!self.statement(pending.trim(), writers)?);
         }
         Ok(failed)
+    }
+
+    /// Runs what was given whole, a command or one statement; false when it failed, which was said.
+    pub fn once(&mut self, given: &str, writers: &mut Writers<'_>) -> Result<bool, Error> {
+        match command_in(given) {
+            Some(command) => Ok(self.command(command, writers)?.1),
+            None => self.statement(given, writers),
+        }
     }
 
     /// Runs one statement and writes its result; false when it failed, which was said. An error is one of writing.
@@ -246,6 +254,11 @@ impl Shell {
         writers.out.write_all(draw::table(&columns, rows, &style, &written, None).as_bytes())?;
         Ok(true)
     }
+}
+
+/// What stands behind the `\` of a command.
+fn command_in(typed: &str) -> Option<&str> {
+    typed.trim().strip_prefix('\\')
 }
 
 fn about(topic: &Topic) -> String {
@@ -365,7 +378,7 @@ impl Validator for Words {
 
 /// Commands end with their line, statements with `;`.
 fn is_complete(input: &str) -> bool {
-    input.trim_start().starts_with('\\') || is_blank(split(input).1)
+    command_in(input).is_some() || is_blank(split(input).1)
 }
 
 #[cfg(test)]

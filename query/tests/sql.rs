@@ -1,5 +1,6 @@
 //! SQL over Parquet files as the store lays them out: values, clocks, pruning, limits, refusals and result formats.
 
+mod exact;
 mod fixture;
 
 use fixture::{Fixture, Row, T0, count, csv, explain, options, ts};
@@ -263,7 +264,7 @@ async fn snapshot_averages_are_exact_in_the_documented_form() {
     assert_eq!(got, "vwap,average\n12892.5000000000000,129000.0000000000000\n");
     // Without the casts the quotient needs more than 38 digits: refused, never a wrong number.
     let refused = fixture::run(&engine, "SELECT sum(last_price * volume) / sum(volume) FROM snapshots").await.unwrap_err().to_string();
-    assert!(refused.contains("Overflow happened"), "{refused}");
+    assert!(refused.contains("does not fit DECIMAL(38,"), "{refused}");
 }
 
 #[tokio::test]
@@ -378,6 +379,31 @@ async fn mistakes_are_answered_with_what_to_do() {
         said("SELECT pric FROM trades").await,
         "no column pric; did you mean price?; DESCRIBE trades (in the shell: \\d trades) lists its columns"
     );
+    assert_eq!(
+        said("SELECT t.price FROM trades").await,
+        "cannot be answered: t.price: the query's FROM has no table or alias t; it has trades"
+    );
+    assert_eq!(
+        said("SELECT price FROM trades a JOIN quotes b ON a.symbol = b.symbol").await,
+        "cannot be answered: price is a column of more than one table: write the table's name or alias before it, as in a.price"
+    );
+    assert_eq!(
+        said("SELECT symbol, sum(size) FROM trades").await,
+        "cannot be answered: column trades.symbol must be in GROUP BY or inside an aggregate function"
+    );
+    assert_eq!(
+        said("SELECT summ(size) FROM trades").await,
+        "cannot be answered: no function summ; did you mean sum?; SHOW FUNCTIONS lists all"
+    );
+    assert_eq!(
+        said("SELECT sum(symbol) FROM trades").await,
+        "cannot be answered: no function sum(Utf8): CAST the arguments to what there is: sum(Decimal), sum(UInt64), sum(Int64), sum(Float64), \
+         sum(Duration), sum(Interval)"
+    );
+    assert_eq!(
+        said("SELECT CAST('abc' AS int)").await,
+        "planning the query: Cannot cast string 'abc' to value of Int32 type; TRY_CAST gives NULL instead"
+    );
     assert!(said("SELEC 1").await.starts_with("not understood as SQL: "));
     assert!(said("SELECT (").await.starts_with("not understood as SQL: "));
     let deep = said_deep(&engine).await;
@@ -442,6 +468,23 @@ async fn a_file_list_that_cannot_be_right_is_named() {
     fixture.spoil(Family::Trades, |file| file.partition_values[1].1 = Some("yesterday".into()));
     let error = fixture.try_engine(options()).await.err().expect("a date that is none").to_string();
     assert!(error.contains("table trades version 0") && error.contains("date = \"yesterday\""), "{error}");
+}
+
+#[tokio::test]
+async fn bytes_have_a_length_as_text_has() {
+    let mut fixture = Fixture::new();
+    fixture.write(Family::Documents, &[Row::of(Family::Documents), Row::sample(Family::Documents, 0)]);
+    let engine = fixture.engine().await;
+    let got = csv(&engine, "SELECT octet_length(body) AS n, octet_length(uri) AS t FROM documents ORDER BY source_record DESC, uri").await;
+    assert!(got.contains("\n3,5\n"), "bytes 00 ff 00 and the text 'uri 0': {got}");
+    let got = csv(
+        &engine,
+        "SELECT octet_length(X'00ff') AS b, octet_length('é') AS t, octet_length(NULL) AS z, octet_length(arrow_cast(X'ff', 'LargeBinary')) AS l, \
+         octet_length(arrow_cast(X'ffff', 'BinaryView')) AS v, octet_length(arrow_cast(X'ffff', 'FixedSizeBinary(2)')) AS f, \
+         sum(octet_length(body)) AS s FROM documents",
+    )
+    .await;
+    assert_eq!(got, "b,t,z,l,v,f,s\n2,2,,1,2,2,3\n");
 }
 
 mod formats {

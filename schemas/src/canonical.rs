@@ -164,7 +164,10 @@ mod tests {
         }
         for ts_event in [i64::MIN, i64::MIN + 1, -(1 << 62) - 1, 1 << 62, i64::MAX] {
             let batch = trade(1, ts_event, None);
-            assert_eq!(Lengths::of(Family::Trades, &batch).bytes, [frame::encode(Family::Trades, &batch).expect("the row encodes")[0].len()]);
+            assert_eq!(
+                Lengths::of(Family::Trades, &batch).bytes,
+                [frame::encode(Family::Trades, &batch).expect("the row encodes")[0].len()]
+            );
         }
     }
 

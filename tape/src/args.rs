@@ -62,6 +62,9 @@ pub enum Command {
     /// Create the missing topics and check all of them
     Topics(Topics),
     /// Check configuration, log, tables and clock, and say what to do
+    ///
+    /// Of the tables: every file of their newest versions must be there with the length that the table's log states; what is in the files is
+    /// not read. A query that only counts all rows (SELECT count(*) FROM trades) is answered from the log and does not notice a lost file.
     Doctor,
 }
 
@@ -115,7 +118,7 @@ pub struct Store {
 
 #[derive(Debug, ClapArgs)]
 pub struct Sql {
-    /// The statement; without one a shell starts
+    /// The statement, or a command of the shell such as '\d trades'; without one a shell starts
     #[arg(value_name = "SQL")]
     pub statement: Option<String>,
     /// How results are written
@@ -140,6 +143,9 @@ pub struct Query {
     /// Address to listen on; there is no authentication, so keep it on loopback or a private network
     #[arg(long, default_value = "127.0.0.1:8642", env = "TAPE_LISTEN", value_name = "ADDR")]
     pub listen: String,
+    /// Longest time of a statement until its last row is sent, in seconds
+    #[arg(long, default_value_t = 600, value_name = "S")]
+    pub timeout: u64,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,15 +1,18 @@
 //! What `tape up` and `tape query` serve: health, the schema routes, SQL. No authentication: for loopback or a private network.
 
-use crate::commands::sql::answer;
 use crate::registry;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use query::Engine;
-use query::output::{Format, TableStyle};
+use futures::future::ready;
+use futures::{StreamExt, TryStreamExt, stream};
+use query::output::{self, Format, TableStyle};
+use query::{Engine, Principal};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Longest statement in bytes: what a worker's stack is sure to hold when it is one long chain of operators.
 const STATEMENT_BYTES_MAX: usize = 16 << 10;
@@ -29,11 +32,33 @@ async fn sql(State(engine): State<Arc<Engine>>, headers: HeaderMap, statement: S
     let (format, media_type) = match accept {
         "text/csv" => (Format::Csv, "text/csv"),
         "text/plain" => (Format::Table, "text/plain; charset=utf-8"),
+        "application/x-ndjson" => (Format::JsonLines, "application/x-ndjson"),
         "application/vnd.apache.arrow.stream" => (Format::Arrow, "application/vnd.apache.arrow.stream"),
         _ => (Format::Json, "application/json"),
     };
-    match answer(&engine, &statement, format, &TableStyle { timing: false, ..TableStyle::default() }).await {
-        Ok(bytes) => ([("content-type", media_type)], bytes).into_response(),
-        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    match answer(&engine, &statement, format).await {
+        Ok(body) => ([("content-type", media_type)], body).into_response(),
+        Err(why) => (status(&why), format!("{why}\n")).into_response(),
+    }
+}
+
+/// The result as it comes, batch by batch. What fails before the first bytes is an answer of its own; what fails later breaks the transfer off,
+/// so that a part is never taken for the whole, and its reason is in our log.
+async fn answer(engine: &Engine, statement: &str, format: Format) -> Result<Body, query::Error> {
+    let begun = Instant::now();
+    engine.refresh().await?;
+    let (_, stream) = engine.run(&Principal::local(), statement).await?;
+    let style = TableStyle { timing: false, ..TableStyle::default() };
+    let pieces = output::pieces(format, &style, begun, stream)?.try_filter(|piece| ready(!piece.is_empty()));
+    let mut pieces = Box::pin(pieces);
+    let first = pieces.next().await.transpose()?;
+    let rest = pieces.inspect_err(|why| tracing::warn!("an answer over HTTP was broken off: {why}"));
+    Ok(Body::from_stream(stream::iter(first.map(Ok)).chain(rest)))
+}
+
+fn status(why: &query::Error) -> StatusCode {
+    match why {
+        query::Error::Panicked { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
     }
 }

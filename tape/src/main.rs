@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod home;
 mod http;
+mod panics;
 mod registry;
 mod say;
 mod settings;

@@ -29,7 +29,13 @@ pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
         temp_limit: SPILL_BYTES_MAX,
         timeout,
     };
-    Engine::open(options, listing(lake)).await.context("starting the query engine")
+    Ok(Engine::open(options, listing(lake)).await?)
+}
+
+/// The files of all tables, as their newest versions list them.
+pub async fn listed(settings: &Settings) -> Result<Vec<TableFiles>> {
+    let listing = listing(home::lake(settings)?);
+    listing().await.map_err(anyhow::Error::from_boxed).context("listing the tables")
 }
 
 /// Where this process puts what does not fit into memory: made when it is first asked for, for this user alone.

@@ -7,6 +7,8 @@ use crate::{home, tables};
 use anyhow::Result;
 use eventlog::EventLog;
 use lake::Lake;
+use query::TableFiles;
+use query::files::Lost;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,7 +28,7 @@ pub fn run(settings: &Settings) -> Result<Code> {
     let mut findings = vec![configuration(settings), clock(SystemTime::now()), home_folder(settings)];
     let log = home::log(settings);
     findings.extend(topics(&log));
-    findings.push(stored(settings)?);
+    findings.extend(stored(settings)?);
     if let (Ok(log), Ok(lake)) = (log, home::lake(settings)) {
         findings.push(origin(&log, &lake)?);
     }
@@ -94,15 +96,17 @@ fn topics(log: &Result<Arc<dyn EventLog>>) -> Vec<Finding> {
     vec![cluster, topics]
 }
 
-fn stored(settings: &Settings) -> Result<Finding> {
-    let runtime = home::runtime()?;
-    Ok(match runtime.block_on(tables::engine(settings, LISTING_TIMEOUT)) {
-        Err(why) => Finding { what: "tables", good: false, says: format!("{why:#}") },
-        Ok(engine) => {
-            let catalog = engine.catalog();
-            let rows: u64 = schemas::Family::ALL.iter().map(|family| catalog.rows(*family)).sum();
-            Finding { what: "tables", good: true, says: format!("{rows} rows in {}", settings.tables) }
-        }
+fn stored(settings: &Settings) -> Result<Vec<Finding>> {
+    home::runtime()?.block_on(async {
+        Ok(match tables::engine(settings, LISTING_TIMEOUT).await {
+            Err(why) => vec![Finding { what: "tables", good: false, says: format!("{why:#}") }],
+            Ok(engine) => {
+                let catalog = engine.catalog();
+                let rows: u64 = schemas::Family::ALL.iter().map(|family| catalog.rows(*family)).sum();
+                let tables = Finding { what: "tables", good: true, says: format!("{rows} rows in {}", settings.tables) };
+                vec![tables, files(&tables::listed(settings).await?).await]
+            }
+        })
     })
 }
 
@@ -112,4 +116,35 @@ fn origin(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<Finding> {
         Err(why) => Finding { what: "origin", good: false, says: why.to_string() },
         Ok(()) => Finding { what: "origin", good: true, says: "no table was stored from another log".into() },
     })
+}
+
+/// Lost files that one finding names.
+const LOST_NAMED_MAX: usize = 3;
+
+/// Is every file of the tables there, as long as the log states?
+async fn files(tables: &[TableFiles]) -> Finding {
+    let mut lost = Vec::new();
+    for table in tables {
+        match table.lost().await {
+            Ok(of_table) => lost.extend(of_table),
+            Err(why) => return Finding { what: "files", good: false, says: format!("listing {}: {why}", table.root) },
+        }
+    }
+    let count: usize = tables.iter().map(|table| table.files.len()).sum();
+    if lost.is_empty() {
+        return Finding {
+            what: "files",
+            good: true,
+            says: format!("all {count} of the tables are there, with the length that their logs state"),
+        };
+    }
+    let named: Vec<String> = lost.iter().take(LOST_NAMED_MAX).map(Lost::to_string).collect();
+    let more = if lost.len() > LOST_NAMED_MAX { " …" } else { "" };
+    let says = format!(
+        "{} of {count} are not as they were stored: {}{more}; bring them back from a copy, or, where the log still holds everything, store it again into an empty folder \
+         (tape store --once --tables DIR)",
+        lost.len(),
+        named.join("; ")
+    );
+    Finding { what: "files", good: false, says }
 }

@@ -3,7 +3,7 @@
 use super::Code;
 use crate::args::Sql;
 use crate::settings::Settings;
-use crate::{home, tables};
+use crate::{home, panics, tables};
 use anyhow::Result;
 use query::output::TableStyle;
 use query::shell::{Shell, Writers, ctrl_c};
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
+    panics::become_errors_of_their_query();
     let runtime = home::runtime()?;
     let engine = Arc::new(runtime.block_on(tables::engine(settings, Duration::from_secs(args.timeout)))?);
     let format = tables::output_format(args.format);
@@ -24,7 +25,7 @@ pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
     let (mut out, mut err) = (std::io::BufWriter::new(stdout()), stderr());
     let writers = &mut Writers { out: &mut out, err: &mut err };
     let done = match &args.statement {
-        Some(statement) => shell.statement(statement, writers).map(u64::from).map(|good| good == 1),
+        Some(given) => shell.once(given, writers),
         None if interactive => shell.interactive(Some(settings.home.join("sql_history")), writers).map(|()| true),
         None => shell.script(&mut stdin().lock(), writers).map(|failed| failed == 0),
     };
@@ -39,7 +40,7 @@ pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
     Ok(if good { Code::Fine } else { Code::Fault })
 }
 
-/// Answers one statement into memory: for `tape up` and SQL over HTTP.
+/// Answers one statement into memory: for the few rows that `tape up` shows.
 pub async fn answer(engine: &query::Engine, sql: &str, format: output::Format, style: &TableStyle) -> Result<Vec<u8>, query::Error> {
     let begun = std::time::Instant::now();
     engine.refresh().await?;

@@ -4,7 +4,7 @@ use super::{Code, ingest, sql, store};
 use crate::args::Up;
 use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings, WrongUse};
-use crate::{home, http, signals, summary, tables};
+use crate::{home, http, panics, signals, summary, tables};
 use ::ingest::source::Given;
 use ::ingest::synthetic;
 use ::store::Store;
@@ -36,6 +36,7 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
             WrongUse("`tape up` runs on the embedded log: with Kafka start `tape topics`, `tape store` and `tape query`".into()).into()
         );
     };
+    panics::go_to_the_log();
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;
     let (log, socket) = home::own_embedded(dir, settings)?;

@@ -3,6 +3,7 @@
 use crate::feed;
 use crate::run::{Home, text};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 fn parsed(output: &Output) -> Value {
@@ -120,6 +121,66 @@ fn every_format_of_sql() {
     assert!(text(&wrong).contains("prise"), "{}", text(&wrong));
     let writes = home.run(&["sql", "DELETE FROM trades"], "");
     assert_eq!(writes.status.code(), Some(3), "{}", text(&writes));
+}
+
+fn parquet_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let here = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "parquet"));
+    here.chain(folders.iter().flat_map(|folder| parquet_files(folder))).collect()
+}
+
+// A file that is deleted behind the table's back: count(*) comes from the Delta log and cannot know, the doctor does.
+#[test]
+fn the_doctor_finds_lost_files() {
+    let home = with_trades();
+    home.store();
+    let doctor = || home.run(&["doctor"], "");
+    let well = doctor();
+    assert!(well.status.success() && text(&well).contains("ok   files          all 2 of the tables are there"), "{}", text(&well));
+    let file = parquet_files(&home.path("tables/trades")).pop().expect("a file of trades");
+    let name = file.file_name().expect("a name").to_str().expect("UTF-8").to_string();
+    let content = std::fs::read(&file).expect("read");
+    std::fs::write(&file, &content[1..]).expect("written");
+    let cut = doctor();
+    assert_eq!(cut.status.code(), Some(1), "{}", text(&cut));
+    assert!(text(&cut).contains("BAD  files          1 of 2 are not as they were stored"), "{}", text(&cut));
+    assert!(text(&cut).contains(&format!("{name} has {} bytes, the log states {}", content.len() - 1, content.len())), "{}", text(&cut));
+    std::fs::remove_file(&file).expect("removed");
+    let gone = home.run(&["doctor", "--json"], "");
+    assert_eq!(gone.status.code(), Some(1), "{}", text(&gone));
+    let checks = parsed(&gone);
+    let files = checks["checks"].as_array().expect("checks").iter().find(|check| check["check"] == "files").expect("files").clone();
+    assert_eq!(files["ok"], false);
+    assert!(files["says"].as_str().expect("text").contains(&format!("{name} is missing")), "{files}");
+    assert_eq!(crate::counted(&home, "SELECT count(*) AS n FROM trades")["n"], 3);
+    let read = home.run(&["sql", "SELECT max(price) FROM trades"], "");
+    assert_eq!(read.status.code(), Some(3), "{}", text(&read));
+    std::fs::write(&file, &content).expect("written");
+    assert!(doctor().status.success());
+}
+
+// Planned on the main thread's stack of 8 MiB this ended the process.
+#[test]
+fn a_long_chain_of_operators_is_planned() {
+    let sql = format!("SELECT {} AS n", vec!["1"; 1500].join("+"));
+    let output = Home::embedded().run(&["sql", "--format", "csv", &sql], "");
+    assert!(output.status.success() && output.stdout == b"n\n1500\n", "{}", text(&output));
+}
+
+#[test]
+fn commands_of_the_shell_work_as_the_argument() {
+    let home = with_trades();
+    home.store();
+    for (command, says) in [("\\d", "a trade as published"), ("\\d trades", "currency per price_unit"), (" \\? ", "SELECT …;")] {
+        let output = home.run(&["sql", command], "");
+        assert!(output.status.success() && text(&output).contains(says), "{command}: no {says:?} in {}", text(&output));
+    }
+    for (command, says) in [("\\nonsense", "no command \\nonsense"), ("\\d nothing", "no table nothing")] {
+        let output = home.run(&["sql", command], "");
+        assert_eq!(output.status.code(), Some(3), "{command}: {}", text(&output));
+        assert!(text(&output).contains(says), "{command}: no {says:?} in {}", text(&output));
+    }
 }
 
 // A reader that has seen enough closes the pipe: that is no fault.

@@ -7,6 +7,7 @@ mod bad_world;
 mod broker;
 mod faces;
 mod feed;
+mod http;
 mod identity;
 mod killed;
 mod owner;

@@ -1,0 +1,271 @@
+//! Arithmetic over integers and decimals is exact or an error: DataFusion wraps integers in silence, and lets a decimal have more digits than
+//! its type. Every `+ - * / %` and negation of a plan becomes a function that checks.
+
+use crate::error::Inexact;
+use arrow::array::{ArrayRef, AsArray, Datum};
+use arrow::compute::kernels::numeric;
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Field, FieldRef};
+use arrow::error::ArrowError;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
+use datafusion::config::ConfigOptions;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::expr::BinaryExpr;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_expr_common::datum::apply;
+use std::fmt::{self, Write};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// Puts checked functions in the place of operators, once the types of a plan are settled.
+#[derive(Debug)]
+pub(crate) struct CheckArithmetic;
+
+impl AnalyzerRule for CheckArithmetic {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(check_node).data()
+    }
+
+    fn name(&self) -> &str {
+        "check_arithmetic"
+    }
+}
+
+fn check_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let mut schema = merge_schema(&plan.inputs());
+    if let LogicalPlan::TableScan(scan) = &plan {
+        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+    }
+    let names = NamePreserver::new(&plan);
+    let checked = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let checked = expr.transform_up(|expr| check(expr, &schema))?;
+        Ok(checked.update_data(|expr| name.restore(expr)))
+    })?;
+    match checked.transformed {
+        true => checked.map_data(LogicalPlan::recompute_schema),
+        false => Ok(checked),
+    }
+}
+
+fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let (operation, operands) = match &expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_arithmetic(*op) => {
+            (Operation::Binary(*op), vec![type_of(left, schema)?, type_of(right, schema)?])
+        }
+        Expr::Negative(of) => (Operation::Negation, vec![type_of(of, schema)?]),
+        _ => return Ok(Transformed::no(expr)),
+    };
+    if !operands.iter().all(|operand| operand.is_integer() || operand.is_decimal()) {
+        return Ok(Transformed::no(expr));
+    }
+    let function = CheckedOperation::new(operation, &operands, &expr)?;
+    let operands = match expr {
+        Expr::BinaryExpr(BinaryExpr { left, right, .. }) => vec![*left, *right],
+        Expr::Negative(of) => vec![*of],
+        other => return Ok(Transformed::no(other)),
+    };
+    Ok(Transformed::yes(ScalarUDF::from(function).call(operands)))
+}
+
+/// The type of an operand. One that is checked already knows it: in a long chain every other way takes the chain's length for each link.
+fn type_of(operand: &Expr, schema: &DFSchema) -> Result<DataType> {
+    checked_in(operand).map_or_else(|| operand.get_type(schema), |checked| Ok(checked.result.clone()))
+}
+
+fn checked_in(operand: &Expr) -> Option<&CheckedOperation> {
+    let Expr::ScalarFunction(function) = operand else { return None };
+    function.func.inner().downcast_ref()
+}
+
+fn is_arithmetic(op: Operator) -> bool {
+    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
+}
+
+/// How Arrow computes it, with a check.
+type Kernel = fn(&dyn Datum, &dyn Datum) -> std::result::Result<ArrayRef, ArrowError>;
+
+/// What is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Operation {
+    Binary(Operator),
+    Negation,
+}
+
+/// One operator of a query. Its type and its name are those of the operator it stands for.
+#[derive(Debug)]
+struct CheckedOperation {
+    operation: Operation,
+    result: DataType,
+    /// The operator's name in a schema, kept because a long chain would write it anew for every link.
+    name: String,
+    /// How the query has it, for the error; cut where it is long.
+    text: String,
+    signature: Signature,
+}
+
+/// What is computed is the same whatever it was called.
+impl PartialEq for CheckedOperation {
+    fn eq(&self, other: &CheckedOperation) -> bool {
+        (self.operation, &self.result) == (other.operation, &other.result)
+    }
+}
+
+impl Eq for CheckedOperation {}
+
+impl Hash for CheckedOperation {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.operation, &self.result).hash(state);
+    }
+}
+
+impl CheckedOperation {
+    fn new(operation: Operation, operands: &[DataType], expr: &Expr) -> Result<CheckedOperation> {
+        Ok(CheckedOperation {
+            operation,
+            result: result_type(operation, operands)?,
+            name: expr.schema_name().to_string(),
+            text: text_of(operation, expr),
+            signature: Signature::any(operands.len(), Volatility::Immutable),
+        })
+    }
+
+    fn compute(&self, operands: &[ColumnarValue]) -> Result<ColumnarValue> {
+        let binary = |kernel: Kernel| apply(&operands[0], &operands[1], kernel);
+        match self.operation {
+            Operation::Binary(Operator::Plus) => binary(numeric::add),
+            Operation::Binary(Operator::Minus) => binary(numeric::sub),
+            Operation::Binary(Operator::Multiply) => binary(numeric::mul),
+            Operation::Binary(Operator::Divide) => binary(numeric::div),
+            Operation::Binary(Operator::Modulo) => binary(numeric::rem),
+            Operation::Binary(other) => exec_err!("{other} is no arithmetic"),
+            Operation::Negation => match &operands[0] {
+                ColumnarValue::Array(array) => Ok(ColumnarValue::Array(numeric::neg(array)?)),
+                ColumnarValue::Scalar(one) => {
+                    let negated = numeric::neg(&one.to_array()?)?;
+                    Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&negated, 0)?))
+                }
+            },
+        }
+    }
+
+    fn refused(&self, why: DataFusionError, result: &DataType) -> DataFusionError {
+        let DataFusionError::ArrowError(arrow, _) = &why else { return why };
+        match arrow.as_ref() {
+            ArrowError::ArithmeticOverflow(_) => Inexact::overflow(&self.text, result).into(),
+            ArrowError::DivideByZero => Inexact::division_by_zero(&self.text).into(),
+            _ => why,
+        }
+    }
+}
+
+fn result_type(operation: Operation, operands: &[DataType]) -> Result<DataType> {
+    match (operation, operands) {
+        (Operation::Negation, [of]) => Ok(of.clone()),
+        (Operation::Binary(op), [left, right]) => BinaryTypeCoercer::new(left, &op, right).get_result_type(),
+        _ => exec_err!("{} operands of {operation:?}", operands.len()),
+    }
+}
+
+impl ScalarUDFImpl for CheckedOperation {
+    fn name(&self) -> &str {
+        match self.operation {
+            Operation::Binary(Operator::Plus) => "checked_add",
+            Operation::Binary(Operator::Minus) => "checked_subtract",
+            Operation::Binary(Operator::Multiply) => "checked_multiply",
+            Operation::Binary(Operator::Divide) => "checked_divide",
+            Operation::Binary(_) => "checked_remainder",
+            Operation::Negation => "checked_negate",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn schema_name(&self, _: &[Expr]) -> Result<String> {
+        Ok(self.name.clone())
+    }
+
+    fn return_type(&self, operands: &[DataType]) -> Result<DataType> {
+        result_type(self.operation, operands)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), result_type(self.operation, &types)?, nullable)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let result = args.return_type();
+        let computed = self.compute(&args.args).map_err(|why| self.refused(why, result))?;
+        match has_room(&computed, result)? {
+            true => Ok(computed),
+            false => Err(Inexact::overflow(&self.text, result).into()),
+        }
+    }
+}
+
+/// Has every decimal as few digits as its type says?
+fn has_room(computed: &ColumnarValue, result: &DataType) -> Result<bool> {
+    let array = match (computed, result) {
+        (_, result) if !result.is_decimal() => return Ok(true),
+        (ColumnarValue::Array(array), _) => array.clone(),
+        (ColumnarValue::Scalar(one), _) => one.to_array()?,
+    };
+    Ok(match result {
+        DataType::Decimal128(precision, _) => array.as_primitive::<Decimal128Type>().validate_decimal_precision(*precision).is_ok(),
+        DataType::Decimal256(precision, _) => array.as_primitive::<Decimal256Type>().validate_decimal_precision(*precision).is_ok(),
+        // A value of fewer digits than these cannot leave its type without leaving its integer.
+        _ => true,
+    })
+}
+
+/// Longest piece of a query in an error, in bytes.
+const TEXT_MAX: usize = 80;
+
+/// How the query has an operation, to its beginning.
+fn text_of(operation: Operation, expr: &Expr) -> String {
+    let mut short = Short(String::new());
+    let written = match (operation, expr) {
+        (Operation::Binary(op), Expr::BinaryExpr(BinaryExpr { left, right, .. })) => {
+            write_operand(left, &mut short).and_then(|()| write!(short, " {op} ")).and_then(|()| write_operand(right, &mut short))
+        }
+        (_, Expr::Negative(of)) => write!(short, "-").and_then(|()| write_operand(of, &mut short)),
+        _ => write!(short, "{}", expr.human_display()),
+    };
+    match written {
+        Ok(()) | Err(fmt::Error) => short.0,
+    }
+}
+
+fn write_operand(operand: &Expr, short: &mut Short) -> fmt::Result {
+    match checked_in(operand) {
+        Some(checked) => write!(short, "({})", checked.text),
+        None => write!(short, "{}", operand.human_display()),
+    }
+}
+
+/// Text that takes no more than its room; what is longer is not written to its end.
+struct Short(String);
+
+impl Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = TEXT_MAX.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        self.0.push('…');
+        Err(fmt::Error)
+    }
+}

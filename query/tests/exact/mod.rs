@@ -1,0 +1,253 @@
+//! A number in a result is right to the last digit, or there is no result: what DataFusion alone would wrap in silence.
+
+use crate::fixture::{self, Fixture, Row, T0, csv};
+use crate::trade;
+use proptest::prelude::*;
+use query::{Engine, Error};
+use schemas::Family;
+use std::sync::{Arc, LazyLock};
+use tokio::runtime::Runtime;
+
+/// The largest number of 38 digits.
+const DECIMAL_MAX: i128 = 10i128.pow(38) - 1;
+
+async fn refused(engine: &Engine, sql: &str) -> String {
+    match fixture::run(engine, sql).await {
+        Err(Error::Inexact(why)) => why.to_string(),
+        other => panic!("{sql}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn sums_of_integers_are_exact_at_any_size() {
+    let mut fixture = Fixture::new();
+    let rows: Vec<Row> = (0..3000).map(|i| trade(if i % 2 == 0 { "A" } else { "B" }, T0 + i, 1, i64::MAX)).collect();
+    fixture.write(Family::Trades, &rows);
+    let engine = fixture.engine().await;
+    let whole = i128::from(i64::MAX) * 3000;
+    assert_eq!(
+        csv(&engine, "SELECT sum(size) AS s, arrow_typeof(sum(size)) AS t FROM trades").await,
+        format!("s,t\n{whole},\"Decimal128(38, 0)\"\n")
+    );
+    let half = whole / 2;
+    assert_eq!(
+        csv(&engine, "SELECT symbol, sum(size) AS s FROM trades GROUP BY symbol ORDER BY symbol").await,
+        format!("symbol,s\nA,{half}\nB,{half}\n")
+    );
+    // Aggregation that gives up on grouping early hands every row on as a sum of its own.
+    assert_eq!(
+        csv(&engine, "SELECT sum(s) AS s, count(*) AS n FROM (SELECT ts_event, sum(size) AS s FROM trades GROUP BY ts_event)").await,
+        format!("s,n\n{whole},3000\n")
+    );
+    assert_eq!(
+        csv(&engine, "SELECT sum(size) FILTER (WHERE symbol = 'A') AS a, sum(size) FILTER (WHERE symbol = 'C') AS c FROM trades").await,
+        format!("a,c\n{half},\n")
+    );
+    assert_eq!(csv(&engine, "SELECT sum(DISTINCT size) AS s, sum(size) AS w FROM trades").await, format!("s,w\n{},{whole}\n", i64::MAX));
+    assert_eq!(
+        csv(&engine, "SELECT sum(DISTINCT size) AS s, sum(DISTINCT length(symbol)) AS l FROM trades").await,
+        format!("s,l\n{},1\n", i64::MAX)
+    );
+    assert_eq!(
+        csv(&engine, "SELECT max(s) AS s FROM (SELECT sum(size) OVER (ORDER BY ts_event) AS s FROM trades)").await,
+        format!("s\n{whole}\n")
+    );
+    let window = "sum(size) OVER (ORDER BY ts_event ROWS BETWEEN 2 PRECEDING AND CURRENT ROW)";
+    assert_eq!(
+        csv(&engine, &format!("SELECT max(s) AS s FROM (SELECT {window} AS s FROM trades)")).await,
+        format!("s\n{}\n", i128::from(i64::MAX) * 3)
+    );
+    assert_eq!(csv(&engine, "SELECT sum(size) AS s FROM trades WHERE symbol = 'C'").await, "s\n\n");
+}
+
+#[tokio::test]
+async fn every_width_of_integer_has_an_exact_sum() {
+    let engine = Fixture::new().engine().await;
+    for (kind, max) in [
+        ("tinyint", i128::from(i8::MAX)),
+        ("smallint", i128::from(i16::MAX)),
+        ("int", i128::from(i32::MAX)),
+        ("bigint", i128::from(i64::MAX)),
+        ("bigint unsigned", i128::from(u64::MAX)),
+    ] {
+        let got = csv(&engine, &format!("SELECT sum(CAST({max} AS {kind})) AS s FROM generate_series(1, 1000)")).await;
+        assert_eq!(got, format!("s\n{}\n", max * 1000), "{kind}");
+    }
+    assert_eq!(csv(&engine, "SELECT sum(CAST('1.5' AS double)) AS f").await, "f\n1.5\n");
+}
+
+#[tokio::test]
+async fn a_sum_that_does_not_fit_38_digits_is_refused() {
+    let engine = Fixture::new().engine().await;
+    let tokens = format!("(VALUES (1, CAST('{DECIMAL_MAX}' AS decimal(38,0))), (2, 1)) AS t(g, tokens)");
+    let said = refused(&engine, &format!("SELECT sum(tokens) FROM {tokens}")).await;
+    assert_eq!(said, "sum(t.tokens) does not fit DECIMAL(38,0): take fewer rows or smaller numbers at once");
+    // Two that are together more than 128 bits hold.
+    refused(&engine, &format!("SELECT sum(a) FROM (SELECT tokens AS a FROM {tokens} UNION ALL SELECT tokens FROM {tokens})")).await;
+    refused(&engine, &format!("SELECT sum(DISTINCT tokens) FROM {tokens}")).await;
+    refused(&engine, &format!("SELECT sum(tokens) OVER (ORDER BY g) FROM {tokens}")).await;
+    refused(&engine, &format!("SELECT g % 1, sum(tokens) FROM {tokens} GROUP BY 1")).await;
+    let said =
+        refused(&engine, "SELECT sum(p) FROM (VALUES (CAST('99999999999999999999.999999999999999999' AS decimal(38,18))), (1)) t(p)").await;
+    assert!(said.contains("does not fit DECIMAL(38,18): keep fewer digits after the point, for example CAST("), "{said}");
+    // One that fits is right, and what does not wrap before the end does not matter.
+    assert_eq!(
+        csv(&engine, &format!("SELECT sum(tokens) AS s FROM (SELECT tokens FROM {tokens} UNION ALL SELECT -1)")).await,
+        format!("s\n{DECIMAL_MAX}\n")
+    );
+}
+
+#[tokio::test]
+async fn integers_that_outgrow_their_type_are_refused() {
+    let mut fixture = Fixture::new();
+    fixture.write(Family::Trades, &[trade("A", T0, 1, i64::MAX), trade("B", T0, 1, i64::MIN), trade("C", T0, 1, 3)]);
+    let engine = fixture.engine().await;
+    let said = refused(&engine, "SELECT size + 1 FROM trades").await;
+    assert_eq!(said, "trades.size + 1 does not fit BIGINT: compute in decimals, for example CAST(… AS DECIMAL(38,0)) of one side");
+    let said = refused(&engine, "SELECT 2 * (size - 1) FROM trades WHERE symbol = 'A'").await;
+    assert!(said.starts_with("2 * (trades.size - 1) does not fit BIGINT: "), "{said}");
+    for sql in [
+        "SELECT size - 1 FROM trades",
+        "SELECT size * 2 FROM trades",
+        "SELECT size * size FROM trades WHERE symbol = 'A'",
+        "SELECT -size FROM trades",
+        "SELECT size / -1 FROM trades",
+        "SELECT 9223372036854775807 + 1",
+        "SELECT CAST(2147483647 AS int) * CAST(2 AS int)",
+        "SELECT sum(size + 1) FROM trades",
+        "SELECT count(*) FROM trades WHERE size + 1 > 0",
+        "SELECT symbol FROM trades ORDER BY size * 2",
+        "SELECT size * 2, count(*) FROM trades GROUP BY 1",
+        "SELECT max(size) + max(size) FROM trades",
+        "SELECT sum(size * 2) OVER () FROM trades",
+        "SELECT (SELECT max(size) + 1 FROM trades) FROM trades",
+        "SELECT a.symbol FROM trades a JOIN trades b ON a.size = b.size + 1",
+        "SELECT symbol FROM trades WHERE size IN (SELECT size + 1 FROM trades)",
+        "SELECT CASE WHEN symbol = 'A' THEN size + size ELSE 0 END FROM trades",
+        "WITH x AS (SELECT size * 3 AS y FROM trades) SELECT y FROM x",
+    ] {
+        refused(&engine, sql).await;
+    }
+    let said = refused(&engine, "SELECT size / (size - size) FROM trades").await;
+    assert!(said.ends_with("divides by zero: leave such rows out, or divide by NULLIF(…, 0) to get NULL"), "{said}");
+    assert_eq!(
+        csv(&engine, "SELECT CAST(size AS decimal(38,0)) + 1 AS n, size / 2, -(size / 2) AS m FROM trades WHERE symbol = 'A'").await,
+        "n,trades.size / Int64(2),m\n9223372036854775808,4611686018427387903,-4611686018427387903\n"
+    );
+    assert_eq!(
+        csv(&engine, "SELECT size * 2 + 1 AS n, size % 2 AS m, NULL + size AS z FROM trades WHERE symbol = 'C'").await,
+        "n,m,z\n7,1,\n"
+    );
+    // Clocks keep their own arithmetic.
+    assert_eq!(csv(&engine, "SELECT date '2026-10-05' - date '2026-10-01' AS d, date '2026-10-05' + 1 AS n").await, "d,n\n4,2026-10-06\n");
+}
+
+#[tokio::test]
+async fn decimals_that_outgrow_38_digits_are_refused() {
+    let engine = Fixture::new().engine().await;
+    let one = |digits: &str, scale: u8| format!("CAST('{digits}' AS decimal(38,{scale}))");
+    let most = one(&"9".repeat(38), 0);
+    for sql in [
+        format!("SELECT {most} + 1"),
+        format!("SELECT {most} * 2"),
+        format!("SELECT -{most} - {most}"),
+        format!("SELECT {} * {}", one("12345678901234567890.5", 18), one("12345678901234567890.5", 18)),
+        // 39 digits that 128 bits do hold.
+        format!("SELECT {} + {}", one(&format!("6{}", "0".repeat(37)), 0), one(&format!("6{}", "0".repeat(37)), 0)),
+        format!("SELECT v + v FROM (VALUES ({most}), (1)) t(v)"),
+        format!("SELECT avg(v) FROM (VALUES ({most}), ({most})) t(v)"),
+    ] {
+        let said = fixture::run(&engine, &sql).await.unwrap_err().to_string();
+        assert!(said.contains("does not fit DECIMAL") || said.to_lowercase().contains("overflow"), "{sql}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn averages_do_not_wrap() {
+    let engine = Fixture::new().engine().await;
+    // Of decimals: exact, four digits more than they have. Of integers: in f64, right to 15 digits.
+    let got = csv(
+        &engine,
+        "SELECT avg(CAST(9223372036854775807 AS decimal(20,0))) AS d, avg(9223372036854775806) AS f, arrow_typeof(avg(value)) AS t, \
+         avg(999999999.999999999) AS p FROM generate_series(1, 1000)",
+    )
+    .await;
+    assert_eq!(got, "d,f,t,p\n9223372036854775807.0000,9.223372036854776e18,Float64,999999999.9999999990000\n");
+}
+
+/// One engine for all cases of the properties.
+static ENGINE: LazyLock<(Runtime, Arc<Engine>)> = LazyLock::new(|| {
+    let runtime = Runtime::new().unwrap();
+    let engine = runtime.block_on(Fixture::new().engine());
+    (runtime, engine)
+});
+
+fn answer(sql: &str) -> Result<String, String> {
+    let (runtime, engine) = &*ENGINE;
+    runtime.block_on(async {
+        match fixture::run(engine, sql).await {
+            Ok(_) => Ok(csv(engine, sql).await.lines().skip(1).collect::<Vec<_>>().join("\n")),
+            Err(Error::Inexact(why)) => Err(why.to_string()),
+            Err(other) => panic!("{sql}: {other}"),
+        }
+    })
+}
+
+/// Numbers near the ends of their type, and small ones.
+fn integers() -> impl Strategy<Value = i64> {
+    prop_oneof![Just(i64::MIN + 1), Just(i64::MAX), any::<i64>().prop_map(|n| n.max(i64::MIN + 1)), -5i64..5]
+}
+
+fn decimals() -> impl Strategy<Value = i128> {
+    prop_oneof![Just(DECIMAL_MAX), Just(-DECIMAL_MAX), -DECIMAL_MAX..DECIMAL_MAX, -5i128..5]
+}
+
+fn rows<T: std::fmt::Display>(values: &[T], kind: &str) -> String {
+    let rows: Vec<String> = values.iter().enumerate().map(|(i, v)| format!("({i}, CAST('{v}' AS {kind}))")).collect();
+    format!("(VALUES {}) AS t(i, v)", rows.join(", "))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn sums_of_integers_are_those_of_i128(values in prop::collection::vec(integers(), 1..12)) {
+        let from = rows(&values, "bigint");
+        let wide: Vec<i128> = values.iter().map(|v| i128::from(*v)).collect();
+        prop_assert_eq!(answer(&format!("SELECT sum(v) FROM {from}")), Ok(wide.iter().sum::<i128>().to_string()));
+        let mut different = wide.clone();
+        different.sort_unstable();
+        different.dedup();
+        prop_assert_eq!(answer(&format!("SELECT sum(DISTINCT v), count(DISTINCT i) FROM {from}")), Ok(format!("{},{}", different.iter().sum::<i128>(), wide.len())));
+        let even: i128 = wide.iter().step_by(2).sum();
+        prop_assert_eq!(answer(&format!("SELECT sum(v) FROM {from} GROUP BY i % 2 ORDER BY i % 2 LIMIT 1")), Ok(even.to_string()));
+        let windows: Vec<String> = (0..wide.len()).map(|i| wide[i.saturating_sub(2)..=i].iter().sum::<i128>().to_string()).collect();
+        let window = format!("SELECT sum(v) OVER (ORDER BY i ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) FROM {from} ORDER BY i");
+        prop_assert_eq!(answer(&window), Ok(windows.join("\n")));
+    }
+
+    #[test]
+    fn integer_arithmetic_is_that_of_i128_or_refused(a in integers(), b in integers()) {
+        for (op, exact) in [("+", i128::from(a) + i128::from(b)), ("-", i128::from(a) - i128::from(b)), ("*", i128::from(a) * i128::from(b))] {
+            let fits = i64::try_from(exact).is_ok();
+            for sql in [format!("SELECT CAST('{a}' AS bigint) {op} CAST('{b}' AS bigint)"), format!("SELECT v {op} CAST('{b}' AS bigint) FROM {}", rows(&[a], "bigint"))] {
+                match answer(&sql) {
+                    Ok(got) => prop_assert_eq!(got, exact.to_string(), "{}", sql),
+                    Err(why) => prop_assert!(!fits && why.contains("does not fit BIGINT"), "{}: {}", sql, why),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_decimals_are_those_of_i128_or_refused(values in prop::collection::vec(decimals(), 1..6)) {
+        // Five of 38 digits are less than 2^130: two halves hold them.
+        let (high, low) = values.iter().fold((0i128, 0i128), |(high, low), v| (high + v / 1_000_000, low + v % 1_000_000));
+        let exact = high.checked_mul(1_000_000).and_then(|high| high.checked_add(low)).filter(|sum| sum.abs() <= DECIMAL_MAX);
+        match answer(&format!("SELECT sum(v) FROM {}", rows(&values, "decimal(38,0)"))) {
+            Ok(got) => prop_assert_eq!(Some(got), exact.map(|sum| sum.to_string())),
+            // A sum may also pass the end on its way and be refused.
+            Err(why) => prop_assert!(why.contains("does not fit DECIMAL(38,0)"), "{}", why),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! SQL over HTTP: an answer comes whole, or it is seen that it did not.
+
+use crate::feed;
+use crate::run::Home;
+use crate::running::{Running, start, until};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+struct Served {
+    running: Running,
+    address: String,
+}
+
+fn served() -> (Home, Served) {
+    let home = Home::embedded();
+    let path = home.path("trades.csv");
+    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, 3)].concat());
+    assert_eq!(home.ingest(&path, &[]).code, 0);
+    home.store();
+    let running = start(&home, &["query", "--listen", "127.0.0.1:0"]);
+    let address = || Some(running.said().split_once("http://")?.1.split_once('/')?.0.to_string());
+    until("the address", || address().is_some());
+    let address = address().expect("just seen");
+    (home, Served { running, address })
+}
+
+impl Served {
+    /// Everything that comes back, to the end of the connection.
+    fn ask(&self, accept: &str, sql: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(crate::running::DEADLINE)).expect("a limit");
+        let length = sql.len();
+        let head = format!("POST /v1/sql HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAccept: {accept}\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all((head + sql).as_bytes()).expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an end");
+        String::from_utf8(answer).expect("UTF-8")
+    }
+}
+
+/// The mark after the last piece of a transfer: without it every client knows that something is missing.
+const WHOLE: &str = "\r\n0\r\n\r\n";
+
+#[test]
+fn results_come_in_pieces_and_a_broken_one_is_never_taken_for_whole() {
+    let (_home, served) = served();
+    for (accept, says) in [
+        ("text/csv", "symbol,size\nTOK0,"),
+        ("application/x-ndjson", "{\"symbol\":\"TOK0\","),
+        ("*/*", "[\n{\"symbol\":"),
+        ("text/plain", "3 rows"),
+    ] {
+        let whole = served.ask(accept, "SELECT symbol, size FROM trades ORDER BY symbol");
+        assert!(whole.starts_with("HTTP/1.1 200") && whole.contains("transfer-encoding: chunked"), "{whole}");
+        assert!(whole.contains(says) && whole.ends_with(WHOLE), "{accept}: {whole}");
+    }
+    let none = served.ask("text/csv", "SELECT symbol FROM trades WHERE symbol = 'X'");
+    assert!(none.contains("symbol\n") && none.ends_with(WHOLE), "{none}");
+
+    let at_once = served.ask("text/csv", "SELECT size + 9223372036854775807 FROM trades");
+    assert!(at_once.starts_with("HTTP/1.1 400") && at_once.contains("does not fit BIGINT"), "{at_once}");
+
+    // Overflows in row 100,001: by then the first rows are on their way.
+    let later = "SELECT value + 9223372036854675807 AS n FROM generate_series(1, 200000)";
+    for accept in ["text/csv", "*/*", "application/x-ndjson"] {
+        let broken = served.ask(accept, later);
+        assert!(broken.starts_with("HTTP/1.1 200") && broken.len() > 10_000, "{}", broken.len());
+        assert!(!broken.ends_with(WHOLE), "{accept}: {}", &broken[broken.len() - 100..]);
+    }
+    assert!(
+        served.running.said().contains("was broken off: generate_series().value + 9223372036854675807 does not fit BIGINT"),
+        "{}",
+        served.running.said()
+    );
+    // The next query is none the worse for it.
+    assert!(served.ask("text/csv", "SELECT 1 AS n").contains("n\n1\n"));
+    let (status, said) = served.running.signal("TERM");
+    assert!(status.success(), "{said}");
+}
