@@ -31,39 +31,61 @@ pub fn partitions(topic: &'static Topic, batches: &[RecordBatch]) -> Result<Vec<
     let keys = Keys::new(topic, topic.sort_key, batches).map_err(|e| fault(e.to_string()))?;
     let leads = Keys::new(topic, &topic.sort_key[..1], batches).map_err(|e| fault(e.to_string()))?;
     for partition in &mut found {
-        let mut order = std::mem::take(&mut partition.order);
-        group(&mut order, &leads);
-        // A stable sort only looks over what is in order already, and what is grouped mostly is: each thing's rows come in the order of time.
-        order.sort_by(|a, b| keys.of(a).cmp(&keys.of(b)));
-        partition.order = order;
+        partition.order = ordered(std::mem::take(&mut partition.order), &leads, &keys);
     }
     Ok(found)
 }
 
-/// Brings rows of the same leading key together, in the order of those keys; among themselves they stay as they came. Leaves alone what has
-/// too many leading keys to be worth it.
-fn group(order: &mut Vec<(usize, usize)>, leads: &Keys) {
-    let mut groups: Vec<(Row<'_>, Vec<(usize, usize)>)> = Vec::new();
-    let mut numbers: HashMap<Row<'_>, usize> = HashMap::new();
-    let mut last = None;
-    for at in order.iter() {
-        let lead = leads.of(at);
-        let number = match last {
-            Some((known, number)) if known == lead => number,
-            _ => *numbers.entry(lead).or_insert_with(|| {
-                groups.push((lead, Vec::new()));
-                groups.len() - 1
-            }),
-        };
-        if groups.len() > GROUPS_MAX {
-            return;
-        }
-        groups[number].1.push(*at);
-        last = Some((lead, number));
-    }
-    groups.sort_by_key(|(lead, _)| *lead);
+/// Rows in the order of their keys, equal keys as they came. Rows of one leading key mostly come in order already: put together, they only have
+/// to be looked over.
+fn ordered(mut order: Vec<(usize, usize)>, leads: &Keys, keys: &Keys) -> Vec<(usize, usize)> {
+    let by_key = |a: &(usize, usize), b: &(usize, usize)| keys.of(a).cmp(&keys.of(b));
+    let Some(groups) = groups(&order, leads, keys) else {
+        order.sort_by(by_key);
+        return order;
+    };
     order.clear();
-    groups.iter().for_each(|(_, rows)| order.extend(rows));
+    for mut group in groups {
+        if !group.sorted {
+            group.rows.sort_by(by_key);
+        }
+        order.append(&mut group.rows);
+    }
+    order
+}
+
+/// Rows of one leading key, as they came.
+struct Group<'a> {
+    lead: Row<'a>,
+    rows: Vec<(usize, usize)>,
+    /// The last of them, and whether all are in order.
+    last: Row<'a>,
+    sorted: bool,
+}
+
+/// The rows by their leading keys, in the order of those; `None` where there are too many of them to be worth it.
+fn groups<'a>(order: &[(usize, usize)], leads: &'a Keys, keys: &'a Keys) -> Option<Vec<Group<'a>>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut numbers: HashMap<Row<'_>, usize> = HashMap::new();
+    let mut number = 0;
+    for at in order {
+        let (lead, key) = (leads.of(at), keys.of(at));
+        // Neighbours often share it.
+        if groups.get(number).is_none_or(|group| group.lead != lead) {
+            number = *numbers.entry(lead).or_insert(groups.len());
+        }
+        match groups.get_mut(number) {
+            None if number == GROUPS_MAX => return None,
+            None => groups.push(Group { lead, rows: vec![*at], last: key, sorted: true }),
+            Some(group) => {
+                group.sorted &= group.last <= key;
+                group.last = key;
+                group.rows.push(*at);
+            }
+        }
+    }
+    groups.sort_by_key(|group| group.lead);
+    Some(groups)
 }
 
 /// Comparable keys of all rows.

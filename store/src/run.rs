@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// Events of one poll: enough to decode in bulk, few enough that a poll of large records stays small.
-const POLL_EVENTS_MAX: usize = 1 << 15;
+const POLL_EVENTS_MAX: usize = 1 << 16;
 /// How long a poll waits for the first event; also how long stopping may take.
 const POLL_WAIT: Duration = Duration::from_millis(100);
 /// Events that are worth a thread of their own to decode.
@@ -397,6 +397,7 @@ impl ReadAhead {
     fn decode(&mut self, events: Vec<Event>) -> Result<Decoded, Error> {
         let mut decoded = Decoded::default();
         let mut families: Vec<(Family, Accepted)> = Vec::new();
+        let count = events.len();
         for event in events {
             let Verdict::Accept { absent } = self.ledger.offer(event.family, event.partition, event.offset) else {
                 decoded.skipped += 1;
@@ -405,7 +406,7 @@ impl ReadAhead {
             let at = match families.iter().position(|(family, _)| *family == event.family) {
                 Some(at) => at,
                 None => {
-                    families.push((event.family, Accepted::default()));
+                    families.push((event.family, Accepted::with_capacity(count)));
                     families.len() - 1
                 }
             };
@@ -451,13 +452,16 @@ impl ReadAhead {
 }
 
 /// Events that the ledger accepted, and the hole before each.
-#[derive(Default)]
 struct Accepted {
     events: Vec<Event>,
     absent: Vec<Option<(i64, i64)>>,
 }
 
 impl Accepted {
+    fn with_capacity(count: usize) -> Accepted {
+        Accepted { events: Vec::with_capacity(count), absent: Vec::with_capacity(count) }
+    }
+
     fn push(&mut self, event: Event, absent: Option<(i64, i64)>) {
         self.events.push(event);
         self.absent.push(absent);

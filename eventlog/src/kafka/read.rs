@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// What a reader holds beyond what it was asked for, over all its partitions.
 const PREFETCH_BYTES: usize = 64 << 20;
+/// What it may hold of one partition, however many there are: enough to go on with during `FETCH_WAIT_MS`.
+const PREFETCH_BYTES_MIN: usize = 4 << 20;
 /// A reader that waits looks after its connections this often.
 const SERVE_EVERY: Duration = Duration::from_millis(100);
 /// How long reading a compacted topic may go without a record: longer than any transaction stays open.
@@ -24,12 +26,13 @@ const STATES_WAIT: Duration = Duration::from_secs(30);
 
 /// How long the broker may wait for records where there are none, in milliseconds: the end of a compacted topic is asked for often.
 const STATES_FETCH_WAIT_MS: &str = "5";
-/// The same for readers, which mostly wait for what comes.
-const FETCH_WAIT_MS: &str = "100";
+/// The same for readers. One request asks for all partitions whose queues have room, so where one is full and the others are at their ends,
+/// the full one waits as long before it is asked for again.
+const FETCH_WAIT_MS: &str = "20";
 
 fn consumer(shared: &Shared, partitions: usize, fetch_wait_ms: &'static str) -> Result<BaseConsumer<Context>, Error> {
-    let share = PREFETCH_BYTES / partitions.max(1);
-    let queued_kbytes = (share / 1024).max(1024).to_string();
+    let share = (PREFETCH_BYTES / partitions.max(1)).max(PREFETCH_BYTES_MIN);
+    let queued_kbytes = (share / 1024).to_string();
     let fetch_bytes = share.clamp(1 << 20, 8 << 20).to_string();
     let tuned = |name: &'static str, value: &'static str| match shared.options.properties.get(name) {
         Some(set) => (name, set.as_str()),
@@ -50,7 +53,7 @@ fn consumer(shared: &Shared, partitions: usize, fetch_wait_ms: &'static str) -> 
         ("max.partition.fetch.bytes", &fetch_bytes),
         tuned("queued.min.messages", "100000"),
         tuned("fetch.wait.max.ms", fetch_wait_ms),
-        tuned("fetch.queue.backoff.ms", "20"),
+        tuned("fetch.queue.backoff.ms", "2"),
         tuned("fetch.error.backoff.ms", "100"),
     ])
 }
@@ -62,8 +65,8 @@ pub(super) struct KafkaReader {
     bell: Arc<Bell>,
     /// Which partition comes first in the next poll, so that none starves.
     turn: usize,
-    /// Bytes of the last poll: mostly those of the next one.
-    bytes: usize,
+    /// Records and bytes of the last poll: mostly those of the next one.
+    last: (usize, usize),
     // After the lanes: their queues must be gone before the client.
     consumer: Arc<BaseConsumer<Context>>,
 }
@@ -132,7 +135,7 @@ impl KafkaReader {
             added.map_err(|e| shared.error(&format!("reading {name}[{}] from offset {}", start.partition, start.offset), e))?;
         }
         consumer.assign(&assignment).map_err(|e| shared.error("beginning to read", e))?;
-        Ok(KafkaReader { shared, lanes, bell, turn: 0, bytes: 0, consumer })
+        Ok(KafkaReader { shared, lanes, bell, turn: 0, last: (0, 0), consumer })
     }
 
     /// Looks after connections. Records never come this way.
@@ -155,7 +158,7 @@ impl KafkaReader {
     }
 
     fn take(&mut self, events_max: usize) -> Result<(Arena, Vec<usize>), Error> {
-        let mut arena = Arena { bytes: BytesMut::with_capacity(self.bytes), records: Vec::new() };
+        let mut arena = Arena { bytes: BytesMut::with_capacity(self.last.1), records: Vec::with_capacity(self.last.0) };
         let mut at_end = Vec::new();
         let count = self.lanes.len();
         for step in 0..count {
@@ -163,7 +166,7 @@ impl KafkaReader {
             self.take_lane(lane, events_max, &mut arena, &mut at_end)?;
         }
         self.turn = (self.turn + 1) % count.max(1);
-        self.bytes = arena.bytes.len();
+        self.last = (arena.records.len(), arena.bytes.len());
         Ok((arena, at_end))
     }
 
