@@ -1,9 +1,14 @@
 //! Rows of figures to a table for people or JSON for scripts, with the machine they were taken on.
 
 use crate::Sizes;
-use crate::speed::Times;
 use serde_json::json;
 use std::time::Duration;
+
+/// Times of both sides, in the order of the runs.
+pub struct Times {
+    pub ours: Vec<Duration>,
+    pub yardstick: Vec<Duration>,
+}
 
 /// One line of the result.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use crate::input;
 use crate::raw::{self, Frames};
-use crate::report::{Row, rate, reached};
+use crate::report::{Row, Times, rate, reached};
 use anyhow::{Context, Result, ensure};
 use eventlog::EventLog;
 use eventlog::embedded::{Embedded, Options};
@@ -35,12 +35,6 @@ pub struct Bench {
     pub runs: usize,
     /// Where logs and tables go.
     pub place: PathBuf,
-}
-
-/// Times of both sides, in the order of the runs.
-pub struct Times {
-    pub ours: Vec<Duration>,
-    pub yardstick: Vec<Duration>,
 }
 
 /// Yardstick, ours, yardstick, ours, …; each side says how long its own part took.

@@ -196,3 +196,43 @@ fn converter(topic: &'static Topic, names: &[&str]) -> Result<RowConverter, arro
     // SortField's default is ascending, NULLs first.
     RowConverter::new(names.iter().map(|name| SortField::new(stored.field(topic.column(name)).data_type().clone())).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, StringArray};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn keys(columns: &[ArrayRef]) -> Keys {
+        let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+        let rows = RowConverter::new(fields).and_then(|converter| converter.convert_columns(columns)).expect("text and numbers have keys");
+        Keys { rows, firsts: vec![0] }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_by_leading_key_or_not_are_in_the_order_of_a_plain_stable_sort(
+            rows in proptest::collection::vec((proptest::option::of("[a-d]{0,2}"), proptest::option::of(0i64..9)), 0..200),
+        ) {
+            let symbols: ArrayRef = Arc::new(rows.iter().map(|(symbol, _)| symbol.clone()).collect::<StringArray>());
+            let times: ArrayRef = Arc::new(rows.iter().map(|(_, time)| *time).collect::<Int64Array>());
+            let (leads, all) = (keys(std::slice::from_ref(&symbols)), keys(&[symbols, times]));
+            // None sorts before any value: NULLs first.
+            let mut plain: Vec<(usize, usize)> = (0..rows.len()).map(|row| (0, row)).collect();
+            plain.sort_by_key(|(_, row)| rows[*row].clone());
+            let came: Vec<(usize, usize)> = (0..rows.len()).map(|row| (0, row)).collect();
+            prop_assert_eq!(ordered(came, &leads, &all), plain);
+        }
+    }
+
+    #[test]
+    fn more_leading_keys_than_are_worth_it_are_sorted_as_well() {
+        let count = GROUPS_MAX as i64 + 10;
+        let numbers: ArrayRef = Arc::new((0..count).rev().collect::<Int64Array>());
+        let (leads, all) = (keys(std::slice::from_ref(&numbers)), keys(std::slice::from_ref(&numbers)));
+        let came: Vec<(usize, usize)> = (0..GROUPS_MAX + 10).map(|row| (0, row)).collect();
+        let turned: Vec<(usize, usize)> = came.iter().rev().copied().collect();
+        assert_eq!(ordered(came, &leads, &all), turned);
+    }
+}

@@ -615,7 +615,10 @@ impl Place {
     fn load_failed(&self, e: DeltaTableError) -> Error {
         let text = e.to_string();
         match text.to_lowercase().contains("unsupported") || text.contains("reader version") || text.contains("minReaderVersion") {
-            true => Error::Protocol { table: self.topic.name, url: self.url.to_string(), needs: text },
+            true => {
+                let why = text.rsplit("Unsupported: ").next().unwrap_or(&text);
+                Error::Protocol { table: self.topic.name, url: self.url.to_string(), needs: format!("a newer Delta protocol ({why})") }
+            }
             false => self.storage("opening the table", text),
         }
     }

@@ -1,8 +1,9 @@
 //! From the log to the tables, every record exactly once.
 //!
 //! ```text
-//! reader ──► ledger.rs accept / skip ──► decode.rs rows, or quarantine ──► batcher.rs time to commit? ──► run.rs one Delta version
-//!   ▲                                                                                                        with its offsets
+//!              ┌─ read_ahead.rs ───────────────────────────────────────────┐
+//! opened.rs ──►│ ledger.rs accept / skip ──► decode.rs rows, or quarantine │──► batcher.rs time to commit? ──► run.rs one Delta version
+//!   ▲          └───────────────────────────────────────────────────────────┘                                    with its offsets
 //!   └──────────────────────── after any error: where do the tables say they are? ◄───────────────────────────────────┘
 //! ```
 //!
@@ -13,12 +14,15 @@ pub mod batcher;
 pub mod decode;
 mod info;
 pub mod ledger;
+mod opened;
+mod read_ahead;
 pub mod record;
 mod report;
 mod run;
 
+pub use opened::refuse_other_log;
 pub use report::Report;
-pub use run::{Options, Store, refuse_other_log};
+pub use run::{Options, Store};
 
 /// What can go wrong while storing. Nothing that was read is lost by it: the next run continues where the tables say.
 #[derive(Debug, thiserror::Error)]

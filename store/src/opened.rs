@@ -1,0 +1,167 @@
+//! Where the store begins: the tables and the log as they are found, and from which offset each partition is to be read.
+
+use crate::ledger::{Ledger, app_id};
+use crate::{Error, Report, decode, info};
+use eventlog::{EventLog, Start, TopicInfo};
+use lake::{Lake, Table, Txn};
+use schemas::Family;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Refuses tables that were stored from another log than this one, as a store of it would. Changes nothing.
+pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<(), Error> {
+    let (cluster_id, topics) = blocking(log, |log| {
+        let topics = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?)));
+        Ok((log.cluster_id()?, topics.collect::<Result<HashMap<_, _>, eventlog::Error>>()?))
+    })
+    .await?;
+    for family in Family::ALL {
+        if let Some(table) = lake.find(family).await? {
+            info::refuse_other_log(&table, &cluster_id, &topics).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Where one log partition stands in the tables.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// The family's transaction.
+    pub(crate) txn: Option<i64>,
+    /// The transaction of table `quarantine` for this partition.
+    pub(crate) quarantine: Option<i64>,
+}
+
+/// The tables that there are. A family's table is made when its first row comes: for most logs that is never.
+pub(crate) struct Tables {
+    lake: Lake,
+    open: HashMap<Family, Table>,
+}
+
+impl Tables {
+    /// The table of a family that has rows to store.
+    pub(crate) async fn of(&mut self, family: Family) -> Result<&mut Table, Error> {
+        match self.open.entry(family) {
+            Entry::Occupied(table) => Ok(table.into_mut()),
+            Entry::Vacant(free) => Ok(free.insert(self.lake.table(family).await?)),
+        }
+    }
+}
+
+/// All tables and the log, as they were found.
+pub(crate) struct Opened {
+    pub(crate) cluster_id: String,
+    pub(crate) topics: HashMap<Family, TopicInfo>,
+    pub(crate) names: HashMap<Family, String>,
+    pub(crate) tables: Tables,
+    pub(crate) places: HashMap<(Family, i32), Place>,
+    pub(crate) starts: Vec<Start>,
+    pub(crate) ledger: Ledger,
+}
+
+impl Opened {
+    pub(crate) async fn open(log: &Arc<dyn EventLog>, lake: &Lake, report: &mut Report) -> Result<Opened, Error> {
+        let (cluster_id, found) = blocking(log, |log| {
+            let found = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?, log.watermarks(*family)?)));
+            Ok((log.cluster_id()?, found.collect::<Result<Vec<_>, eventlog::Error>>()?))
+        })
+        .await?;
+        let topics = found.iter().map(|(family, topic, _)| (*family, topic.clone())).collect();
+        let mut tables = Tables { lake: lake.clone(), open: HashMap::new() };
+        for family in Family::ALL {
+            if let Some(table) = lake.existing(family).await? {
+                info::refuse_other_log(&table, &cluster_id, &topics).await?;
+                tables.open.insert(family, table);
+            }
+        }
+        let mut opened = Opened {
+            cluster_id,
+            topics,
+            names: found.iter().map(|(family, topic, _)| (*family, topic.name.clone())).collect(),
+            tables,
+            places: HashMap::new(),
+            starts: Vec::new(),
+            ledger: Ledger::default(),
+        };
+        let mut to_read = 0;
+        for (family, topic, watermarks) in found {
+            for (partition, watermarks) in (0i32..).zip(watermarks) {
+                let place = opened.place(family, &topic, partition).await?;
+                let wanted = place.txn.unwrap_or(0);
+                if wanted > watermarks.high {
+                    return Err(Error::Ahead { name: topic.name.clone(), partition, stored: wanted, high: watermarks.high });
+                }
+                let next = wanted.max(watermarks.low);
+                opened.begin(family, partition, next, place);
+                to_read += (watermarks.high - next).unsigned_abs();
+                if next > wanted {
+                    report.lost += opened.note_gap(family, &topic, partition, wanted, next).await?;
+                }
+                if let Some(stored) = place.txn {
+                    // A crash may have come between the commit and this.
+                    blocking(log, move |log| log.stored(family, partition, stored)).await?;
+                }
+            }
+        }
+        if report.to_read == 0 {
+            report.to_read = to_read;
+        }
+        Ok(opened)
+    }
+
+    async fn place(&mut self, family: Family, topic: &TopicInfo, partition: i32) -> Result<Place, Error> {
+        Ok(Place {
+            txn: self.txn(family, &app_id(family.topic().name, &topic.id, partition)).await?,
+            quarantine: self.txn(Family::Quarantine, &side_id(Family::Quarantine, topic, partition)).await?,
+        })
+    }
+
+    fn begin(&mut self, family: Family, partition: i32, next: i64, place: Place) {
+        // The family `quarantine` has one transaction for its own rows and for those that the store adds.
+        let quarantined = if family == Family::Quarantine { 0 } else { place.quarantine.unwrap_or(0) };
+        self.ledger.begin(family, partition, next, quarantined);
+        self.places.insert((family, partition), place);
+        self.starts.push(Start { family, partition, offset: next });
+    }
+
+    /// Notes in table `gaps` that the log lost offsets before they were stored; once, however often it is found. Returns how many.
+    async fn note_gap(&mut self, family: Family, topic: &TopicInfo, partition: i32, first: i64, next: i64) -> Result<u64, Error> {
+        let app_id = side_id(Family::Gaps, topic, partition);
+        let noted = self.txn(Family::Gaps, &app_id).await?;
+        let first = noted.unwrap_or(0).max(first);
+        if first >= next {
+            return Ok(0);
+        }
+        tracing::error!(topic = topic.name, partition, first, last = next - 1, "the log lost offsets that were never stored");
+        let row = decode::gap(&topic.name, partition, first, next - 1)?;
+        let info = info::commit_info(&self.cluster_id, topic, family, &BTreeMap::new(), &BTreeMap::new(), &BTreeSet::new());
+        let gaps = self.tables.of(Family::Gaps).await?;
+        gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], info).await?;
+        if family == Family::Gaps {
+            self.places.entry((family, partition)).and_modify(|place| place.txn = Some(next));
+        }
+        Ok((next - first).unsigned_abs())
+    }
+
+    async fn txn(&mut self, table: Family, app_id: &str) -> Result<Option<i64>, Error> {
+        match self.tables.open.get_mut(&table) {
+            Some(table) => Ok(table.txn_version(app_id).await?),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The transaction under which the store writes rows of its own, about a topic, to table `quarantine` or `gaps`.
+pub(crate) fn side_id(table: Family, topic: &TopicInfo, partition: i32) -> String {
+    app_id(table.topic().name, &topic.id, partition)
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    log: &Arc<dyn EventLog>,
+    work: impl FnOnce(&dyn EventLog) -> Result<T, eventlog::Error> + Send + 'static,
+) -> Result<T, Error> {
+    let log = log.clone();
+    let done = tokio::task::spawn_blocking(move || work(log.as_ref())).await;
+    Ok(done.map_err(|e| Error::Ended { part: "request to the log", why: e.to_string() })??)
+}

@@ -1,0 +1,171 @@
+//! Reads and decodes ahead of the commits: one thread polls the log while another one decodes what came before, its work shared out.
+
+use crate::ledger::{Ledger, Span, Verdict};
+use crate::{Error, decode};
+use arrow::array::RecordBatch;
+use eventlog::{Event, EventLog, Start};
+use schemas::Family;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Events of one poll: enough to decode in bulk, few enough that a poll of large records stays small.
+const POLL_EVENTS_MAX: usize = 1 << 16;
+/// How long a poll waits for the first event; also how long stopping may take.
+const POLL_WAIT: Duration = Duration::from_millis(100);
+/// Events that are worth a thread of their own to decode.
+const DECODE_EVENTS_MIN: usize = 1 << 12;
+/// Threads that decode one poll.
+const DECODE_THREADS_MAX: usize = 4;
+/// Polls that wait to be decoded.
+const POLLS_AHEAD: usize = 1;
+
+/// Reads and decodes ahead of the commits, on a thread of its own.
+pub(crate) struct ReadAhead {
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) starts: Vec<Start>,
+    pub(crate) ledger: Ledger,
+    pub(crate) names: HashMap<Family, String>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// What one poll brought, decoded; the last message may be the error that ended the reading.
+pub(crate) type Message = Result<Decoded, Error>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Decoded {
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) at_end: Vec<(Family, i32)>,
+    pub(crate) skipped: u64,
+}
+
+/// Events of one family, decoded.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) family: Family,
+    pub(crate) rows: RecordBatch,
+    pub(crate) quarantine: Option<RecordBatch>,
+    /// Partition and reason of every bad event.
+    pub(crate) bad: Vec<(i32, String)>,
+    pub(crate) spans: BTreeMap<i32, Span>,
+    pub(crate) schema_ids: Vec<u32>,
+}
+
+impl ReadAhead {
+    pub(crate) fn run(mut self, queue: &mpsc::Sender<Message>) {
+        if let Err(error) = self.read(queue) {
+            // Nobody listens any more: the session has ended for a reason of its own.
+            let _ = queue.blocking_send(Err(error));
+        }
+    }
+
+    /// The next poll is under way while the last one is decoded.
+    fn read(&mut self, queue: &mpsc::Sender<Message>) -> Result<(), Error> {
+        let mut reader = self.log.reader(&self.starts)?;
+        let stop = self.stop.clone();
+        let (sender, polls) = std::sync::mpsc::sync_channel(POLLS_AHEAD);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX);
+                    let failed = polled.is_err();
+                    let nothing = polled.as_ref().is_ok_and(|polled| polled.events.is_empty() && polled.at_end.is_empty());
+                    if !nothing && sender.send(polled).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            for polled in polls {
+                let polled = polled?;
+                let mut decoded = self.decode(polled.events)?;
+                decoded.at_end = polled.at_end;
+                if queue.blocking_send(Ok(decoded)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn decode(&mut self, events: Vec<Event>) -> Result<Decoded, Error> {
+        let mut decoded = Decoded::default();
+        let mut families: Vec<(Family, Accepted)> = Vec::new();
+        let count = events.len();
+        for event in events {
+            let Verdict::Accept { absent } = self.ledger.offer(event.family, event.partition, event.offset) else {
+                decoded.skipped += 1;
+                continue;
+            };
+            let at = match families.iter().position(|(family, _)| *family == event.family) {
+                Some(at) => at,
+                None => {
+                    families.push((event.family, Accepted::with_capacity(count)));
+                    families.len() - 1
+                }
+            };
+            families[at].1.push(event, absent);
+        }
+        for (family, accepted) in families {
+            decoded.pieces.extend(self.decode_family(family, accepted)?);
+        }
+        Ok(decoded)
+    }
+
+    fn decode_family(&self, family: Family, accepted: Accepted) -> Result<Vec<Piece>, Error> {
+        let Accepted { events, absent } = accepted;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(DECODE_THREADS_MAX);
+        let length = events.len().div_ceil(threads).max(DECODE_EVENTS_MIN);
+        let parts: Vec<_> = events.chunks(length).zip(absent.chunks(length)).collect();
+        if let [(events, absent)] = parts[..] {
+            return Ok(vec![self.piece(family, events, absent)?]);
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = parts.into_iter().map(|(events, absent)| scope.spawn(|| self.piece(family, events, absent))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        })
+    }
+
+    fn piece(&self, family: Family, events: &[Event], absent: &[Option<(i64, i64)>]) -> Result<Piece, Error> {
+        let mut decoded = decode::decode(family, events)?;
+        decoded.bad.retain(|bad| {
+            let event = &events[bad.index];
+            !self.ledger.is_quarantined(family, event.partition, event.offset)
+        });
+        let quarantine = match decoded.bad.is_empty() {
+            true => None,
+            false => Some(decode::quarantine(&self.names[&family], events, &decoded.bad)?),
+        };
+        let mut spans: BTreeMap<i32, Span> = BTreeMap::new();
+        for (event, absent) in events.iter().zip(absent) {
+            follow(&mut spans, event.partition, Span::of(event.offset, *absent));
+        }
+        let bad = decoded.bad.into_iter().map(|bad| (events[bad.index].partition, bad.reason)).collect();
+        Ok(Piece { family, rows: decoded.rows, quarantine, bad, spans, schema_ids: decoded.schema_ids })
+    }
+}
+
+/// Events that the ledger accepted, and the hole before each.
+pub(crate) struct Accepted {
+    events: Vec<Event>,
+    absent: Vec<Option<(i64, i64)>>,
+}
+
+impl Accepted {
+    fn with_capacity(count: usize) -> Accepted {
+        Accepted { events: Vec::with_capacity(count), absent: Vec::with_capacity(count) }
+    }
+
+    fn push(&mut self, event: Event, absent: Option<(i64, i64)>) {
+        self.events.push(event);
+        self.absent.push(absent);
+    }
+}
+
+pub(crate) fn follow(spans: &mut BTreeMap<i32, Span>, partition: i32, span: Span) {
+    match spans.get_mut(&partition) {
+        Some(before) => before.extend(span),
+        None => drop(spans.insert(partition, span)),
+    }
+}
