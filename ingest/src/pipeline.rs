@@ -6,11 +6,12 @@ use crate::position::{self, Known, Position, Sought, SourceId};
 use crate::report::{FileReport, Outcome};
 use crate::rows;
 use crate::source::{Chunk, End, Format, Given, HEAD_BYTES, Parser};
-use crate::sources::{self, document};
+use crate::sources::{self, dbn, document};
 use crate::trail::Trail;
 use crate::unpack::Input;
 use eventlog::{Batch, EventLog, Records, State, StateTopic, Writer};
 use schemas::{Family, frame};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Cursor, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,13 +131,10 @@ impl Run<'_, '_> {
             let id = match &known {
                 Known::Source { id, .. } => *id,
                 Known::Shorter { name: source } => return Err(shorter(&name, source)),
-                Known::New { whole_sha256, .. } => match position::source_id(format.parser, &path_facts, &first_sha256) {
-                    // Another source has the same first position: all of the content tells the two apart.
-                    taken if positions.contains_key(&taken) => {
-                        position::source_id(format.parser, &path_facts, whole_sha256.as_ref().unwrap_or(&first_sha256))
-                    }
-                    free => free,
-                },
+                Known::New { whole_sha256, .. } => {
+                    let whole = whole_sha256.unwrap_or(first_sha256);
+                    position::free_id(format.parser, &path_facts, first_sha256, whole, |id| positions.contains_key(id))
+                }
             };
             Ok((id, known))
         };
@@ -147,6 +145,18 @@ impl Run<'_, '_> {
             if let Known::Source { position, grown: false, .. } = &known {
                 self.report.known = position.records;
                 self.report.outcome = Outcome::Known;
+                if let End::CutShort(why) = &first.end
+                    && first.bytes < position.bytes
+                {
+                    // Not an older copy: a damaged one.
+                    self.report.known = first.records;
+                    self.report.outcome = Outcome::CutShort(why.clone());
+                }
+                if self.input.given.mapping.is_some() && mapping_sha256(&self.input.given) != position.mapping {
+                    let note = "published before by another mapping, and records are never changed: this one is not applied; \
+                                --another-source publishes them by this one beside the others";
+                    self.report.notes.push(note.into());
+                }
                 if self.input.given.dataset.as_ref().is_some_and(|dataset| *dataset != position.dataset) {
                     self.report.notes.push(format!("published before as dataset {}: --dataset is not applied", position.dataset));
                 }
@@ -183,13 +193,25 @@ impl Run<'_, '_> {
         begin: Begin,
     ) -> Result<(), Error> {
         let Begin { id, position, mut writer } = begin;
-        let skip = position.as_ref().map_or(0, |position| position.records);
+        let mut skip = position.as_ref().map_or(0, |position| position.records);
+        let goes_on = match &position {
+            Some(position) if is_lines(format) => line_goes_on(self.input, position)?,
+            _ => false,
+        };
+        if goes_on {
+            skip -= 1;
+            let note = format!(
+                "record {skip} was published when its line was not whole: it is published again as it stands now, as a correction \
+                 (change 'correct', a higher revision)"
+            );
+            self.report.notes.push(note);
+        }
         let reads = position.as_ref().map_or(0, |position| position.reads);
         let ends = position.map_or_else(Vec::new, |position| position::ends_with(position.ends, position.bytes, &position.sha256));
         self.report.known = skip;
         let known_state = if is_snapshot(format) { self.run.log.states(StateTopic::State)? } else { HashMap::new() };
         let mut stage =
-            Stage { format, given: &self.input.given, bytes: self.input.bytes, head, trail, id, skip, reads, ends, known_state };
+            Stage { format, given: &self.input.given, bytes: self.input.bytes, head, trail, id, skip, goes_on, reads, ends, known_state };
         let stop = self.run.stop;
         std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel::<Result<Staged, Error>>(CHUNKS_AHEAD);
@@ -242,6 +264,8 @@ struct Stage<'a> {
     trail: &'a Trail,
     id: SourceId,
     skip: i64,
+    /// The first record is one that was published when its line was not whole.
+    goes_on: bool,
     reads: i32,
     ends: Vec<(u64, String)>,
     known_state: HashMap<String, bytes::Bytes>,
@@ -256,6 +280,7 @@ impl Stage<'_> {
             let family = family_rows.family();
             rows::complete(&mut family_rows, &self.id);
             let batch = rows::from_record(family_rows.finish()?, family, self.skip)?;
+            let batch = if self.goes_on { rows::corrected(batch, family, self.skip, self.reads)? } else { batch };
             let batch = if family == Family::Documents { rows::as_received(batch, self.bytes)? } else { batch };
             batches.push((family, batch));
         }
@@ -304,6 +329,7 @@ impl Stage<'_> {
             ends: self.ends.clone(),
             dataset: parser.dataset(),
             reads: self.reads + i32::from(ended),
+            mapping: mapping_sha256(self.given),
         };
         self.ends = position::ends_with(std::mem::take(&mut self.ends), position.bytes, &position.sha256);
         let value = serde_json::to_vec(&position).expect("a position is plain text and numbers");
@@ -324,9 +350,36 @@ fn is_snapshot(format: &Format) -> bool {
     cursor::SNAPSHOT_PARSERS.contains(&format.parser)
 }
 
+/// True when a source of this format is lines of text, of which the last may have been read before its end was there.
+fn is_lines(format: &Format) -> bool {
+    format.parser != document::PARSER && format.parser != dbn::FORMAT.parser && !is_snapshot(format)
+}
+
+/// True when the position stands inside a line of the input: neither behind a line end nor before one.
+fn line_goes_on(input: &Input, position: &Position) -> Result<bool, Error> {
+    if position.records == 0 || position.bytes == 0 {
+        return Ok(false);
+    }
+    let unread = |why| Error::Read { file: input.given.label(), byte: position.bytes, why };
+    let mut content = input.open()?;
+    io::copy(&mut content.by_ref().take(position.bytes - 1), &mut io::sink()).map_err(unread)?;
+    let mut around = Vec::new();
+    content.take(2).read_to_end(&mut around).map_err(unread)?;
+    Ok(matches!(around[..], [before, behind] if before != b'\n' && behind != b'\n' && behind != b'\r'))
+}
+
+/// SHA-256 of the user's mapping file, in hex. One that cannot be read has been refused before.
+fn mapping_sha256(given: &Given) -> Option<String> {
+    let mapping = std::fs::read(given.mapping.as_ref()?).ok()?;
+    Some(hex::encode(Sha256::digest(mapping)))
+}
+
 /// What the path adds to the content, and of a page whose capture time was given, that time: the same page seen again later is news.
 fn path_facts(format: &Format, parser: &dyn Parser, given: &Given) -> BTreeMap<String, String> {
     let mut facts = parser.path_facts();
+    if let (true, Some(mapping)) = (given.another_source, mapping_sha256(given)) {
+        facts.insert("mapping".into(), mapping);
+    }
     if let (true, true, Some(captured_ms)) = (is_snapshot(format), given.captured_given, given.captured_ms) {
         facts.insert("captured_ms".into(), captured_ms.to_string());
     }

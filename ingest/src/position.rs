@@ -37,6 +37,9 @@ pub struct Position {
     pub dataset: String,
     /// Rows written to `sources` so far.
     pub reads: i32,
+    /// SHA-256 of the mapping of the user's that it was read by, in hex.
+    #[serde(default)]
+    pub mapping: Option<String>,
 }
 
 /// Names a source by its first position.
@@ -53,6 +56,24 @@ pub fn source_id(parser: &str, path_facts: &BTreeMap<String, String>, first_posi
     sha.update(first_position_sha256);
     let digest: [u8; 32] = sha.finalize().into();
     digest[..16].try_into().expect("a digest has more than 16 bytes")
+}
+
+/// The name of a new source. Where another one has the same first position all of the content tells the two apart, and where that is taken
+/// too, as it is when a shorter copy was said to be a source of its own, the next hash of it that is free.
+pub fn free_id(
+    parser: &str,
+    path_facts: &BTreeMap<String, String>,
+    first_sha256: [u8; 32],
+    whole_sha256: [u8; 32],
+    is_taken: impl Fn(&SourceId) -> bool,
+) -> SourceId {
+    let mut id = source_id(parser, path_facts, &first_sha256);
+    let mut content = whole_sha256;
+    while is_taken(&id) {
+        id = source_id(parser, path_facts, &content);
+        content = Sha256::digest(content).into();
+    }
+    id
 }
 
 /// The head of `consumed` bytes of which `content` is the beginning.
@@ -133,18 +154,25 @@ pub fn find<R: Read>(
     lengths.sort_unstable();
     lengths.dedup();
     let hashes = hash_prefixes(content()?, &lengths).map_err(|(byte, why)| crate::Error::Read { file: sought.name.into(), byte, why })?;
+    let may_be_copy = sought.grows && !sought.is_own;
+    let begins = |position: &Position| {
+        marks(position).filter(|(bytes, _)| **bytes <= hashes.length).all(|(bytes, sha256)| hashes.at.get(bytes) == Some(sha256))
+    };
     for (id, position) in &alike {
         // A position before the first record says nothing of what follows: it is only ever the same content again.
         let says_something = position.records > 0 || position.bytes == hashes.length;
         if says_something && hashes.at.get(&position.bytes) == Some(&position.sha256) {
             let grown = hashes.length > position.bytes;
+            // It may be that source grown, or a cut copy of one that begins like it and reaches further.
+            let further = |other: &&(&SourceId, &Position)| other.1.bytes > hashes.length && other.1.records > 0 && begins(other.1);
+            if let Some((_, other)) = alike.iter().find(further).filter(|_| grown && may_be_copy) {
+                return Ok(Known::Shorter { name: other.name.clone() });
+            }
             return Ok(Known::Source { id: **id, position: (*position).clone(), grown });
         }
     }
-    let may_be_copy = sought.grows && !sought.is_own;
     for (id, position) in alike.iter().filter(|(_, position)| may_be_copy && position.records > 0 && position.bytes > hashes.length) {
-        let agree =
-            marks(position).filter(|(bytes, _)| **bytes <= hashes.length).all(|(bytes, sha256)| hashes.at.get(bytes) == Some(sha256));
+        let agree = begins(position);
         let is_an_end = marks(position).any(|(bytes, _)| *bytes == hashes.length);
         let compared_whole = hashes.length <= (position.head.len() / 2) as u64;
         if agree && (is_an_end || compared_whole) {
@@ -229,6 +257,7 @@ mod tests {
             ends: vec![],
             dataset: "A.B".into(),
             reads: 1,
+            mapping: None,
         };
         (source_id("csv/1", &path_facts, &sha), position)
     }

@@ -3,9 +3,9 @@
 use crate::Error;
 use crate::position::SourceId;
 use crate::source::{Bad, Given, Parser};
-use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use schemas::{Family, Rows};
 use std::sync::Arc;
 
@@ -25,6 +25,26 @@ pub fn from_record(batch: RecordBatch, family: Family, first: i64) -> Result<Rec
     let records = batch.column(family.topic().column("source_record")).as_primitive::<Int64Type>();
     let keep: BooleanArray = records.values().iter().map(|record| Some(*record >= first)).collect();
     filter_record_batch(&batch, &keep).map_err(|e| Error::Schema(schemas::Error::Build { topic: family.topic().name, why: e.to_string() }))
+}
+
+/// Rows of a record whose line went on after it was first published: what it says now corrects what it said then.
+pub fn corrected(batch: RecordBatch, family: Family, record: i64, revision: i32) -> Result<RecordBatch, Error> {
+    let topic = family.topic();
+    let (change, number, reason) = (topic.column("change"), topic.column("revision"), topic.column("reason"));
+    let mut columns = batch.columns().to_vec();
+    let is_it: Vec<bool> =
+        columns[topic.column("source_record")].as_primitive::<Int64Type>().values().iter().map(|r| *r == record).collect();
+    let text = |column: usize, new: &'static str| -> ArrayRef {
+        let old = batch.column(column).as_string::<i32>();
+        Arc::new(is_it.iter().zip(old).map(|(is_it, old)| if *is_it { Some(new) } else { old }).collect::<StringArray>())
+    };
+    let old = batch.column(number).as_primitive::<Int32Type>();
+    let numbers: Int32Array = is_it.iter().zip(old).map(|(is_it, old)| if *is_it { Some(revision) } else { old }).collect();
+    columns[change] = text(change, "correct");
+    columns[number] = Arc::new(numbers);
+    columns[reason] = text(reason, "its line went on after the record was first published");
+    RecordBatch::try_new(batch.schema(), columns)
+        .map_err(|e| Error::Schema(schemas::Error::Build { topic: topic.name, why: e.to_string() }))
 }
 
 /// A document's row says how long the file was as it was received, which its parser cannot know.

@@ -28,7 +28,6 @@
 //! # Ok::<(), schemas::Error>(())
 //! ```
 
-pub mod canonical;
 pub mod dictionary;
 pub mod exact;
 mod family;

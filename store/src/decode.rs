@@ -7,7 +7,7 @@ use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{partition, take, take_record_batch};
 use arrow::datatypes::{Field, Schema};
 use eventlog::Event;
-use schemas::{Family, Rows, Topic, canonical, frame};
+use schemas::{Family, Rows, Topic, frame};
 use std::sync::Arc;
 
 /// Dataset of a quarantined record whose key names none.
@@ -118,20 +118,20 @@ fn is_dataset(text: &str) -> bool {
     !text.is_empty() && text.chars().count() <= DATASET_CHARS_MAX
 }
 
-/// Adds where each row stood in the log and what of its record the row does not give. This is where every batch is checked: a record that
-/// would be written back otherwise than it was read is kept as it came.
+/// Adds where each row stood in the log and what of its record the row does not give. This is where every batch is checked: what it
+/// would be written back as is compared with what was read. The lengths alone would not do: arrow-avro takes any branch of a union but 0 for
+/// a value.
 fn with_log_columns(family: Family, batch: &RecordBatch, events: &[&Event], schema_ids: &[u32]) -> Result<RecordBatch, Error> {
     let topic = family.topic();
-    let frames: Vec<&[u8]> = events.iter().map(|event| event.value.as_deref().unwrap_or_default()).collect();
-    let mut otherwise = canonical::spelled_otherwise(family, batch, &frames)?.into_iter().peekable();
+    let rewritten = frame::encode(family, batch)?;
     let keys = frame::keys(family, batch);
     let mut key_cells = BinaryBuilder::new();
     let mut header_cells = BinaryBuilder::new();
     let mut raw_cells = BinaryBuilder::new();
-    for (row, (event, key)) in events.iter().zip(&keys).enumerate() {
+    for ((event, value), key) in events.iter().zip(&rewritten).zip(&keys) {
         key_cells.append_option((event.key.as_ref() != Some(key)).then(|| record::key_cell(event.key.as_ref())));
         header_cells.append_option(record::headers_cell(&event.headers));
-        raw_cells.append_option(otherwise.next_if_eq(&row).map(|row| frames[row]));
+        raw_cells.append_option(event.value.as_ref().filter(|read| *read != value));
     }
     let log: [(&str, ArrayRef); 8] = [
         ("_partition", Arc::new(Int32Array::from_iter_values(events.iter().map(|event| event.partition)))),

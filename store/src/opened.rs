@@ -2,26 +2,51 @@
 
 use crate::ledger::{Ledger, app_id};
 use crate::{Error, Report, decode, info};
-use eventlog::{EventLog, Start, TopicInfo};
+use eventlog::{EventLog, Start, TopicInfo, Watermarks};
 use lake::{Lake, Table, Txn};
 use schemas::Family;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Refuses tables that were stored from another log than this one, as a store of it would. Changes nothing.
+/// Refuses tables that were stored from another log than this one, or from a part of it that it no longer has, as a store of it would.
+/// Changes nothing.
 pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<(), Error> {
-    let (cluster_id, topics) = blocking(log, |log| {
-        let topics = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?)));
-        Ok((log.cluster_id()?, topics.collect::<Result<HashMap<_, _>, eventlog::Error>>()?))
-    })
-    .await?;
-    for family in Family::ALL {
-        if let Some(table) = lake.find(family).await? {
-            info::refuse_other_log(&table, &cluster_id, &topics).await?;
+    let (cluster_id, found) = look(log).await?;
+    let topics = topics(&found);
+    for (family, topic, watermarks) in &found {
+        let Some(mut table) = lake.find(*family).await? else { continue };
+        info::refuse_other_log(&table, &cluster_id, &topics).await?;
+        for (partition, watermarks) in (0i32..).zip(watermarks) {
+            let stored = table.txn_version(&app_id(family.topic().name, &topic.id, partition)).await?;
+            refuse_ahead(topic, partition, stored.unwrap_or(0), watermarks)?;
         }
     }
     Ok(())
+}
+
+/// A family's topic and the watermarks of its partitions.
+type Found = (Family, TopicInfo, Vec<Watermarks>);
+
+/// The log's cluster and topics.
+async fn look(log: &Arc<dyn EventLog>) -> Result<(String, Vec<Found>), Error> {
+    blocking(log, |log| {
+        let found = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?, log.watermarks(*family)?)));
+        Ok((log.cluster_id()?, found.collect::<Result<Vec<_>, eventlog::Error>>()?))
+    })
+    .await
+}
+
+fn topics(found: &[Found]) -> HashMap<Family, TopicInfo> {
+    found.iter().map(|(family, topic, _)| (*family, topic.clone())).collect()
+}
+
+/// Refuses a log that ends before what was stored from it.
+fn refuse_ahead(topic: &TopicInfo, partition: i32, stored: i64, watermarks: &Watermarks) -> Result<(), Error> {
+    match stored > watermarks.high {
+        true => Err(Error::Ahead { name: topic.name.clone(), partition, stored, high: watermarks.high }),
+        false => Ok(()),
+    }
 }
 
 /// Where one log partition stands in the tables.
@@ -37,6 +62,9 @@ pub(crate) struct Place {
 pub(crate) struct Tables {
     lake: Lake,
     open: HashMap<Family, Table>,
+    /// The log that they are stored from.
+    cluster_id: String,
+    topics: HashMap<Family, TopicInfo>,
 }
 
 impl Tables {
@@ -44,7 +72,12 @@ impl Tables {
     pub(crate) async fn of(&mut self, family: Family) -> Result<&mut Table, Error> {
         match self.open.entry(family) {
             Entry::Occupied(table) => Ok(table.into_mut()),
-            Entry::Vacant(free) => Ok(free.insert(self.lake.table(family).await?)),
+            Entry::Vacant(free) => {
+                let table = self.lake.table(family).await?;
+                // Another log's store may have made it since.
+                info::refuse_other_log(&table, &self.cluster_id, &self.topics).await?;
+                Ok(free.insert(table))
+            }
         }
     }
 }
@@ -62,13 +95,9 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) async fn open(log: &Arc<dyn EventLog>, lake: &Lake, report: &mut Report) -> Result<Opened, Error> {
-        let (cluster_id, found) = blocking(log, |log| {
-            let found = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?, log.watermarks(*family)?)));
-            Ok((log.cluster_id()?, found.collect::<Result<Vec<_>, eventlog::Error>>()?))
-        })
-        .await?;
-        let topics = found.iter().map(|(family, topic, _)| (*family, topic.clone())).collect();
-        let mut tables = Tables { lake: lake.clone(), open: HashMap::new() };
+        let (cluster_id, found) = look(log).await?;
+        let topics = topics(&found);
+        let mut tables = Tables { lake: lake.clone(), open: HashMap::new(), cluster_id: cluster_id.clone(), topics: topics.clone() };
         for family in Family::ALL {
             if let Some(table) = lake.existing(family).await? {
                 info::refuse_other_log(&table, &cluster_id, &topics).await?;
@@ -89,9 +118,7 @@ impl Opened {
             for (partition, watermarks) in (0i32..).zip(watermarks) {
                 let place = opened.place(family, &topic, partition).await?;
                 let wanted = place.txn.unwrap_or(0);
-                if wanted > watermarks.high {
-                    return Err(Error::Ahead { name: topic.name.clone(), partition, stored: wanted, high: watermarks.high });
-                }
+                refuse_ahead(&topic, partition, wanted, &watermarks)?;
                 let next = wanted.max(watermarks.low);
                 opened.begin(family, partition, next, place);
                 to_read += (watermarks.high - next).unsigned_abs();

@@ -1,6 +1,6 @@
 //! Time texts of the sources to nanoseconds UTC: exact, or refused with the reason.
 
-use chrono::{NaiveDate, NaiveDateTime, TimeZone, offset::LocalResult};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeZone, offset::LocalResult};
 
 const NS_PER_S: i64 = 1_000_000_000;
 const S_PER_DAY: i64 = 86_400;
@@ -56,16 +56,29 @@ impl Clock {
                 units.checked_mul(*ns).ok_or_else(|| out_of_range(text))
             }
             Clock::Pattern(pattern) => {
-                let time = NaiveDateTime::parse_from_str(text, pattern).map_err(|_| not_a_time(text, pattern))?;
-                zone.to_utc(time.and_utc().timestamp(), i64::from(time.and_utc().timestamp_subsec_nanos()))
+                let states_offset = OFFSETS.iter().any(|offset| pattern.contains(offset));
+                let (time, zone) = match states_offset {
+                    true => (DateTime::parse_from_str(text, pattern).map(|time| time.to_utc()), UTC),
+                    false => (NaiveDateTime::parse_from_str(text, pattern).map(|time| time.and_utc()), zone),
+                };
+                let time = time.map_err(|_| not_a_time(text, pattern))?;
+                // Chrono tells a leap second by a fraction of a second and more; the other clocks have none.
+                match i64::from(time.timestamp_subsec_nanos()) {
+                    ns if ns < NS_PER_S => zone.to_utc(time.timestamp(), ns),
+                    _ => Err(format!("{:?} is a leap second, which no clock here can say", shortened(text))),
+                }
             }
         }
     }
 }
 
+/// How a pattern says that a time states its offset from UTC.
+const OFFSETS: [&str; 5] = ["%z", "%:z", "%::z", "%#z", "%+"];
+
+/// A pattern with the abbreviation of a zone is none: what it means depends on who reads it.
 fn pattern_is_valid(pattern: &str) -> bool {
     use chrono::format::{Item, StrftimeItems};
-    !StrftimeItems::new(pattern).any(|item| item == Item::Error)
+    !pattern.contains("%Z") && !StrftimeItems::new(pattern).any(|item| item == Item::Error)
 }
 
 /// The zone of times that do not state one.
@@ -276,5 +289,16 @@ mod tests {
                 let _ = date(&text);
             }
         }
+    }
+
+    #[test]
+    fn a_pattern_honours_the_offset_that_a_time_states() {
+        let clock = Clock::named("%Y-%m-%dT%H:%M:%S%z").expect("a pattern");
+        let ns = |text: &str| clock.parse(text, SHANGHAI, None);
+        assert_eq!(ns("2026-01-02T08:00:00+0800"), ns("2026-01-02T00:00:00+0000"));
+        assert_eq!(ns("2026-01-02T00:00:00+0000"), Clock::Iso.parse("2026-01-02T00:00:00Z", SHANGHAI, None));
+        assert!(ns("2026-01-02T00:00:00").is_err(), "no offset");
+        assert!(ns("2026-06-30T23:59:60+0000").is_err(), "a leap second");
+        assert_eq!(Clock::named("%Y-%m-%d %H:%M:%S %Z"), None);
     }
 }

@@ -186,6 +186,10 @@ impl Document {
                 todo: "check where it came from; there is nothing to ingest".into(),
             });
         }
+        let bytes_max = given.document_bytes_max.unwrap_or(BYTES_MAX);
+        if first.len() as u64 > bytes_max {
+            return Err(too_large(given, bytes_max));
+        }
         let head = &first[..first.len().min(HEAD_BYTES)];
         let media_type = media_type(given.inner_name(), head);
         let unlike = unlike(head, given);

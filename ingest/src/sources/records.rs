@@ -277,6 +277,9 @@ impl Records {
             self.notes.push(format!("line {} (byte {}) is not UTF-8 but GBK: the file is read as GBK", place.line, place.byte));
         }
         self.encoding = encoding;
+        if has_text_behind_quote(text.as_bytes(), self.shape.delimiter) {
+            return Err("has text behind a closing quote".into());
+        }
         split_fields(&mut self.splitter, text.as_bytes(), &mut self.fields)
     }
 }
@@ -319,6 +322,31 @@ fn decode(raw: &[u8], known: Encoding) -> Result<(Cow<'_, str>, Encoding), Strin
 
 fn gbk(raw: &[u8]) -> Option<Cow<'_, str>> {
     encoding_rs::GBK.decode_without_bom_handling_and_without_replacement(raw)
+}
+
+/// A quoted field ends its field: what follows would be taken for a part of it.
+fn has_text_behind_quote(record: &[u8], delimiter: u8) -> bool {
+    if !record.contains(&b'"') {
+        return false;
+    }
+    let mut bytes = record.iter().copied().peekable();
+    loop {
+        if bytes.next_if_eq(&b'"').is_some() {
+            loop {
+                match bytes.next() {
+                    None => return false,
+                    Some(b'"') if bytes.next_if_eq(&b'"').is_none() => break,
+                    Some(_) => {}
+                }
+            }
+            if bytes.peek().is_some_and(|byte| *byte != delimiter) {
+                return true;
+            }
+        }
+        if !bytes.any(|byte| byte == delimiter) {
+            return false;
+        }
+    }
 }
 
 fn split_fields(splitter: &mut Reader, record: &[u8], fields: &mut Fields) -> Result<(), String> {
@@ -377,6 +405,13 @@ mod tests {
         assert_eq!(good, [row(0, 1, &["a", "b"]), row(7, 3, &["1", "x\"y"]), row(17, 5, &["2", ""])]);
         assert!(bad.is_empty());
         assert_eq!(end, "Finished");
+    }
+
+    #[test]
+    fn text_behind_a_closing_quote_is_no_part_of_a_number() {
+        let (good, bad, _) = read(b"\"1\"5,2\n\"a\"\"b\",\"\"\n1,\"2\"3\n\"c,d\",4\n", LINES);
+        assert_eq!(good, [row(7, 2, &["a\"b", ""]), row(24, 4, &["c,d", "4"])]);
+        assert_eq!(bad.iter().map(|(byte, _)| *byte).collect::<Vec<_>>(), [0, 17]);
     }
 
     #[test]

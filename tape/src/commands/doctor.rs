@@ -114,7 +114,9 @@ fn stored(settings: &Settings) -> Result<Vec<Finding>> {
 fn origin(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<Finding> {
     Ok(match home::runtime()?.block_on(store::refuse_other_log(log, lake)) {
         Err(why) => Finding { what: "origin", good: false, says: why.to_string() },
-        Ok(()) => Finding { what: "origin", good: true, says: "no table was stored from another log".into() },
+        Ok(()) => {
+            Finding { what: "origin", good: true, says: "no table was stored from another log, and none is ahead of this one".into() }
+        }
     })
 }
 

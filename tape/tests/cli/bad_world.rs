@@ -216,6 +216,29 @@ fn a_table_of_a_newer_version_is_refused() {
     expect_trades(&home, 6);
 }
 
+/// A log that was brought back from an old copy ends before what was stored from it.
+#[test]
+fn a_log_from_an_old_copy_is_found_out() {
+    let home = Home::embedded();
+    let (first, second) = (home.path("first.csv"), home.path("second.csv"));
+    feed::write(&first, &[HEADER.as_bytes(), &feed::csv(0, 10)].concat());
+    feed::write(&second, &[HEADER.as_bytes(), &feed::csv(500, 700)].concat());
+    home.ingest(&first, &[]);
+    home.store();
+    let copy = |from: &str, to: &str| {
+        let done = Command::new("cp").arg("-r").args([home.path(from), home.path(to)]).status().expect("cp is there");
+        assert!(done.success(), "copying {from} to {to}");
+    };
+    copy("log", "old");
+    home.ingest(&second, &[]);
+    home.store();
+    std::fs::remove_dir_all(home.path("log")).expect("the log is a folder");
+    copy("old", "log");
+    let says = ["but the log ends at", "it was cut or replaced"];
+    expect(&home.run(&["doctor"], ""), 1, &says);
+    expect(&home.run(&["store", "--once"], ""), 3, &says);
+}
+
 #[test]
 fn tables_of_another_log_are_refused() {
     let home = Home::embedded();

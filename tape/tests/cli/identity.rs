@@ -96,8 +96,71 @@ fn a_shorter_source_is_refused_until_it_is_said_to_be_another() {
         assert_eq!((again.code, again.published()), (0, 0), "{}", again.report);
     }
     feed::write(&short, &content(69_000));
-    assert_eq!(home.ingest(&short, &[]).published(), 1_000, "it grows like any other");
+    let refused = home.run(&["ingest", short.to_str().expect("UTF-8")], "");
+    assert_eq!(refused.status.code(), Some(3), "it may be a cut copy of the long one still: {}", text(&refused));
+    assert_eq!(home.ingest(&short, &["--another-source"]).published(), 1_000, "it grows like any other");
     home.store();
     let question = "SELECT count(*) AS n, count(DISTINCT source_id) AS sources FROM trades";
     assert_eq!(counted(&home, question), json!({ "n": 139_000, "sources": 2 }));
+}
+
+/// Told by hand what it is, an old copy of a grown source is a source of its own, and moves the position of no other.
+#[test]
+fn an_old_copy_that_is_said_to_be_another_source_has_a_name_of_its_own() {
+    let home = Home::embedded();
+    let (live, old) = (home.path("live.csv"), home.path("old.csv"));
+    feed::write(&old, &content(100));
+    feed::write(&live, &content(100));
+    assert_eq!(home.ingest(&live, &[]).published(), 100);
+    feed::write(&live, &content(150));
+    assert_eq!(home.ingest(&live, &[]).published(), 50);
+    feed::write(&old, &content(120));
+    assert_eq!(home.ingest(&old, &["--another-source"]).published(), 120);
+    assert_eq!(home.ingest(&live, &[]).published(), 0);
+    home.store();
+    let question = "SELECT count(*) AS n, count(DISTINCT source_id) AS sources FROM trades";
+    assert_eq!(counted(&home, question), json!({ "n": 270, "sources": 2 }));
+}
+
+/// A last line without its end is a record, until it turns out to go on: then what it says at last corrects what it said.
+#[test]
+fn a_line_that_went_on_after_it_was_read_is_corrected() {
+    let whole = content(10);
+    let size_at = whole.iter().rposition(|byte| *byte == b',').expect("the size is the last field");
+    // Cut behind the size or before it, so that the part is a record, or none.
+    for (cut, parts_published, in_quarantine) in [(whole.len() - 1, 10, 0), (size_at - 20, 9, 1)] {
+        let home = Home::embedded();
+        let path = home.path("t.csv");
+        feed::write(&path, &whole[..cut]);
+        assert_eq!(home.ingest(&path, &[]).published(), parts_published + in_quarantine, "cut at byte {cut}");
+        let mut grown = whole[..whole.len() - 1].to_vec();
+        // One digit more for the size, and one row more.
+        grown.extend_from_slice(&[b"7\n", &feed::csv(10, 11)[..]].concat());
+        feed::write(&path, &grown);
+        let again = home.ingest(&path, &[]);
+        assert_eq!(again.published(), 2, "{}", again.report);
+        home.store();
+        let question = "SELECT count(*) AS n, count(DISTINCT source_record) AS records, sum(CASE WHEN change = 'correct' THEN 1 ELSE 0 END) AS corrected \
+                        FROM trades";
+        assert_eq!(counted(&home, question), json!({ "n": parts_published + 2, "records": 11, "corrected": 1 }));
+        let question = "SELECT sum(size) AS n FROM (SELECT size, row_number() OVER (PARTITION BY source_record ORDER BY revision DESC) AS newest FROM trades) \
+                        WHERE newest = 1";
+        let sizes: u64 = (0..11).map(|n| u64::from(feed::trade(n).1)).sum();
+        let last = u64::from(feed::trade(9).1);
+        assert_eq!(counted(&home, question), json!({ "n": sizes - last + last * 10 + 7 }));
+    }
+}
+
+#[test]
+fn a_damaged_copy_of_what_is_known_is_said_to_be_damaged() {
+    let home = Home::embedded();
+    let (whole, cut) = (home.path("whole.csv.zst"), home.path("cut.csv.zst"));
+    let packed = feed::zst(&content(5_000));
+    feed::write(&whole, &packed);
+    feed::write(&cut, &packed[..packed.len() / 2]);
+    assert_eq!(home.ingest(&whole, &[]).published(), 5_000);
+    let damaged = home.run(&["ingest", cut.to_str().expect("UTF-8")], "");
+    assert_ne!(damaged.status.code(), Some(0), "{}", text(&damaged));
+    home.store();
+    assert_eq!(counted(&home, "SELECT count(*) AS n FROM trades"), json!({ "n": 5_000 }));
 }
