@@ -59,7 +59,11 @@ impl Clock {
                 let states_offset = OFFSETS.iter().any(|offset| pattern.contains(offset));
                 let (time, zone) = match states_offset {
                     true => (DateTime::parse_from_str(text, pattern).map(|time| time.to_utc()), UTC),
-                    false => (NaiveDateTime::parse_from_str(text, pattern).map(|time| time.and_utc()), zone),
+                    // Seconds since 1970 have no zone.
+                    false => {
+                        let zone = if pattern.contains("%s") { UTC } else { zone };
+                        (NaiveDateTime::parse_from_str(text, pattern).map(|time| time.and_utc()), zone)
+                    }
                 };
                 let time = time.map_err(|_| not_a_time(text, pattern))?;
                 // Chrono tells a leap second by a fraction of a second and more; the other clocks have none.
@@ -300,5 +304,7 @@ mod tests {
         assert!(ns("2026-01-02T00:00:00").is_err(), "no offset");
         assert!(ns("2026-06-30T23:59:60+0000").is_err(), "a leap second");
         assert_eq!(Clock::named("%Y-%m-%d %H:%M:%S %Z"), None);
+        let seconds = Clock::named("%s").expect("a pattern");
+        assert_eq!(seconds.parse("1795188600", SHANGHAI, None), Ok(1_795_188_600 * NS_PER_S));
     }
 }
