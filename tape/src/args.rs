@@ -121,9 +121,9 @@ pub struct Sql {
     /// The statement, or a command of the shell such as '\d trades'; without one a shell starts
     #[arg(value_name = "SQL")]
     pub statement: Option<String>,
-    /// How results are written
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    /// How results are written [default: table, with --json json]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
     /// Longest time of a statement, in seconds
     #[arg(long, default_value_t = 600, value_name = "S")]
     pub timeout: u64,

@@ -1,8 +1,8 @@
 //! `tape sql`: one statement, statements from standard input, or a shell.
 
 use super::Code;
-use crate::args::Sql;
-use crate::settings::Settings;
+use crate::args::{Format, Sql};
+use crate::settings::{Settings, WrongUse};
 use crate::{home, panics, tables};
 use anyhow::Result;
 use query::output::TableStyle;
@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
+    let format = tables::output_format(format(args, settings)?);
     panics::become_errors_of_their_query();
     let runtime = home::runtime()?;
     let engine = Arc::new(runtime.block_on(tables::engine(settings, Duration::from_secs(args.timeout)))?);
-    let format = tables::output_format(args.format);
     let terminal = stdout().is_terminal();
     let width = terminal.then(|| console::Term::stdout().size().1.into());
     let interactive = args.statement.is_none() && stdin().is_terminal();
@@ -38,6 +38,16 @@ pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
         _ => {}
     }
     Ok(if good { Code::Fine } else { Code::Fault })
+}
+
+/// The format that was asked for: `--json` is `--format json`.
+fn format(args: &Sql, settings: &Settings) -> Result<Format> {
+    match (args.format, settings.json) {
+        (None, false) => Ok(Format::Table),
+        (None | Some(Format::Json), true) => Ok(Format::Json),
+        (Some(_), true) => Err(WrongUse("--json is --format json: give one of the two".into()).into()),
+        (Some(format), false) => Ok(format),
+    }
 }
 
 /// Answers one statement into memory: for the few rows that `tape up` shows.

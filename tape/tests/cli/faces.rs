@@ -64,6 +64,7 @@ fn wrong_use_is_exit_code_2_and_says_what_is_right() {
         (&["ingest", "--dataset", "A.CODE.THAT.IS.TOO.LONG", "a"], "1 to 15 visible ASCII characters"),
         (&["ingest", "--captured", "yesterday", "a"], "2026-10-05T14:30:00Z"),
         (&["sql", "--format", "xml", "SELECT 1"], "table"),
+        (&["sql", "--json", "--format", "csv", "SELECT 1"], "--json is --format json"),
         (&["up", "--brokers", "127.0.0.1:1"], "embedded log"),
     ] {
         let output = home.run(args, "");
@@ -106,6 +107,7 @@ fn every_format_of_sql() {
     assert_eq!(csv.lines().next(), Some("symbol,price,size,ts_event"));
     assert_eq!(csv.lines().count(), 4, "{csv}");
     assert!(csv.contains("TOK1,0.020000000,2,2026-10-05T00:00:00.001"), "{csv}");
+    assert_eq!(home.run(&["sql", "--json", sql], "").stdout, answer("json"));
     let rows: Vec<Value> = serde_json::from_slice(&answer("json")).expect("JSON");
     let lines: Vec<Value> = serde_json::Deserializer::from_slice(&answer("jsonl")).into_iter().map(|v| v.expect("JSON")).collect();
     assert_eq!(rows, lines);
