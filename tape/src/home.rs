@@ -84,6 +84,28 @@ pub fn refuse_unfit_topics(log: &dyn EventLog) -> Result<()> {
     )
 }
 
+/// Is there no home? Whoever only looks makes none.
+pub fn is_missing(settings: &Settings) -> bool {
+    matches!(settings.home.try_exists(), Ok(false))
+}
+
+/// What to do where [`is_missing`].
+pub fn missing(settings: &Settings) -> String {
+    format!("there is no home {}: name another --home, or make this one with `tape up` or `tape ingest`", settings.home.display())
+}
+
+/// An error where the tables cannot be there: without a home, or without the folder that was named. A home without tables yet is none.
+pub fn refuse_missing_tables(settings: &Settings) -> Result<()> {
+    let folder = lake(settings)?.root().to_file_path();
+    if !folder.is_ok_and(|folder| matches!(folder.try_exists(), Ok(false))) {
+        return Ok(());
+    }
+    if Path::new(&settings.tables) != settings.home.join("tables") {
+        bail!("there is no folder {}: name the folder of the tables with --tables, or make it with `tape store`", settings.tables);
+    }
+    if is_missing(settings) { bail!(missing(settings)) } else { Ok(()) }
+}
+
 /// The Delta tables, to write: those of the home are made for this user alone, those elsewhere with the rights that its umask gives.
 pub fn lake_to_write(settings: &Settings) -> Result<Lake> {
     let folder = Path::new(&settings.tables);

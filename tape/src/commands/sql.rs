@@ -14,6 +14,7 @@ use std::time::Duration;
 
 pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
     let format = tables::output_format(format(args, settings)?);
+    home::refuse_missing_tables(settings)?;
     panics::become_errors_of_their_query();
     let runtime = home::runtime()?;
     let engine = Arc::new(runtime.block_on(tables::engine(settings, Duration::from_secs(args.timeout)))?);

@@ -4,7 +4,7 @@ use crate::feed;
 use crate::run::{Home, text};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 fn parsed(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(output)))
@@ -123,6 +123,29 @@ fn every_format_of_sql() {
     assert!(text(&wrong).contains("prise"), "{}", text(&wrong));
     let writes = home.run(&["sql", "DELETE FROM trades"], "");
     assert_eq!(writes.status.code(), Some(3), "{}", text(&writes));
+}
+
+/// A name that was mistyped is no empty archive, and whoever only looks makes nothing.
+#[test]
+fn a_home_that_does_not_exist_is_said_and_not_made() {
+    let home = Home::embedded();
+    let (typo, nowhere) = (home.path("typo"), home.path("no-tables"));
+    let (typo, nowhere) = (typo.to_str().expect("UTF-8"), nowhere.to_str().expect("UTF-8"));
+    for (args, code, says) in [
+        (&["sql", "--home", typo, "SELECT 1"][..], 3, format!("there is no home {typo}:")),
+        (&["sql", "--tables", nowhere, "SELECT 1"], 3, format!("there is no folder {nowhere}:")),
+        (&["topics", "--check", "--home", typo], 3, format!("there is no home {typo}:")),
+        (&["doctor", "--home", typo], 1, format!("BAD  home           there is no home {typo}:")),
+    ] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_tape")).args(args).env("TAPE_HOME", home.path("")).env_remove("TAPE_BROKERS").output();
+        let output = output.expect("the binary runs");
+        assert_eq!(output.status.code(), Some(code), "tape {args:?}: {}", text(&output));
+        assert!(text(&output).contains(&says), "tape {args:?}: no {says:?} in {}", text(&output));
+        assert!(!Path::new(typo).exists() && !Path::new(nowhere).exists(), "tape {args:?} made it");
+    }
+    let empty = home.run(&["sql", "--format", "csv", "SELECT count(*) AS n FROM trades"], "");
+    assert!(empty.status.success() && empty.stdout == b"n\n0\n", "{}", text(&empty));
 }
 
 fn parquet_files(folder: &Path) -> Vec<PathBuf> {
