@@ -45,9 +45,14 @@ pub fn log(settings: &Settings) -> Result<Arc<dyn EventLog>> {
     })
 }
 
+/// The embedded log for this process alone; where another one owns it, an error with that one's process id.
+pub fn own_embedded_alone(dir: &Path, settings: &Settings) -> Result<Arc<dyn EventLog>> {
+    Ok(Arc::new(Embedded::open(dir, &embedded_options(settings))?))
+}
+
 /// The embedded log as its owner; the socket beside it lets other commands through.
 pub fn own_embedded(dir: &Path, settings: &Settings) -> Result<(Arc<dyn EventLog>, eventlog::socket::Server)> {
-    let log: Arc<dyn EventLog> = Arc::new(Embedded::open(dir, &embedded_options(settings))?);
+    let log = own_embedded_alone(dir, settings)?;
     let server = eventlog::socket::serve(log.clone(), &eventlog::home::socket_path(dir))?;
     Ok((log, server))
 }

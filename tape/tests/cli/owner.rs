@@ -45,7 +45,7 @@ fn up(home: &Home, args: &[&str]) -> Running {
 fn ingest_and_sql_work_while_a_store_owns_the_home_and_ctrl_c_loses_nothing() {
     let home = Home::embedded();
     let owner = store(&home);
-    for command in [&["store"][..], &["up", "--listen", "127.0.0.1:0"]] {
+    for command in [&["store"][..], &["store", "--once"], &["up", "--listen", "127.0.0.1:0"]] {
         let second = home.run(command, "");
         let said = text(&second);
         assert_eq!(second.status.code(), Some(3), "{said}");
