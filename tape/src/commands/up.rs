@@ -16,6 +16,7 @@ use query::output::{Format, TableStyle};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 
 /// Longest time of a statement.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -40,6 +41,7 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;
     let (log, socket) = home::own_embedded(dir, settings)?;
+    let listener = if args.once { None } else { Some(runtime.block_on(listen(&args.listen))?) };
     if !args.no_samples {
         samples(args, settings, log.as_ref(), &stop)?;
     }
@@ -50,11 +52,15 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
         if !args.no_samples && !stop.load(Ordering::Relaxed) {
             answers(&engine).await?;
         }
-        if args.once {
-            return Ok(Code::Fine);
+        match listener {
+            None => Ok(Code::Fine),
+            Some(listener) => serve(listener, settings, engine, keeper, socket, stop).await,
         }
-        serve(args, settings, engine, keeper, socket, stop).await
     })
+}
+
+async fn listen(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address}; another address: --listen, make up LISTEN=…"))
 }
 
 fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool) -> Result<()> {
@@ -83,10 +89,14 @@ async fn answers(engine: &Engine) -> Result<()> {
 }
 
 /// Goes on storing and answering until it is told to stop.
-async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Store, socket: Server, stop: Arc<AtomicBool>) -> Result<Code> {
-    let listener = tokio::net::TcpListener::bind(&args.listen)
-        .await
-        .with_context(|| format!("listening on {}; another address: --listen, make up LISTEN=…", args.listen))?;
+async fn serve(
+    listener: TcpListener,
+    settings: &Settings,
+    engine: Arc<Engine>,
+    keeper: Store,
+    socket: Server,
+    stop: Arc<AtomicBool>,
+) -> Result<Code> {
     say_line!("Up. Home {}. Ctrl-C stops it.", settings.home.display());
     say_line!("  publish  tape ingest --home {} FILE…", settings.home.display());
     say_line!("  ask      tape sql --home {}", settings.home.display());

@@ -65,12 +65,25 @@ fn wrong_use_is_exit_code_2_and_says_what_is_right() {
         (&["ingest", "--captured", "yesterday", "a"], "2026-10-05T14:30:00Z"),
         (&["sql", "--format", "xml", "SELECT 1"], "table"),
         (&["sql", "--json", "--format", "csv", "SELECT 1"], "--json is --format json"),
+        (&["up", "--listen", "nonsense"], "HOST:PORT"),
+        (&["query", "--listen", "127.0.0.1:port"], "HOST:PORT"),
         (&["up", "--brokers", "127.0.0.1:1"], "embedded log"),
     ] {
         let output = home.run(args, "");
         assert_eq!(output.status.code(), Some(2), "tape {args:?}: {}", text(&output));
         assert!(text(&output).contains(says), "tape {args:?}: no {says:?} in {}", text(&output));
     }
+}
+
+#[test]
+fn an_address_in_use_is_said_before_any_work() {
+    let home = Home::embedded();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let output = home.run(&["up", "--listen", &address], "");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains(&format!("listening on {address}; another address: --listen")), "{}", text(&output));
+    assert!(output.stdout.is_empty() && !home.path("samples").exists(), "{}", text(&output));
 }
 
 #[test]
