@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use eventlog::EventLog;
 use eventlog::embedded::{Embedded, Options};
 use eventlog::kafka::{Kafka, KafkaOptions};
+use eventlog::socket::Socket;
 use lake::Lake;
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
@@ -55,6 +56,11 @@ pub fn own_embedded(dir: &Path, settings: &Settings) -> Result<(Arc<dyn EventLog
     let log = own_embedded_alone(dir, settings)?;
     let server = eventlog::socket::serve(log.clone(), &eventlog::home::socket_path(dir))?;
     Ok((log, server))
+}
+
+/// Does another process own the embedded log, and let others through its socket?
+pub fn is_owned_by_another(dir: &Path) -> bool {
+    Socket::connect(&eventlog::home::socket_path(dir)).is_ok()
 }
 
 fn embedded_options(settings: &Settings) -> Options {

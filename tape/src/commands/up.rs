@@ -98,8 +98,8 @@ async fn serve(
     stop: Arc<AtomicBool>,
 ) -> Result<Code> {
     say_line!("Up. Home {}. Ctrl-C stops it.", settings.home.display());
-    say_line!("  publish  tape ingest --home {} FILE…", settings.home.display());
-    say_line!("  ask      tape sql --home {}", settings.home.display());
+    say_line!("  publish  {} FILE…", settings.command("ingest"));
+    say_line!("  ask      {}", settings.command("sql"));
     say_line!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
     let web = axum::serve(listener, http::routes(engine, &settings.prefix)).with_graceful_shutdown(store::until(stop.clone()));
     let mut nothing = |_: &::store::Report| {};
