@@ -121,7 +121,7 @@ pub struct Sql {
     /// The statement, or a command of the shell such as '\d trades'; without one a shell starts
     #[arg(value_name = "SQL")]
     pub statement: Option<String>,
-    /// How results are written [default: table, with --json json]
+    /// How results are written [default: table, with --json json]; a table of one statement is cut after 10,000 rows, with exit code 1
     #[arg(long, value_enum)]
     pub format: Option<Format>,
     /// Longest time of a statement, in seconds

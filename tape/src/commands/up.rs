@@ -81,7 +81,9 @@ fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool
 async fn answers(engine: &Engine) -> Result<()> {
     for (title, question) in QUESTIONS {
         let style = TableStyle { timing: false, ..TableStyle::default() };
-        let answer = sql::answer(engine, question, Format::Table, &style).await.with_context(|| format!("answering: {title}"))?;
+        let mut answer = Vec::new();
+        let answered = sql::answer(engine, question, Format::Table, &style, &mut answer).await;
+        answered.with_context(|| format!("answering: {title}"))?;
         say_line!("\n{title}\n{}", String::from_utf8_lossy(&answer).trim_end());
     }
     say_line!();

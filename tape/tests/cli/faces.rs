@@ -198,6 +198,22 @@ fn the_doctor_finds_lost_files() {
     assert!(doctor().status.success());
 }
 
+/// A script that reads only the exit code is not left with a part.
+#[test]
+fn a_table_that_is_cut_is_exit_code_1() {
+    let home = Home::embedded();
+    let many = "SELECT value FROM generate_series(1, 10001)";
+    let cut = home.run(&["sql", many], "");
+    assert_eq!(cut.status.code(), Some(1), "{}", text(&cut));
+    assert_eq!(String::from_utf8_lossy(&cut.stderr), "tape: cut after 10000 rows: all of them with --format csv, json, jsonl or arrow\n");
+    for whole in [&["sql", "--format", "csv", many][..], &["sql", "SELECT value FROM generate_series(1, 10000)"]] {
+        let output = home.run(whole, "");
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
+    }
+    let script = home.run(&["sql"], many);
+    assert!(script.status.success(), "{}", text(&script));
+}
+
 // Planned on the main thread's stack of 8 MiB this ended the process.
 #[test]
 fn a_long_chain_of_operators_is_planned() {
@@ -210,7 +226,13 @@ fn a_long_chain_of_operators_is_planned() {
 fn commands_of_the_shell_work_as_the_argument() {
     let home = with_trades();
     home.store();
-    for (command, says) in [("\\d", "a trade as published"), ("\\d trades", "currency per price_unit"), (" \\? ", "SELECT …;")] {
+    for (command, says) in [
+        ("\\d", "a trade as published"),
+        ("\\d trades", "currency per price_unit"),
+        (" \\? ", "SELECT …;"),
+        ("help", "SELECT …;"),
+        ("quit;", ""),
+    ] {
         let output = home.run(&["sql", command], "");
         assert!(output.status.success() && text(&output).contains(says), "{command}: no {says:?} in {}", text(&output));
     }
