@@ -28,7 +28,10 @@ const QUESTIONS: [(&str, &str); 3] = [
         "Tokens per day as published by 2026-05-28, and as it stands now (axis ts_publish; SYN.USAGE is synthetic)",
         include_str!("up/usage.sql"),
     ),
-    ("Volume-weighted average price per contract (synthetic market)", include_str!("up/vwap.sql")),
+    (
+        "Volume-weighted average price per contract (synthetic market, from trades; SYN.XSGE publishes snapshots, no trades)",
+        include_str!("up/vwap.sql"),
+    ),
 ];
 
 pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
