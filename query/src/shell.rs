@@ -69,8 +69,8 @@ SELECT …;        a query, on as many lines as it takes, ended by ;
 \\d NAME          columns of a table, with type, unit and meaning
 \\x               one line per column instead of one per row, on and off
 \\timing          how long each statement took, on and off
-\\q               leave (also Ctrl-D)
-\\?               this text
+\\q               leave (also exit, quit, Ctrl-D)
+\\?               this text (also help)
 Ctrl-C stops the running statement, or clears what is typed. Tab completes tables, columns and SQL words.
 ";
 
@@ -96,6 +96,7 @@ impl Shell {
         // A first conversation has no history yet.
         let _absent = history.as_ref().map(|path| editor.load_history(path));
         writeln!(writers.out, "tokentape: SQL over the tape. \\? for help, \\q to leave.")?;
+        writers.out.flush()?;
         loop {
             let typed = match editor.readline("tape> ") {
                 Ok(typed) => typed,
@@ -256,9 +257,14 @@ impl Shell {
     }
 }
 
-/// What stands behind the `\` of a command.
-fn command_in(typed: &str) -> Option<&str> {
-    typed.trim().strip_prefix('\\')
+/// What stands behind the `\` of a command, or what a word means that other shells know.
+pub fn command_in(typed: &str) -> Option<&str> {
+    let typed = typed.trim();
+    match typed.strip_suffix(';').unwrap_or(typed).trim_end().to_lowercase().as_str() {
+        "exit" | "quit" => Some("q"),
+        "help" => Some("?"),
+        _ => typed.strip_prefix('\\'),
+    }
 }
 
 fn about(topic: &Topic) -> String {
@@ -408,6 +414,15 @@ mod tests {
         assert_eq!(complete("tape.quo"), (5, vec!["quotes".into()]));
         assert_eq!(complete("select "), (7, vec![]));
         assert_eq!(complete("é…wher"), ("é…".len(), vec!["where".into()]));
+    }
+
+    #[test]
+    fn words_of_other_shells_are_commands() {
+        for (typed, command) in [("exit", "q"), (" QUIT ;\n", "q"), ("help;", "?"), ("\\d trades", "d trades")] {
+            assert_eq!(command_in(typed), Some(command), "{typed}");
+            assert!(is_complete(typed), "{typed}");
+        }
+        assert!(command_in("SELECT 1").is_none() && command_in("help me").is_none());
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub struct Up {
     #[arg(long)]
     pub no_samples: bool,
     /// Address of health, schema routes and SQL over HTTP
-    #[arg(long, default_value = "127.0.0.1:8642", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:8642", value_name = "ADDR", value_parser = address)]
     pub listen: String,
     /// Seed of the synthetic market
     #[arg(long, default_value_t = 20261005)]
@@ -121,9 +121,9 @@ pub struct Sql {
     /// The statement, or a command of the shell such as '\d trades'; without one a shell starts
     #[arg(value_name = "SQL")]
     pub statement: Option<String>,
-    /// How results are written
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    /// How results are written [default: table, with --json json]; a table of one statement is cut after 10,000 rows, with exit code 1
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
     /// Longest time of a statement, in seconds
     #[arg(long, default_value_t = 600, value_name = "S")]
     pub timeout: u64,
@@ -141,7 +141,7 @@ pub enum Format {
 #[derive(Debug, ClapArgs)]
 pub struct Query {
     /// Address to listen on; there is no authentication, so keep it on loopback or a private network
-    #[arg(long, default_value = "127.0.0.1:8642", env = "TAPE_LISTEN", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:8642", env = "TAPE_LISTEN", value_name = "ADDR", value_parser = address)]
     pub listen: String,
     /// Longest time of a statement until its last row is sent, in seconds
     #[arg(long, default_value_t = 600, value_name = "S")]
@@ -160,8 +160,16 @@ pub struct Schema {
     #[arg(long)]
     pub avro: bool,
     /// Serve the schema registry's read routes on this address
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub listen: Option<String>,
+}
+
+/// An address to listen on: whose host it is shows when it is bound.
+fn address(typed: &str) -> Result<String, String> {
+    match typed.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(typed.to_string()),
+        _ => Err("an address is HOST:PORT, for example 127.0.0.1:8642".into()),
+    }
 }
 
 #[derive(Debug, ClapArgs)]

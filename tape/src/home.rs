@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use eventlog::EventLog;
 use eventlog::embedded::{Embedded, Options};
 use eventlog::kafka::{Kafka, KafkaOptions};
+use eventlog::socket::Socket;
 use lake::Lake;
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
@@ -45,11 +46,21 @@ pub fn log(settings: &Settings) -> Result<Arc<dyn EventLog>> {
     })
 }
 
+/// The embedded log for this process alone; where another one owns it, an error with that one's process id.
+pub fn own_embedded_alone(dir: &Path, settings: &Settings) -> Result<Arc<dyn EventLog>> {
+    Ok(Arc::new(Embedded::open(dir, &embedded_options(settings))?))
+}
+
 /// The embedded log as its owner; the socket beside it lets other commands through.
 pub fn own_embedded(dir: &Path, settings: &Settings) -> Result<(Arc<dyn EventLog>, eventlog::socket::Server)> {
-    let log: Arc<dyn EventLog> = Arc::new(Embedded::open(dir, &embedded_options(settings))?);
+    let log = own_embedded_alone(dir, settings)?;
     let server = eventlog::socket::serve(log.clone(), &eventlog::home::socket_path(dir))?;
     Ok((log, server))
+}
+
+/// Does another process own the embedded log, and let others through its socket?
+pub fn is_owned_by_another(dir: &Path) -> bool {
+    Socket::connect(&eventlog::home::socket_path(dir)).is_ok()
 }
 
 fn embedded_options(settings: &Settings) -> Options {
@@ -82,6 +93,28 @@ pub fn refuse_unfit_topics(log: &dyn EventLog) -> Result<()> {
         log.describe(),
         unfit.join("\n  ")
     )
+}
+
+/// Is there no home? Whoever only looks makes none.
+pub fn is_missing(settings: &Settings) -> bool {
+    matches!(settings.home.try_exists(), Ok(false))
+}
+
+/// What to do where [`is_missing`].
+pub fn missing(settings: &Settings) -> String {
+    format!("there is no home {}: name another --home, or make this one with `tape up` or `tape ingest`", settings.home.display())
+}
+
+/// An error where the tables cannot be there: without a home, or without the folder that was named. A home without tables yet is none.
+pub fn refuse_missing_tables(settings: &Settings) -> Result<()> {
+    let folder = lake(settings)?.root().to_file_path();
+    if !folder.is_ok_and(|folder| matches!(folder.try_exists(), Ok(false))) {
+        return Ok(());
+    }
+    if Path::new(&settings.tables) != settings.home.join("tables") {
+        bail!("there is no folder {}: name the folder of the tables with --tables, or make it with `tape store`", settings.tables);
+    }
+    if is_missing(settings) { bail!(missing(settings)) } else { Ok(()) }
 }
 
 /// The Delta tables, to write: those of the home are made for this user alone, those elsewhere with the rights that its umask gives.

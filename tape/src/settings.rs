@@ -75,6 +75,8 @@ pub struct Settings {
     pub tables: String,
     pub prefix: String,
     pub json: bool,
+    /// The settings file that was typed.
+    config: Option<PathBuf>,
     /// Most bytes of a document, unpacked: a guard against inputs that unpack without end. Pages and PDFs are far below the default.
     pub document_bytes_max: Option<u64>,
     /// Rows of one Delta commit. A million: files of good size at a memory that stays flat.
@@ -85,6 +87,7 @@ pub struct Settings {
     pub query_memory: usize,
 }
 
+const PREFIX: &str = "tape.";
 const QUERY_MEMORY_MIB: usize = 2048;
 
 /// Settles what is meant; an error says which key of which file.
@@ -109,13 +112,41 @@ pub fn settle(typed: &Common) -> Result<Settings> {
         tables: typed.tables.clone().or(file.tables).unwrap_or_else(|| home.join("tables").display().to_string()),
         home,
         log,
-        prefix: typed.prefix.clone().or(file.prefix).unwrap_or_else(|| "tape.".into()),
+        prefix: typed.prefix.clone().or(file.prefix).unwrap_or_else(|| PREFIX.into()),
         json: typed.json,
+        config: typed.config.clone(),
         document_bytes_max: file.ingest.document_mib_max.map(|mib| mib.saturating_mul(1 << 20)),
         store_rows_max: file.store.rows_max,
         store_age_max: file.store.age_max_seconds.map(Duration::from_secs),
         query_memory: file.query.memory_mib.unwrap_or(QUERY_MEMORY_MIB) << 20,
     })
+}
+
+impl Settings {
+    /// This program with another command, and what leads it to the same home, log and tables: to be typed as it stands.
+    pub fn command(&self, command: &str) -> String {
+        let program = std::env::current_exe().unwrap_or_else(|_| "tape".into());
+        let mut line = format!("{} {command} --home {}", word(&program.display().to_string()), word(&self.home.display().to_string()));
+        let brokers = match &self.log {
+            LogAt::Embedded { .. } => None,
+            LogAt::Kafka { brokers, .. } => Some(brokers.clone()),
+        };
+        let elsewhere = (Path::new(&self.tables) != self.home.join("tables")).then(|| self.tables.clone());
+        let prefix = (self.prefix != PREFIX).then(|| self.prefix.clone());
+        let config = self.config.as_ref().map(|path| path.display().to_string());
+        for (flag, value) in [("brokers", brokers), ("tables", elsewhere), ("prefix", prefix), ("config", config)] {
+            if let Some(value) = value {
+                line += &format!(" --{flag} {}", word(&value));
+            }
+        }
+        line
+    }
+}
+
+/// A word of a command line, in quotes where the shell would take it apart.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:,+@%=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.to_string() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 fn read(path: &Path, asked_for: bool) -> Result<File> {

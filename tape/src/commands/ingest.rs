@@ -3,7 +3,7 @@
 use super::Code;
 use crate::args::Ingest;
 use crate::say::{say, say_line};
-use crate::settings::{Settings, WrongUse};
+use crate::settings::{LogAt, Settings, WrongUse};
 use crate::{home, signals, summary};
 use anyhow::{Context, Result};
 use eventlog::EventLog;
@@ -38,6 +38,9 @@ pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
         say_line!("{}", summary::json(&reports, began.elapsed()));
     } else {
         say!("{}", summary::text(&reports, began.elapsed()));
+        if reports.iter().any(|report| !report.records.is_empty() || report.known > 0) {
+            say!("{}", to_store(settings));
+        }
     }
     Ok(if summary::failed(&reports) {
         Code::Fault
@@ -46,6 +49,16 @@ pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
     } else {
         Code::Fine
     })
+}
+
+/// How what was published comes into the tables, where no owner of the home stores it.
+fn to_store(settings: &Settings) -> String {
+    let command = settings.command("store --once");
+    match &settings.log {
+        LogAt::Embedded { dir, .. } if home::is_owned_by_another(dir) => String::new(),
+        LogAt::Embedded { .. } => format!("to store it: {command}\n"),
+        LogAt::Kafka { .. } => format!("to store it, where no tape store runs: {command}\n"),
+    }
 }
 
 /// The progress bar of a run over these inputs.

@@ -1,51 +1,92 @@
 //! `tape sql`: one statement, statements from standard input, or a shell.
 
 use super::Code;
-use crate::args::Sql;
-use crate::settings::Settings;
+use crate::args::{Format, Sql};
+use crate::settings::{Settings, WrongUse};
 use crate::{home, panics, tables};
 use anyhow::Result;
-use query::output::TableStyle;
-use query::shell::{Shell, Writers, ctrl_c};
-use query::{Principal, output};
+use query::output::{TableStyle, Written};
+use query::shell::{Shell, Writers, command_in, ctrl_c};
+use query::{Engine, Principal, output};
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
+    let format = tables::output_format(format(args, settings)?);
+    home::refuse_missing_tables(settings)?;
     panics::become_errors_of_their_query();
     let runtime = home::runtime()?;
     let engine = Arc::new(runtime.block_on(tables::engine(settings, Duration::from_secs(args.timeout)))?);
-    let format = tables::output_format(args.format);
     let terminal = stdout().is_terminal();
     let width = terminal.then(|| console::Term::stdout().size().1.into());
     let interactive = args.statement.is_none() && stdin().is_terminal();
     let style = TableStyle { width, color: terminal, timing: interactive, ..TableStyle::default() };
-    let mut shell = Shell::new(engine, Principal::local(), runtime.handle().clone(), ctrl_c(), format, style);
+    let mut shell = Shell::new(engine.clone(), Principal::local(), runtime.handle().clone(), ctrl_c(), format, style.clone());
     let (mut out, mut err) = (std::io::BufWriter::new(stdout()), stderr());
     let writers = &mut Writers { out: &mut out, err: &mut err };
+    let code = |good| if good { Code::Fine } else { Code::Fault };
     let done = match &args.statement {
-        Some(given) => shell.once(given, writers),
-        None if interactive => shell.interactive(Some(settings.home.join("sql_history")), writers).map(|()| true),
-        None => shell.script(&mut stdin().lock(), writers).map(|failed| failed == 0),
+        Some(given) if format == output::Format::Table && command_in(given).is_none() => {
+            runtime.block_on(drawn(&engine, given, &style, writers))
+        }
+        Some(given) => shell.once(given, writers).map(code),
+        None if interactive => shell.interactive(Some(settings.home.join("sql_history")), writers).map(|()| Code::Fine),
+        None => shell.script(&mut stdin().lock(), writers).map(|failed| code(failed == 0)),
     };
-    let good = match done {
-        Err(query::Error::Write(why)) if why.kind() == std::io::ErrorKind::BrokenPipe => true,
+    let code = match done {
+        Err(query::Error::Write(why)) if why.kind() == std::io::ErrorKind::BrokenPipe => Code::Fine,
         done => done?,
     };
     match out.flush() {
         Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => return Err(why.into()),
         _ => {}
     }
-    Ok(if good { Code::Fine } else { Code::Fault })
+    Ok(code)
 }
 
-/// Answers one statement into memory: for the few rows that `tape up` shows.
-pub async fn answer(engine: &query::Engine, sql: &str, format: output::Format, style: &TableStyle) -> Result<Vec<u8>, query::Error> {
+/// Draws the answer to one statement. A table that was cut is seen by whoever reads only the exit code, too.
+async fn drawn(engine: &Engine, sql: &str, style: &TableStyle, writers: &mut Writers<'_>) -> Result<Code, query::Error> {
+    let answered = tokio::select! {
+        biased;
+        () = ctrl_c()() => Err(query::Error::Cancelled),
+        answered = answer(engine, sql, output::Format::Table, style, writers.out) => answered,
+    };
+    match answered {
+        Ok(Written { complete: true, .. }) => Ok(Code::Fine),
+        Ok(Written { rows, .. }) => {
+            writeln!(writers.err, "tape: cut after {rows} rows: all of them with --format csv, json, jsonl or arrow")?;
+            Ok(Code::Found)
+        }
+        Err(query::Error::Write(why)) => Err(query::Error::Write(why)),
+        Err(why) => {
+            writers.out.flush()?;
+            writeln!(writers.err, "error: {why}")?;
+            Ok(Code::Fault)
+        }
+    }
+}
+
+/// The format that was asked for: `--json` is `--format json`.
+fn format(args: &Sql, settings: &Settings) -> Result<Format> {
+    match (args.format, settings.json) {
+        (None, false) => Ok(Format::Table),
+        (None | Some(Format::Json), true) => Ok(Format::Json),
+        (Some(_), true) => Err(WrongUse("--json is --format json: give one of the two".into()).into()),
+        (Some(format), false) => Ok(format),
+    }
+}
+
+/// Answers one statement.
+pub async fn answer(
+    engine: &Engine,
+    sql: &str,
+    format: output::Format,
+    style: &TableStyle,
+    out: &mut (dyn Write + Send),
+) -> Result<Written, query::Error> {
     let begun = std::time::Instant::now();
     engine.refresh().await?;
     let (_, stream) = engine.run(&Principal::local(), sql).await?;
-    let mut bytes = Vec::new();
-    output::write(format, style, begun, stream, &mut bytes).await?;
-    Ok(bytes)
+    output::write(format, style, begun, stream, out).await
 }

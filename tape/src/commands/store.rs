@@ -21,13 +21,14 @@ const STOP_CHECK: Duration = Duration::from_millis(50);
 pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;
-    // A store of an embedded log owns the home; the others reach the log through its socket.
+    // A store of an embedded log owns the home, so that there is one; the service lets the other commands through its socket.
     let (log, server): (Arc<dyn EventLog>, _) = match &settings.log {
-        LogAt::Embedded { dir, .. } if !args.once => {
+        LogAt::Embedded { dir, .. } if args.once => (home::own_embedded_alone(dir, settings)?, None),
+        LogAt::Embedded { dir, .. } => {
             let (log, server) = home::own_embedded(dir, settings)?;
             (log, Some(server))
         }
-        _ => (home::log(settings)?, None),
+        LogAt::Kafka { .. } => (home::log(settings)?, None),
     };
     home::refuse_unfit_topics(log.as_ref())?;
     let store = Store::new(log, home::lake_to_write(settings)?, options(settings));

@@ -4,11 +4,14 @@ use super::Code;
 use crate::args::Topics;
 use crate::home;
 use crate::say::say_line;
-use crate::settings::Settings;
-use anyhow::Result;
+use crate::settings::{LogAt, Settings};
+use anyhow::{Result, bail};
 use serde_json::json;
 
 pub fn run(args: &Topics, settings: &Settings) -> Result<Code> {
+    if args.check && home::is_missing(settings) && matches!(settings.log, LogAt::Embedded { .. }) {
+        bail!(home::missing(settings));
+    }
     let log = home::log(settings)?;
     let reports = if args.check { log.check_topics()? } else { log.create_topics()? };
     if settings.json {

@@ -16,6 +16,7 @@ use query::output::{Format, TableStyle};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 
 /// Longest time of a statement.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,7 +28,10 @@ const QUESTIONS: [(&str, &str); 3] = [
         "Tokens per day as published by 2026-05-28, and as it stands now (axis ts_publish; SYN.USAGE is synthetic)",
         include_str!("up/usage.sql"),
     ),
-    ("Volume-weighted average price per contract (synthetic market)", include_str!("up/vwap.sql")),
+    (
+        "Volume-weighted average price per contract (synthetic market, from trades; SYN.XSGE publishes snapshots, no trades)",
+        include_str!("up/vwap.sql"),
+    ),
 ];
 
 pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
@@ -40,6 +44,7 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;
     let (log, socket) = home::own_embedded(dir, settings)?;
+    let listener = if args.once { None } else { Some(runtime.block_on(listen(&args.listen))?) };
     if !args.no_samples {
         samples(args, settings, log.as_ref(), &stop)?;
     }
@@ -50,11 +55,15 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
         if !args.no_samples && !stop.load(Ordering::Relaxed) {
             answers(&engine).await?;
         }
-        if args.once {
-            return Ok(Code::Fine);
+        match listener {
+            None => Ok(Code::Fine),
+            Some(listener) => serve(listener, settings, engine, keeper, socket, stop).await,
         }
-        serve(args, settings, engine, keeper, socket, stop).await
     })
+}
+
+async fn listen(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address}; another address: --listen, make up LISTEN=…"))
 }
 
 fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool) -> Result<()> {
@@ -75,7 +84,9 @@ fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool
 async fn answers(engine: &Engine) -> Result<()> {
     for (title, question) in QUESTIONS {
         let style = TableStyle { timing: false, ..TableStyle::default() };
-        let answer = sql::answer(engine, question, Format::Table, &style).await.with_context(|| format!("answering: {title}"))?;
+        let mut answer = Vec::new();
+        let answered = sql::answer(engine, question, Format::Table, &style, &mut answer).await;
+        answered.with_context(|| format!("answering: {title}"))?;
         say_line!("\n{title}\n{}", String::from_utf8_lossy(&answer).trim_end());
     }
     say_line!();
@@ -83,13 +94,17 @@ async fn answers(engine: &Engine) -> Result<()> {
 }
 
 /// Goes on storing and answering until it is told to stop.
-async fn serve(args: &Up, settings: &Settings, engine: Arc<Engine>, keeper: Store, socket: Server, stop: Arc<AtomicBool>) -> Result<Code> {
-    let listener = tokio::net::TcpListener::bind(&args.listen)
-        .await
-        .with_context(|| format!("listening on {}; another address: --listen, make up LISTEN=…", args.listen))?;
+async fn serve(
+    listener: TcpListener,
+    settings: &Settings,
+    engine: Arc<Engine>,
+    keeper: Store,
+    socket: Server,
+    stop: Arc<AtomicBool>,
+) -> Result<Code> {
     say_line!("Up. Home {}. Ctrl-C stops it.", settings.home.display());
-    say_line!("  publish  tape ingest --home {} FILE…", settings.home.display());
-    say_line!("  ask      tape sql --home {}", settings.home.display());
+    say_line!("  publish  {} FILE…", settings.command("ingest"));
+    say_line!("  ask      {}", settings.command("sql"));
     say_line!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
     let web = axum::serve(listener, http::routes(engine, &settings.prefix)).with_graceful_shutdown(store::until(stop.clone()));
     let mut nothing = |_: &::store::Report| {};

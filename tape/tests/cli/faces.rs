@@ -4,7 +4,7 @@ use crate::feed;
 use crate::run::{Home, text};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 fn parsed(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(output)))
@@ -64,12 +64,26 @@ fn wrong_use_is_exit_code_2_and_says_what_is_right() {
         (&["ingest", "--dataset", "A.CODE.THAT.IS.TOO.LONG", "a"], "1 to 15 visible ASCII characters"),
         (&["ingest", "--captured", "yesterday", "a"], "2026-10-05T14:30:00Z"),
         (&["sql", "--format", "xml", "SELECT 1"], "table"),
+        (&["sql", "--json", "--format", "csv", "SELECT 1"], "--json is --format json"),
+        (&["up", "--listen", "nonsense"], "HOST:PORT"),
+        (&["query", "--listen", "127.0.0.1:port"], "HOST:PORT"),
         (&["up", "--brokers", "127.0.0.1:1"], "embedded log"),
     ] {
         let output = home.run(args, "");
         assert_eq!(output.status.code(), Some(2), "tape {args:?}: {}", text(&output));
         assert!(text(&output).contains(says), "tape {args:?}: no {says:?} in {}", text(&output));
     }
+}
+
+#[test]
+fn an_address_in_use_is_said_before_any_work() {
+    let home = Home::embedded();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let output = home.run(&["up", "--listen", &address], "");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains(&format!("listening on {address}; another address: --listen")), "{}", text(&output));
+    assert!(output.stdout.is_empty() && !home.path("samples").exists(), "{}", text(&output));
 }
 
 #[test]
@@ -106,6 +120,7 @@ fn every_format_of_sql() {
     assert_eq!(csv.lines().next(), Some("symbol,price,size,ts_event"));
     assert_eq!(csv.lines().count(), 4, "{csv}");
     assert!(csv.contains("TOK1,0.020000000,2,2026-10-05T00:00:00.001"), "{csv}");
+    assert_eq!(home.run(&["sql", "--json", sql], "").stdout, answer("json"));
     let rows: Vec<Value> = serde_json::from_slice(&answer("json")).expect("JSON");
     let lines: Vec<Value> = serde_json::Deserializer::from_slice(&answer("jsonl")).into_iter().map(|v| v.expect("JSON")).collect();
     assert_eq!(rows, lines);
@@ -121,6 +136,29 @@ fn every_format_of_sql() {
     assert!(text(&wrong).contains("prise"), "{}", text(&wrong));
     let writes = home.run(&["sql", "DELETE FROM trades"], "");
     assert_eq!(writes.status.code(), Some(3), "{}", text(&writes));
+}
+
+/// A name that was mistyped is no empty archive, and whoever only looks makes nothing.
+#[test]
+fn a_home_that_does_not_exist_is_said_and_not_made() {
+    let home = Home::embedded();
+    let (typo, nowhere) = (home.path("typo"), home.path("no-tables"));
+    let (typo, nowhere) = (typo.to_str().expect("UTF-8"), nowhere.to_str().expect("UTF-8"));
+    for (args, code, says) in [
+        (&["sql", "--home", typo, "SELECT 1"][..], 3, format!("there is no home {typo}:")),
+        (&["sql", "--tables", nowhere, "SELECT 1"], 3, format!("there is no folder {nowhere}:")),
+        (&["topics", "--check", "--home", typo], 3, format!("there is no home {typo}:")),
+        (&["doctor", "--home", typo], 1, format!("BAD  home           there is no home {typo}:")),
+    ] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_tape")).args(args).env("TAPE_HOME", home.path("")).env_remove("TAPE_BROKERS").output();
+        let output = output.expect("the binary runs");
+        assert_eq!(output.status.code(), Some(code), "tape {args:?}: {}", text(&output));
+        assert!(text(&output).contains(&says), "tape {args:?}: no {says:?} in {}", text(&output));
+        assert!(!Path::new(typo).exists() && !Path::new(nowhere).exists(), "tape {args:?} made it");
+    }
+    let empty = home.run(&["sql", "--format", "csv", "SELECT count(*) AS n FROM trades"], "");
+    assert!(empty.status.success() && empty.stdout == b"n\n0\n", "{}", text(&empty));
 }
 
 fn parquet_files(folder: &Path) -> Vec<PathBuf> {
@@ -160,6 +198,22 @@ fn the_doctor_finds_lost_files() {
     assert!(doctor().status.success());
 }
 
+/// A script that reads only the exit code is not left with a part.
+#[test]
+fn a_table_that_is_cut_is_exit_code_1() {
+    let home = Home::embedded();
+    let many = "SELECT value FROM generate_series(1, 10001)";
+    let cut = home.run(&["sql", many], "");
+    assert_eq!(cut.status.code(), Some(1), "{}", text(&cut));
+    assert_eq!(String::from_utf8_lossy(&cut.stderr), "tape: cut after 10000 rows: all of them with --format csv, json, jsonl or arrow\n");
+    for whole in [&["sql", "--format", "csv", many][..], &["sql", "SELECT value FROM generate_series(1, 10000)"]] {
+        let output = home.run(whole, "");
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
+    }
+    let script = home.run(&["sql"], many);
+    assert!(script.status.success(), "{}", text(&script));
+}
+
 // Planned on the main thread's stack of 8 MiB this ended the process.
 #[test]
 fn a_long_chain_of_operators_is_planned() {
@@ -172,7 +226,13 @@ fn a_long_chain_of_operators_is_planned() {
 fn commands_of_the_shell_work_as_the_argument() {
     let home = with_trades();
     home.store();
-    for (command, says) in [("\\d", "a trade as published"), ("\\d trades", "currency per price_unit"), (" \\? ", "SELECT …;")] {
+    for (command, says) in [
+        ("\\d", "a trade as published"),
+        ("\\d trades", "currency per price_unit"),
+        (" \\? ", "SELECT …;"),
+        ("help", "SELECT …;"),
+        ("quit;", ""),
+    ] {
         let output = home.run(&["sql", command], "");
         assert!(output.status.success() && text(&output).contains(says), "{command}: no {says:?} in {}", text(&output));
     }

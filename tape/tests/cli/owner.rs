@@ -12,9 +12,10 @@ fn file(home: &Home, name: &str, rows: u64) -> PathBuf {
     path
 }
 
-fn ingest(home: &Home, path: &std::path::Path) {
+fn ingest(home: &Home, path: &std::path::Path) -> String {
     let output = home.run(&["ingest", path.to_str().expect("UTF-8")], "");
     assert!(output.status.success(), "{}", text(&output));
+    text(&output)
 }
 
 fn trades(home: &Home) -> u64 {
@@ -45,7 +46,7 @@ fn up(home: &Home, args: &[&str]) -> Running {
 fn ingest_and_sql_work_while_a_store_owns_the_home_and_ctrl_c_loses_nothing() {
     let home = Home::embedded();
     let owner = store(&home);
-    for command in [&["store"][..], &["up", "--listen", "127.0.0.1:0"]] {
+    for command in [&["store"][..], &["store", "--once"], &["up", "--listen", "127.0.0.1:0"]] {
         let second = home.run(command, "");
         let said = text(&second);
         assert_eq!(second.status.code(), Some(3), "{said}");
@@ -77,6 +78,8 @@ fn what_was_published_before_ctrl_c_is_stored_however_soon_it_comes() {
 fn up_serves_beside_ingest_and_ends_cleanly_with_sigterm() {
     let home = Home::embedded();
     let owner = up(&home, &["--no-samples"]);
+    let here = format!("{} ingest --home {} FILE…", env!("CARGO_BIN_EXE_tape"), home.path("").display().to_string().trim_end_matches('/'));
+    assert!(owner.said().contains(&here), "no {here:?} in {}", owner.said());
     let second = home.run(&["up", "--listen", "127.0.0.1:0"], "");
     assert_eq!(second.status.code(), Some(3), "{}", text(&second));
     assert!(text(&second).contains(&owner.pid().to_string()), "{}", text(&second));
@@ -93,9 +96,11 @@ fn up_serves_beside_ingest_and_ends_cleanly_with_sigterm() {
 fn a_killed_owner_is_no_obstacle() {
     let home = Home::embedded();
     let mut owner = store(&home);
-    ingest(&home, &file(&home, "trades.csv", 300));
+    let stored = ingest(&home, &file(&home, "trades.csv", 300));
+    assert!(!stored.contains("to store it"), "{stored}");
     assert!(owner.kill());
-    ingest(&home, &file(&home, "trades.csv", 400));
+    let not_stored = ingest(&home, &file(&home, "trades.csv", 400));
+    assert!(not_stored.trim_end().lines().last().is_some_and(|last| last.contains("tape store --once --home ")), "{not_stored}");
     let owner = store(&home);
     ingest(&home, &file(&home, "trades.csv", 500));
     let (status, said) = owner.signal("INT");
