@@ -10,6 +10,7 @@ use lake::Lake;
 use query::TableFiles;
 use query::files::Lost;
 use serde_json::json;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,7 +26,11 @@ const CLOCK_MIN: Duration = Duration::from_secs(1_795_219_200);
 const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn run(settings: &Settings) -> Result<Code> {
-    let mut findings = vec![configuration(settings), clock(SystemTime::now()), home_folder(settings)];
+    let mut findings = vec![configuration(settings), clock(SystemTime::now())];
+    // With the log in Kafka and the tables elsewhere nothing lies in a home.
+    if !matches!(settings.log, LogAt::Kafka { .. }) || Path::new(&settings.tables).starts_with(&settings.home) {
+        findings.push(home_folder(settings));
+    }
     // Without a home there is no embedded log to look at, and to open it would make both.
     if !home::is_missing(settings) || matches!(settings.log, LogAt::Kafka { .. }) {
         findings.extend(log_and_tables(settings)?);
