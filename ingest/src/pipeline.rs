@@ -84,6 +84,9 @@ struct Begin {
     id: SourceId,
     position: Option<Position>,
     writer: Box<dyn Writer>,
+    path_facts: BTreeMap<String, String>,
+    /// Hash of the user's mapping, taken once: a mapping that is edited meanwhile changes nothing of this run.
+    mapping: Option<String>,
 }
 
 impl Run<'_, '_> {
@@ -112,7 +115,8 @@ impl Run<'_, '_> {
 
     /// Settles who the source is. `None` when all of it is published already.
     fn begin(&mut self, format: &Format, parser: &dyn Parser, head: &[u8], trail: &Trail, first: &Chunk) -> Result<Option<Begin>, Error> {
-        let path_facts = path_facts(format, parser, &self.input.given);
+        let mapping = mapping_sha256(&self.input.given);
+        let path_facts = path_facts(format, parser, &self.input.given, mapping.as_deref());
         let name = self.input.given.label();
         let first_sha256 = trail.hash_at(first.bytes);
         let look = |positions: &HashMap<SourceId, Position>| -> Result<(SourceId, Known), Error> {
@@ -152,7 +156,7 @@ impl Run<'_, '_> {
                     self.report.known = first.records;
                     self.report.outcome = Outcome::CutShort(why.clone());
                 }
-                if self.input.given.mapping.is_some() && mapping_sha256(&self.input.given) != position.mapping {
+                if mapping.is_some() && mapping != position.mapping {
                     let note = "published before by another mapping, and records are never changed: this one is not applied; \
                                 --another-source publishes them by this one beside the others";
                     self.report.notes.push(note.into());
@@ -179,7 +183,7 @@ impl Run<'_, '_> {
                 }
                 Known::Shorter { .. } => unreachable!("refused when it was looked up"),
             };
-            return Ok(Some(Begin { id, position, writer }));
+            return Ok(Some(Begin { id, position, writer, path_facts, mapping }));
         }
     }
 
@@ -192,7 +196,7 @@ impl Run<'_, '_> {
         first: Chunk,
         begin: Begin,
     ) -> Result<(), Error> {
-        let Begin { id, position, mut writer } = begin;
+        let Begin { id, position, mut writer, path_facts, mapping } = begin;
         let mut skip = position.as_ref().map_or(0, |position| position.records);
         let goes_on = match &position {
             Some(position) if is_lines(format) => line_goes_on(self.input, position)?,
@@ -210,8 +214,21 @@ impl Run<'_, '_> {
         let ends = position.map_or_else(Vec::new, |position| position::ends_with(position.ends, position.bytes, &position.sha256));
         self.report.known = skip;
         let known_state = if is_snapshot(format) { self.run.log.states(StateTopic::State)? } else { HashMap::new() };
-        let mut stage =
-            Stage { format, given: &self.input.given, bytes: self.input.bytes, head, trail, id, skip, goes_on, reads, ends, known_state };
+        let mut stage = Stage {
+            format,
+            given: &self.input.given,
+            bytes: self.input.bytes,
+            head,
+            trail,
+            id,
+            path_facts,
+            mapping,
+            skip,
+            goes_on,
+            reads,
+            ends,
+            known_state,
+        };
         let stop = self.run.stop;
         std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel::<Result<Staged, Error>>(CHUNKS_AHEAD);
@@ -263,6 +280,8 @@ struct Stage<'a> {
     head: &'a [u8],
     trail: &'a Trail,
     id: SourceId,
+    path_facts: BTreeMap<String, String>,
+    mapping: Option<String>,
     skip: i64,
     /// The first record is one that was published when its line was not whole.
     goes_on: bool,
@@ -320,7 +339,7 @@ impl Stage<'_> {
         }
         let position = Position {
             parser: self.format.parser.into(),
-            path_facts: path_facts(self.format, parser, self.given),
+            path_facts: self.path_facts.clone(),
             name: self.given.label(),
             records: chunk.records,
             bytes: chunk.bytes,
@@ -329,7 +348,7 @@ impl Stage<'_> {
             ends: self.ends.clone(),
             dataset: parser.dataset(),
             reads: self.reads + i32::from(ended),
-            mapping: mapping_sha256(self.given),
+            mapping: self.mapping.clone(),
         };
         self.ends = position::ends_with(std::mem::take(&mut self.ends), position.bytes, &position.sha256);
         let value = serde_json::to_vec(&position).expect("a position is plain text and numbers");
@@ -375,10 +394,10 @@ fn mapping_sha256(given: &Given) -> Option<String> {
 }
 
 /// What the path adds to the content, and of a page whose capture time was given, that time: the same page seen again later is news.
-fn path_facts(format: &Format, parser: &dyn Parser, given: &Given) -> BTreeMap<String, String> {
+fn path_facts(format: &Format, parser: &dyn Parser, given: &Given, mapping: Option<&str>) -> BTreeMap<String, String> {
     let mut facts = parser.path_facts();
-    if let (true, Some(mapping)) = (given.another_source, mapping_sha256(given)) {
-        facts.insert("mapping".into(), mapping);
+    if let (true, Some(mapping)) = (given.another_source, mapping) {
+        facts.insert("mapping".into(), mapping.into());
     }
     if let (true, true, Some(captured_ms)) = (is_snapshot(format), given.captured_given, given.captured_ms) {
         facts.insert("captured_ms".into(), captured_ms.to_string());
