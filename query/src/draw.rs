@@ -28,6 +28,7 @@ impl Default for TableStyle {
 
 /// Most rows of a drawn table unless told otherwise: more than a person reads, few enough to hold.
 pub const ROWS_DRAWN_MAX: usize = 10_000;
+
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {

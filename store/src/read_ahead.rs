@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Events of one poll: enough to decode in bulk, few enough that a poll of large records stays small.
-const POLL_EVENTS_MAX: usize = 1 << 16;
+const POLL_EVENTS_MAX: usize = 1 << 15;
 /// How long a poll waits for the first event; also how long stopping may take.
 const POLL_WAIT: Duration = Duration::from_millis(100);
 /// Events that are worth a thread of their own to decode.

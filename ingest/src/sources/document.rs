@@ -4,7 +4,6 @@ use crate::Error;
 use crate::source::{Chunk, End, Format, Given, HEAD_BYTES, Header, Parser};
 use crate::sources::clock::date_of;
 use crate::sources::sniff::first_byte;
-
 use schemas::topic::RAW_MESSAGE_BYTES_MAX;
 use schemas::{Family, Rows};
 use sha2::{Digest, Sha256};
