@@ -6,16 +6,18 @@ use crate::position::{self, Known, Position, Sought, SourceId};
 use crate::report::{FileReport, Outcome};
 use crate::rows;
 use crate::source::{Chunk, End, Format, Given, HEAD_BYTES, Parser};
-use crate::sources::{self, dbn, document};
+use crate::sources::{self, dbn, document, mapping};
 use crate::trail::Trail;
 use crate::unpack::Input;
 use eventlog::{Batch, EventLog, Records, State, StateTopic, Writer};
 use schemas::{Family, frame};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Cursor, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 /// Records of a chunk, and so of a transaction. The first position of a source, and so its name, depends on it: never change it.
 const CHUNK_RECORDS: usize = 65_536;
@@ -23,6 +25,15 @@ const CHUNK_RECORDS: usize = 65_536;
 const CHUNKS_AHEAD: usize = 1;
 /// How often a source is taken up again after the log failed in the middle of it.
 const ATTEMPTS: usize = 3;
+/// How often a new source comes back to the door after another one was let in before it.
+const DOOR_ATTEMPTS: u32 = 20;
+/// Longest wait before the first return to the door; doubled each time, up to 64 of it.
+const DOOR_WAIT: Duration = Duration::from_millis(50);
+/// What the transactional id begins with under which every new source is let in: one at a time.
+const DOOR: &str = "ingest.new.";
+
+/// How soon a stop ends a wait.
+const STOP_CHECK: Duration = Duration::from_millis(20);
 
 /// What a run is told while it works. Called from the publishing thread.
 pub trait Progress: Sync {
@@ -53,9 +64,15 @@ impl<'a> Ingestor<'a> {
     pub fn ingest(&mut self, input: &Input) -> Result<FileReport, eventlog::Error> {
         let mut report = FileReport::new(&input.given.label());
         self.progress.begin(&report.file, input.bytes);
+        let mut turned_away = 0;
         for attempt in 1.. {
             match (Run { run: self, input, report: &mut report }).run() {
                 Ok(()) => break,
+                // Another source was let in meanwhile, and nothing of this one was published: who this one is must be asked again.
+                Err(Error::Log(eventlog::Error::Fenced { id })) if id.starts_with(DOOR) && turned_away < DOOR_ATTEMPTS => {
+                    turned_away += 1;
+                    wait_at_door(turned_away, self.stop);
+                }
                 // Nothing is known of the transaction: begin again from the position that the log has.
                 Err(Error::Log(eventlog::Error::Failed { doing, why })) if attempt < ATTEMPTS => {
                     tracing::warn!(file = report.file, doing, why, attempt, "publishing failed, taking the source up from its position");
@@ -84,6 +101,8 @@ struct Begin {
     id: SourceId,
     position: Option<Position>,
     writer: Box<dyn Writer>,
+    /// The writer is the door's: it publishes the first chunk, and the source's own writer the others.
+    at_door: bool,
     path_facts: BTreeMap<String, String>,
     /// Hash of the user's mapping, taken once: a mapping that is edited meanwhile changes nothing of this run.
     mapping: Option<String>,
@@ -102,6 +121,13 @@ impl Run<'_, '_> {
             what: "is of no known format".into(),
             todo: "see `tape ingest --help` for the formats".into(),
         })?;
+        if given.mapping.is_some() && format.parser != mapping::PARSER {
+            return Err(Error::Input {
+                file: given.label(),
+                what: format!("is of format {}, which says itself what its fields are: a mapping is for other text", format.parser),
+                todo: "leave out --mapping for this file".into(),
+            });
+        }
         let trail = if format.parser == document::PARSER { Trail::in_steps(document::PART_BYTES_MAX as u64) } else { Trail::default() };
         let mut parser = (format.open)(Box::new(trail.follow(content)), given)?;
         let first = parser.next(CHUNK_RECORDS)?;
@@ -133,6 +159,7 @@ impl Run<'_, '_> {
                 known => known,
             };
             let id = match &known {
+                Known::Source { position, grown: true, .. } if position.open_quote => return Err(open_quote(&name)),
                 Known::Source { id, .. } => *id,
                 Known::Shorter { name: source } => return Err(shorter(&name, source)),
                 Known::New { whole_sha256, .. } => {
@@ -144,6 +171,7 @@ impl Run<'_, '_> {
         };
         // Opening the writer settles what a predecessor left open, so what is known must be read again after it.
         let (mut id, mut known) = look(&self.run.positions)?;
+        let mut verified = false;
         loop {
             self.report.source_id = hex::encode(id);
             if let Known::Source { position, grown: false, .. } = &known {
@@ -166,11 +194,17 @@ impl Run<'_, '_> {
                 }
                 return Ok(None);
             }
-            let writer = self.run.log.writer(&transactional_id(format, parser, &id))?;
+            if !std::mem::replace(&mut verified, true) {
+                self.input.verify(self.run.stop)?;
+            }
+            let at_door = matches!(known, Known::New { .. }) && !is_snapshot(format);
+            let transactional_id = if at_door { door(format, &path_facts) } else { transactional_id(format, parser, &id) };
+            let writer = self.run.log.writer(&transactional_id)?;
             self.run.positions = read_positions(self.run.log)?;
-            let earlier = id;
+            let (earlier, was_new) = (id, matches!(known, Known::New { .. }));
             (id, known) = look(&self.run.positions)?;
-            if id != earlier || matches!(known, Known::Source { grown: false, .. }) {
+            let is_new = matches!(known, Known::New { .. });
+            if id != earlier || is_new != was_new || matches!(known, Known::Source { grown: false, .. }) {
                 continue;
             }
             let position = match known {
@@ -183,8 +217,21 @@ impl Run<'_, '_> {
                 }
                 Known::Shorter { .. } => unreachable!("refused when it was looked up"),
             };
-            return Ok(Some(Begin { id, position, writer, path_facts, mapping }));
+            return Ok(Some(Begin { id, position, writer, at_door, path_facts, mapping }));
         }
+    }
+
+    /// The writer of a source that was let in, for what follows its first chunk. Another run of the same source may have been faster: then
+    /// this one begins again from the position that the other one left.
+    fn own_writer(&mut self, transactional_id: &str, id: &SourceId, published: i64) -> Result<Box<dyn Writer>, Error> {
+        let writer = self.run.log.writer(transactional_id)?;
+        self.run.positions = read_positions(self.run.log)?;
+        let position = self.run.positions.get(id).map_or(0, |position| position.records);
+        if position == published {
+            return Ok(writer);
+        }
+        let doing = format!("publishing {} behind record {published}", self.input.given.label());
+        Err(eventlog::Error::Failed { doing, why: format!("another run has published it up to record {position}") }.into())
     }
 
     fn publish_all(
@@ -196,13 +243,13 @@ impl Run<'_, '_> {
         first: Chunk,
         begin: Begin,
     ) -> Result<(), Error> {
-        let Begin { id, position, mut writer, path_facts, mapping } = begin;
+        let Begin { id, position, mut writer, mut at_door, path_facts, mapping } = begin;
         let mut skip = position.as_ref().map_or(0, |position| position.records);
-        let goes_on = match &position {
-            Some(position) if is_lines(format) => line_goes_on(self.input, position)?,
-            _ => false,
+        let corrects = match &position {
+            Some(position) if is_lines(format) && line_goes_on(self.input, position)? => Some(position.last_revision),
+            _ => None,
         };
-        if goes_on {
+        if corrects.is_some() {
             skip -= 1;
             let note = format!(
                 "record {skip} was published when its line was not whole: it is published again as it stands now, as a correction \
@@ -224,12 +271,14 @@ impl Run<'_, '_> {
             path_facts,
             mapping,
             skip,
-            goes_on,
+            corrects,
             reads,
             ends,
             known_state,
         };
         let stop = self.run.stop;
+        let own_id = transactional_id(format, parser.as_ref(), &id);
+        let (mut published, mut through_door) = (0, false);
         std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel::<Result<Staged, Error>>(CHUNKS_AHEAD);
             scope.spawn(move || {
@@ -251,13 +300,28 @@ impl Run<'_, '_> {
                     return Ok(());
                 }
                 if let Some(batch) = &staged.batch {
+                    if std::mem::take(&mut through_door) {
+                        writer = self.own_writer(&own_id, &id, published)?;
+                    }
                     writer.publish(batch)?;
+                    published = staged.records;
+                    through_door = std::mem::take(&mut at_door);
                     self.run.progress.published(staged.report.total(), self.input.bytes_read());
                 }
                 self.report.add(staged.report);
             }
             Ok(())
         })
+    }
+}
+
+/// A random wait, so that two that turn each other away do not meet for ever; a stop ends it.
+fn wait_at_door(times: u32, stop: &AtomicBool) {
+    let most = DOOR_WAIT.saturating_mul(1 << times.min(6)).as_millis() as u64;
+    let wait = Duration::from_millis(RandomState::new().hash_one(times) % most.max(1));
+    let end = Instant::now() + wait;
+    while Instant::now() < end && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(STOP_CHECK.min(wait));
     }
 }
 
@@ -269,6 +333,8 @@ fn unreadable_rest(records: i64, bytes: u64, why: &Error) -> Chunk {
 /// What parsing hands to publishing.
 struct Staged {
     batch: Option<Batch>,
+    /// Records consumed since the source's beginning.
+    records: i64,
     report: FileReport,
 }
 
@@ -283,8 +349,8 @@ struct Stage<'a> {
     path_facts: BTreeMap<String, String>,
     mapping: Option<String>,
     skip: i64,
-    /// The first record is one that was published when its line was not whole.
-    goes_on: bool,
+    /// The revision under which the first record was published when its line was not whole.
+    corrects: Option<i32>,
     reads: i32,
     ends: Vec<(u64, String)>,
     known_state: HashMap<String, bytes::Bytes>,
@@ -299,7 +365,10 @@ impl Stage<'_> {
             let family = family_rows.family();
             rows::complete(&mut family_rows, &self.id);
             let batch = rows::from_record(family_rows.finish()?, family, self.skip)?;
-            let batch = if self.goes_on { rows::corrected(batch, family, self.skip, self.reads)? } else { batch };
+            let batch = match self.corrects {
+                Some(revision) => rows::corrected(batch, family, self.skip, revision)?,
+                None => batch,
+            };
             let batch = if family == Family::Documents { rows::as_received(batch, self.bytes)? } else { batch };
             batches.push((family, batch));
         }
@@ -323,7 +392,7 @@ impl Stage<'_> {
         }
         match &chunk.end {
             End::More => {}
-            End::Finished => report.outcome = Outcome::Done,
+            End::Finished | End::OpenQuote => report.outcome = Outcome::Done,
             End::CutShort(why) => report.outcome = Outcome::CutShort(why.clone()),
             End::Unlike(why) => report.outcome = Outcome::Unlike(why.clone()),
         }
@@ -331,7 +400,7 @@ impl Stage<'_> {
         let sha256 = self.trail.hash_at(chunk.bytes);
         let nothing_new = batches.iter().all(|(_, batch)| batch.num_rows() == 0) && chunk.records <= self.skip;
         if nothing_new && (!ended || self.reads > 0) {
-            return Ok(Staged { batch: None, report });
+            return Ok(Staged { batch: None, records: chunk.records, report });
         }
         if ended {
             let row = rows::source_row(self.format.parser, self.given, self.bytes, parser, &self.id, self.reads, &sha256)?;
@@ -349,6 +418,8 @@ impl Stage<'_> {
             dataset: parser.dataset(),
             reads: self.reads + i32::from(ended),
             mapping: self.mapping.clone(),
+            last_revision: self.corrects.filter(|_| chunk.records == self.skip + 1).map_or(0, |revision| revision + 1),
+            open_quote: chunk.end == End::OpenQuote,
         };
         self.ends = position::ends_with(std::mem::take(&mut self.ends), position.bytes, &position.sha256);
         let value = serde_json::to_vec(&position).expect("a position is plain text and numbers");
@@ -360,7 +431,7 @@ impl Stage<'_> {
                 Ok(Records { family: *family, keys: frame::keys(*family, batch), values: frame::encode(*family, batch)? })
             })
             .collect::<Result<_, schemas::Error>>()?;
-        Ok(Staged { batch: Some(Batch { records, states }), report })
+        Ok(Staged { batch: Some(Batch { records, states }), records: chunk.records, report })
     }
 }
 
@@ -413,12 +484,28 @@ fn shorter(file: &str, source: &str) -> Error {
     }
 }
 
+fn open_quote(file: &str) -> Error {
+    Error::Input {
+        file: file.into(),
+        what: "has grown since it was read to its end inside a quoted field: the lines of that field were taken for records of their own, and \
+               what came behind the quote cannot be told from what was published"
+            .into(),
+        todo: "nothing more was published; say --another-source to publish the whole file beside what is there".into(),
+    }
+}
+
 /// Who may publish at one time: one run per source, and of pages that are compared with each other one per dataset.
 fn transactional_id(format: &Format, parser: &dyn Parser, id: &SourceId) -> String {
     if is_snapshot(format) {
         return format!("ingest.{}.{}", format.parser, parser.dataset());
     }
     format!("ingest.{}", hex::encode(id))
+}
+
+/// The door for new sources that may be the same one: whether two copies of different length are one source can be told only when the first
+/// of them has a position, so they are let in one after the other. Who comes to the door turns away the one that stands in it.
+fn door(format: &Format, path_facts: &BTreeMap<String, String>) -> String {
+    format!("{DOOR}{}", hex::encode(position::source_id(format.parser, path_facts, &[0; 32])))
 }
 
 /// All known positions.

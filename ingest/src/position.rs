@@ -40,6 +40,12 @@ pub struct Position {
     /// SHA-256 of the mapping of the user's that it was read by, in hex.
     #[serde(default)]
     pub mapping: Option<String>,
+    /// Revision of the last record: above 0 where its line went on after it was first published.
+    #[serde(default)]
+    pub last_revision: i32,
+    /// The source ended inside a quoted field, whose lines were taken for records: where it goes on, its records are other ones.
+    #[serde(default)]
+    pub open_quote: bool,
 }
 
 /// Names a source by its first position.
@@ -258,6 +264,8 @@ mod tests {
             dataset: "A.B".into(),
             reads: 1,
             mapping: None,
+            last_revision: 0,
+            open_quote: false,
         };
         (source_id("csv/1", &path_facts, &sha), position)
     }

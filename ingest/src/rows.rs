@@ -27,22 +27,28 @@ pub fn from_record(batch: RecordBatch, family: Family, first: i64) -> Result<Rec
     filter_record_batch(&batch, &keep).map_err(|e| Error::Schema(schemas::Error::Build { topic: family.topic().name, why: e.to_string() }))
 }
 
-/// Rows of a record whose line went on after it was first published: what it says now corrects what it said then.
+/// Rows of a record whose line went on after it was published as `revision`: what it says now corrects what it said then. A `change` of the
+/// source's own other than `new` stays.
 pub fn corrected(batch: RecordBatch, family: Family, record: i64, revision: i32) -> Result<RecordBatch, Error> {
     let topic = family.topic();
-    let (change, number, reason) = (topic.column("change"), topic.column("revision"), topic.column("reason"));
-    let mut columns = batch.columns().to_vec();
-    let is_it: Vec<bool> =
-        columns[topic.column("source_record")].as_primitive::<Int64Type>().values().iter().map(|r| *r == record).collect();
-    let text = |column: usize, new: &'static str| -> ArrayRef {
-        let old = batch.column(column).as_string::<i32>();
-        Arc::new(is_it.iter().zip(old).map(|(is_it, old)| if *is_it { Some(new) } else { old }).collect::<StringArray>())
+    let records = batch.column(topic.column("source_record")).as_primitive::<Int64Type>();
+    let is_it: Vec<bool> = records.values().iter().map(|other| *other == record).collect();
+    let text = |name: &str, new: &dyn Fn(Option<&str>) -> String| -> ArrayRef {
+        let old = batch.column(topic.column(name)).as_string::<i32>();
+        Arc::new(
+            is_it.iter().zip(old).map(|(is_it, old)| if *is_it { Some(new(old)) } else { old.map(String::from) }).collect::<StringArray>(),
+        )
     };
-    let old = batch.column(number).as_primitive::<Int32Type>();
-    let numbers: Int32Array = is_it.iter().zip(old).map(|(is_it, old)| if *is_it { Some(revision) } else { old }).collect();
-    columns[change] = text(change, "correct");
-    columns[number] = Arc::new(numbers);
-    columns[reason] = text(reason, "its line went on after the record was first published");
+    let number = |name: &str, new: i32| -> ArrayRef {
+        let old = batch.column(topic.column(name)).as_primitive::<Int32Type>();
+        Arc::new(is_it.iter().zip(old).map(|(is_it, old)| if *is_it { Some(new) } else { old }).collect::<Int32Array>())
+    };
+    let went_on = "its line went on after the record was first published";
+    let mut columns = batch.columns().to_vec();
+    columns[topic.column("change")] = text("change", &|own| own.filter(|own| *own != "new").unwrap_or("correct").into());
+    columns[topic.column("reason")] = text("reason", &|own| own.map_or(went_on.into(), |own| format!("{own}; {went_on}")));
+    columns[topic.column("revision")] = number("revision", revision + 1);
+    columns[topic.column("supersedes")] = number("supersedes", revision);
     RecordBatch::try_new(batch.schema(), columns)
         .map_err(|e| Error::Schema(schemas::Error::Build { topic: topic.name, why: e.to_string() }))
 }

@@ -106,6 +106,9 @@ pub enum End {
     More,
     /// The source ended where a record ended.
     Finished,
+    /// The source ended inside a quoted field that may hold line ends: its lines were taken one by one. Were it to go on, the quote might
+    /// close, and the lines be one record.
+    OpenQuote,
     /// The source ended inside a record, header or compressed frame, or its rest cannot be read: what was complete is kept, the rest is
     /// left unread. Says where (byte) and why.
     CutShort(String),

@@ -72,6 +72,43 @@ impl Input {
         self.read.load(Ordering::Relaxed)
     }
 
+    /// Reads a packed file to its end, before anything of it is published: its checksums come last, and what a damaged packing unpacks to
+    /// would be published as records that the whole file does not have. One that is cut short is not damaged. A stop ends the reading.
+    pub fn verify(&self, stop: &AtomicBool) -> Result<(), Error> {
+        if !self.is_packed()? {
+            return Ok(());
+        }
+        let mut content = self.open()?;
+        let mut buffer = vec![0; 1 << 17];
+        let mut done = 0u64;
+        while !stop.load(Ordering::Relaxed) {
+            match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => done += count as u64,
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(why) => {
+                    return Err(Error::Input {
+                        file: self.given.label(),
+                        what: format!("is damaged: behind byte {done} of the unpacked content: {why}"),
+                        todo: "nothing of it was published; fetch it again".into(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_packed(&self) -> Result<bool, Error> {
+        match &self.opener {
+            Opener::Member { .. } => Ok(true),
+            Opener::Whole(path) => {
+                let head = File::open(path).and_then(|mut file| head_of(&mut file, 4)).map_err(|why| refusal(&self.given.label(), &why))?;
+                Ok(head.starts_with(GZIP) || head.starts_with(ZSTD))
+            }
+        }
+    }
+
     /// A new reader of the unpacked content from its beginning.
     pub fn open(&self) -> Result<Box<dyn Read + Send>, Error> {
         let fault = |why: io::Error| refusal(&self.given.label(), &why);

@@ -120,7 +120,7 @@ fn read(format: &Format, given: &Given, content: &[u8], run: u64) -> Told {
         chunk.rows.into_iter().for_each(|rows| complete(rows, run.is_multiple_of(ENCODE_EVERY)));
         match chunk.end {
             End::More => {}
-            End::Finished => return Told { end: Some("finished".into()), ..told },
+            End::Finished | End::OpenQuote => return Told { end: Some("finished".into()), ..told },
             End::CutShort(why) | End::Unlike(why) => return Told { end: Some(why), ..told },
         }
     }

@@ -27,6 +27,7 @@ fn every_sample_feed_is_read_without_fault() {
                 match chunk.end {
                     End::More => {}
                     End::Finished => break,
+                    End::OpenQuote => panic!("{}: ends inside a quote", given.name),
                     End::CutShort(why) | End::Unlike(why) => panic!("{}: {why}", given.name),
                 }
             }

@@ -93,9 +93,16 @@ pub struct Field {
     pub unit: &'static str,
     /// Meaning, who fills it, and when it is NULL.
     pub doc: Cow<'static, str>,
+    /// The words that the column may hold, where the list is closed; empty where it is not.
+    pub words: &'static [&'static str],
 }
 
 impl Field {
+    /// The column with a closed list of words.
+    pub(crate) fn one_of(self, words: &'static [&'static str]) -> Field {
+        Field { words, ..self }
+    }
+
     /// The Arrow field, with the meaning as `avro.doc` metadata so that it reaches the Avro schema.
     pub fn arrow(&self) -> ArrowField {
         let doc = match self.unit {
@@ -113,10 +120,10 @@ impl Field {
 
 /// A column that may be NULL.
 pub(crate) fn opt(name: &'static str, kind: Kind, unit: &'static str, doc: &'static str) -> Field {
-    Field { name: name.into(), kind, required: false, unit, doc: doc.into() }
+    Field { name: name.into(), kind, required: false, unit, doc: doc.into(), words: &[] }
 }
 
 /// A column that every row fills.
 pub(crate) fn req(name: &'static str, kind: Kind, unit: &'static str, doc: &'static str) -> Field {
-    Field { name: name.into(), kind, required: true, unit, doc: doc.into() }
+    Field { name: name.into(), kind, required: true, unit, doc: doc.into(), words: &[] }
 }

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::ledger::Span;
+use crate::tail::{self, Tail};
 use eventlog::TopicInfo;
 use lake::Table;
 use schemas::Family;
@@ -13,13 +14,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 const KEY: &str = "tokentape";
 
 /// The commitInfo of one commit: cluster and topic, and per partition the offsets in (`from`, `to`], those of them that hold no record,
-/// and how many records went to `quarantine`. The RFC 6962 root over a partition's records belongs beside its `to`.
+/// and how many records went to `quarantine`; and of every partition of the topic the last record that is stored. The RFC 6962 root over a partition's records belongs beside its `to`.
 pub fn commit_info(
     cluster_id: &str,
     topic: &TopicInfo,
     family: Family,
     spans: &BTreeMap<i32, Span>,
     quarantined: &BTreeMap<i32, u64>,
+    tails: &BTreeMap<i32, Tail>,
     schema_ids: &BTreeSet<u32>,
 ) -> Map<String, Value> {
     let partitions: Vec<Value> = spans
@@ -36,15 +38,23 @@ pub fn commit_info(
         })
         .collect();
     let schemas: Vec<Value> = schema_ids.iter().map(|id| json!({ "id": id, "sha256": schema_sha256(family, *id) })).collect();
-    let log = json!({ "cluster": cluster_id, "topic": topic.name, "topicId": topic.id, "partitions": partitions, "schemas": schemas });
+    let log = json!({
+        "cluster": cluster_id,
+        "topic": topic.name,
+        "topicId": topic.id,
+        "partitions": partitions,
+        "tails": tail::to_json(tails),
+        "schemas": schemas,
+    });
     Map::from_iter([(KEY.to_string(), log)])
 }
 
-/// Refuses a table that was stored from another log than this one: what both hold would be rows twice.
+/// Refuses a table that was stored from another log than this one: what both hold would be rows twice. Gives the last record of each
+/// partition of the family's topic that is stored, as far as the newest commit says it.
 ///
 /// The newest commit decides. `quarantine` and `gaps` hold rows about every topic of their log, the others those of their own topic only.
-pub async fn refuse_other_log(table: &Table, cluster_id: &str, topics: &HashMap<Family, TopicInfo>) -> Result<(), Error> {
-    let Some(said) = table.latest_info(KEY).await? else { return Ok(()) };
+pub async fn refuse_other_log(table: &Table, cluster_id: &str, topics: &HashMap<Family, TopicInfo>) -> Result<BTreeMap<i32, Tail>, Error> {
+    let Some(said) = table.latest_info(KEY).await? else { return Ok(BTreeMap::new()) };
     let text = |key: &str| said[key].as_str().unwrap_or("unknown").to_string();
     let (cluster, topic_id) = (text("cluster"), text("topicId"));
     let family = table.family();
@@ -54,7 +64,8 @@ pub async fn refuse_other_log(table: &Table, cluster_id: &str, topics: &HashMap<
         false => topics[&family].id == topic_id,
     };
     if known && cluster == cluster_id {
-        return Ok(());
+        let of_own_topic = topics[&family].id == topic_id;
+        return Ok(if of_own_topic { tail::from_json(&said["tails"]) } else { BTreeMap::new() });
     }
     let topic = text("topic");
     let ours = topics.values().find(|ours| ours.name == topic).unwrap_or(&topics[&family]);

@@ -19,6 +19,7 @@ mod read_ahead;
 pub mod record;
 mod report;
 mod run;
+mod tail;
 
 pub use opened::refuse_other_log;
 pub use report::Report;
@@ -49,6 +50,18 @@ pub enum Error {
         stored: i64,
         /// Next offset by the log.
         high: i64,
+    },
+    /// A table was stored from a log that had another record here.
+    #[error(
+        "{name}[{partition}]: the record at offset {offset} is not the one that was stored from there: the log was brought back from an older copy, or replaced, and went on; the table has records that this log has not, and would lose those that it has in their place: use the log that the tables were made from, or give this one tables of its own (--tables)"
+    )]
+    Rewritten {
+        /// Topic name.
+        name: String,
+        /// Partition.
+        partition: i32,
+        /// Offset of the record.
+        offset: i64,
     },
     /// A table was made from another log.
     #[error(
@@ -102,7 +115,7 @@ impl Error {
                 eventlog::Error::TopicMissing { .. } | eventlog::Error::TopicUnfit { .. } | eventlog::Error::Refused { .. } => false,
                 eventlog::Error::Fenced { .. } | eventlog::Error::Owned { .. } | eventlog::Error::TooLarge { .. } => false,
             },
-            Error::Schema(_) | Error::Ahead { .. } | Error::OtherLog { .. } => false,
+            Error::Schema(_) | Error::Ahead { .. } | Error::Rewritten { .. } | Error::OtherLog { .. } => false,
             Error::Rows { .. } | Error::Ended { .. } | Error::GaveUp { .. } => false,
         }
     }

@@ -1,6 +1,7 @@
 //! Where the store begins: the tables and the log as they are found, and from which offset each partition is to be read.
 
 use crate::ledger::{Ledger, app_id};
+use crate::tail::{self, Tail};
 use crate::{Error, Report, decode, info};
 use eventlog::{EventLog, Start, TopicInfo, Watermarks};
 use lake::{Lake, Table, Txn};
@@ -14,15 +15,30 @@ use std::sync::Arc;
 pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<(), Error> {
     let (cluster_id, found) = look(log).await?;
     let topics = topics(&found);
+    let mut tails = HashMap::new();
     for (family, topic, watermarks) in &found {
         let Some(mut table) = lake.find(*family).await? else { continue };
-        info::refuse_other_log(&table, &cluster_id, &topics).await?;
+        let last = info::refuse_other_log(&table, &cluster_id, &topics).await?;
         for (partition, watermarks) in (0i32..).zip(watermarks) {
             let stored = table.txn_version(&app_id(family.topic().name, &topic.id, partition)).await?;
             refuse_ahead(topic, partition, stored.unwrap_or(0), watermarks)?;
+            let kept = last.get(&partition).filter(|tail| tail.offset >= watermarks.low);
+            tails.extend(kept.map(|tail| ((*family, partition), *tail)));
         }
     }
-    Ok(())
+    refuse_rewritten(log, tails, &topics).await
+}
+
+/// Refuses a log whose record at a tail is another one.
+async fn refuse_rewritten(
+    log: &Arc<dyn EventLog>,
+    tails: HashMap<(Family, i32), Tail>,
+    topics: &HashMap<Family, TopicInfo>,
+) -> Result<(), Error> {
+    match blocking(log, move |log| tail::find_other(log, tails)).await? {
+        None => Ok(()),
+        Some((family, partition, offset)) => Err(Error::Rewritten { name: topics[&family].name.clone(), partition, offset }),
+    }
 }
 
 /// A family's topic and the watermarks of its partitions.
@@ -56,6 +72,8 @@ pub(crate) struct Place {
     pub(crate) txn: Option<i64>,
     /// The transaction of table `quarantine` for this partition.
     pub(crate) quarantine: Option<i64>,
+    /// The last record that the family's table has, where a commit says it.
+    pub(crate) tail: Option<Tail>,
 }
 
 /// The tables that there are. A family's table is made when its first row comes: for most logs that is never.
@@ -98,9 +116,10 @@ impl Opened {
         let (cluster_id, found) = look(log).await?;
         let topics = topics(&found);
         let mut tables = Tables { lake: lake.clone(), open: HashMap::new(), cluster_id: cluster_id.clone(), topics: topics.clone() };
+        let mut last = HashMap::new();
         for family in Family::ALL {
             if let Some(table) = lake.existing(family).await? {
-                info::refuse_other_log(&table, &cluster_id, &topics).await?;
+                last.insert(family, info::refuse_other_log(&table, &cluster_id, &topics).await?);
                 tables.open.insert(family, table);
             }
         }
@@ -114,9 +133,12 @@ impl Opened {
             ledger: Ledger::default(),
         };
         let mut to_read = 0;
+        let mut tails = HashMap::new();
         for (family, topic, watermarks) in found {
             for (partition, watermarks) in (0i32..).zip(watermarks) {
-                let place = opened.place(family, &topic, partition).await?;
+                let tail = last.get(&family).and_then(|last| last.get(&partition)).copied();
+                tails.extend(tail.filter(|tail| tail.offset >= watermarks.low).map(|tail| ((family, partition), tail)));
+                let place = Place { tail, ..opened.place(family, &topic, partition).await? };
                 let wanted = place.txn.unwrap_or(0);
                 refuse_ahead(&topic, partition, wanted, &watermarks)?;
                 let next = wanted.max(watermarks.low);
@@ -131,6 +153,7 @@ impl Opened {
                 }
             }
         }
+        refuse_rewritten(log, tails, &opened.topics).await?;
         if report.to_read == 0 {
             report.to_read = to_read;
         }
@@ -141,6 +164,7 @@ impl Opened {
         Ok(Place {
             txn: self.txn(family, &app_id(family.topic().name, &topic.id, partition)).await?,
             quarantine: self.txn(Family::Quarantine, &side_id(Family::Quarantine, topic, partition)).await?,
+            tail: None,
         })
     }
 
@@ -162,7 +186,8 @@ impl Opened {
         }
         tracing::error!(topic = topic.name, partition, first, last = next - 1, "the log lost offsets that were never stored");
         let row = decode::gap(&topic.name, partition, first, next - 1)?;
-        let info = info::commit_info(&self.cluster_id, topic, family, &BTreeMap::new(), &BTreeMap::new(), &BTreeSet::new());
+        let info =
+            info::commit_info(&self.cluster_id, topic, family, &BTreeMap::new(), &BTreeMap::new(), &BTreeMap::new(), &BTreeSet::new());
         let gaps = self.tables.of(Family::Gaps).await?;
         gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], info).await?;
         if family == Family::Gaps {

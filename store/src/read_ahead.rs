@@ -1,6 +1,7 @@
 //! Reads and decodes ahead of the commits: one thread polls the log while another one decodes what came before, its work shared out.
 
 use crate::ledger::{Ledger, Span, Verdict};
+use crate::tail::Tail;
 use crate::{Error, decode};
 use arrow::array::RecordBatch;
 use eventlog::{Event, EventLog, Start};
@@ -51,6 +52,8 @@ pub(crate) struct Piece {
     pub(crate) bad: Vec<(i32, String)>,
     pub(crate) spans: BTreeMap<i32, Span>,
     pub(crate) schema_ids: Vec<u32>,
+    /// The last event of each partition.
+    pub(crate) tails: BTreeMap<i32, Tail>,
 }
 
 impl ReadAhead {
@@ -142,7 +145,9 @@ impl ReadAhead {
             follow(&mut spans, event.partition, Span::of(event.offset, *absent));
         }
         let bad = decoded.bad.into_iter().map(|bad| (events[bad.index].partition, bad.reason)).collect();
-        Ok(Piece { family, rows: decoded.rows, quarantine, bad, spans, schema_ids: decoded.schema_ids })
+        let last: BTreeMap<i32, &Event> = events.iter().map(|event| (event.partition, event)).collect();
+        let tails = last.into_iter().map(|(partition, event)| (partition, Tail::of(event))).collect();
+        Ok(Piece { family, rows: decoded.rows, quarantine, bad, spans, schema_ids: decoded.schema_ids, tails })
     }
 }
 

@@ -7,6 +7,7 @@ use crate::batcher::{self, Limits, Pending};
 use crate::ledger::{Span, app_id};
 use crate::opened::{Opened, Place, Tables, blocking, side_id};
 use crate::read_ahead::{Decoded, Message, Piece, ReadAhead, follow};
+use crate::tail::Tail;
 use crate::{Error, Report, info};
 use arrow::array::RecordBatch;
 use eventlog::{EventLog, TopicInfo};
@@ -170,6 +171,7 @@ struct Batch {
     bad: Vec<(i32, String)>,
     spans: BTreeMap<i32, Span>,
     schema_ids: BTreeSet<u32>,
+    tails: BTreeMap<i32, Tail>,
     bytes: usize,
     since: Instant,
 }
@@ -183,6 +185,7 @@ impl Batch {
             bad: Vec::new(),
             spans: BTreeMap::new(),
             schema_ids: BTreeSet::new(),
+            tails: BTreeMap::new(),
             bytes: 0,
             since: now,
         }
@@ -197,6 +200,7 @@ impl Batch {
         self.bad.extend(piece.bad);
         piece.spans.into_iter().for_each(|(partition, span)| follow(&mut self.spans, partition, span));
         self.schema_ids.extend(piece.schema_ids);
+        self.tails.extend(piece.tails);
     }
 
     fn pending(&self) -> Pending {
@@ -347,11 +351,17 @@ impl Session {
             true => pending.iter().min_by_key(|p| p.since).map(|p| p.family),
             false => batcher::due(&pending, Instant::now(), &self.limits),
         };
-        let Some(batch) = due.and_then(|family| self.pending.remove(&family)) else {
+        let Some(mut batch) = due.and_then(|family| self.pending.remove(&family)) else {
             self.tables = Some(tables);
             return;
         };
         let places = batch.spans.keys().map(|partition| (*partition, self.places[&(batch.family, *partition)])).collect();
+        // A commit names the tails of all partitions, so that the newest one suffices.
+        for ((_, partition), place) in self.places.iter().filter(|((family, _), _)| *family == batch.family) {
+            if let Some(tail) = place.tail {
+                batch.tails.entry(*partition).or_insert(tail);
+            }
+        }
         let (bytes, offsets) = (batch.bytes, batch.offsets());
         let tally = Arc::default();
         let task = tokio::spawn(commit(self.context.clone(), tables, batch, places, Arc::clone(&tally)));
@@ -413,11 +423,11 @@ async fn commit(
     mut places: BTreeMap<i32, Place>,
     tally: Arc<Mutex<Tally>>,
 ) -> Result<Done, Error> {
-    let Batch { family, mut rows, quarantine, bad, spans, schema_ids, .. } = batch;
+    let Batch { family, mut rows, quarantine, bad, spans, schema_ids, tails, .. } = batch;
     let topic = &context.topics[&family];
     let mut quarantined: BTreeMap<i32, u64> = BTreeMap::new();
     bad.iter().for_each(|(partition, _)| *quarantined.entry(*partition).or_default() += 1);
-    let info = info::commit_info(&context.cluster_id, topic, family, &spans, &quarantined, &schema_ids);
+    let info = info::commit_info(&context.cluster_id, topic, family, &spans, &quarantined, &tails, &schema_ids);
     let mut bad: Vec<(Family, String)> = bad.into_iter().map(|(_, reason)| (family, reason)).collect();
     let mut done = |table: Family, committed: Committed| {
         let mut tally = tally.lock().expect("nothing that holds the tally can panic");
@@ -454,7 +464,7 @@ async fn commit(
     done(family, table.commit(&rows, &txns, info).await?);
     for (partition, span) in &spans {
         let (partition, next) = (*partition, span.next);
-        places.entry(partition).and_modify(|place| place.txn = Some(next));
+        places.entry(partition).and_modify(|place| (place.txn, place.tail) = (Some(next), tails.get(&partition).copied()));
         blocking(&context.log, move |log| log.stored(family, partition, next)).await?;
     }
     let touched: Vec<Family> =

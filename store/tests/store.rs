@@ -548,6 +548,43 @@ async fn a_log_that_was_replaced_is_refused() {
     assert!(matches!(refused, Err(store::Error::Ahead { stored: 10, high: 4, .. })), "{refused:?}");
 }
 
+/// Given a log that was brought back from an older copy and has gone on past what was stored, then the store refuses it before anything is
+/// committed: the records in between would be lost. What retention took away is not compared.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_brought_back_and_went_on_is_refused() {
+    let home = Home::new();
+    let family = Family::Bars;
+    home.publish(family, &wire(family, 9, 10));
+    home.once().await;
+    let stored_last = home.log.partition((family, 0)).last().unwrap().clone();
+    for change in [
+        |event: &mut Event| event.ts_ms += 1,
+        |event: &mut Event| event.value = Some(Bytes::from_static(b"other")),
+        |event: &mut Event| {
+            event.offset += 1;
+        },
+    ] {
+        let before = home.log.partition((family, 0));
+        let mut other = before.clone();
+        change(other.last_mut().unwrap());
+        home.log.events.lock().unwrap().insert((family, 0), other);
+        home.publish(family, &wire(family, 10, 5));
+        let refused = home.store(small()).run_once(&mut |_| {}).await;
+        assert!(
+            matches!(refused, Err(store::Error::Rewritten { partition: 0, offset, .. }) if offset == stored_last.offset),
+            "{refused:?}"
+        );
+        let doctor = store::refuse_other_log(&(Arc::new(Shared(home.log.clone())) as Arc<dyn EventLog>), &home.lake).await;
+        assert!(matches!(doctor, Err(store::Error::Rewritten { .. })), "{doctor:?}");
+        assert_eq!(home.rows(family).await.num_rows(), 10);
+        home.log.events.lock().unwrap().insert((family, 0), before);
+    }
+    home.publish(family, &wire(family, 11, 5));
+    home.log.low.lock().unwrap().insert((family, 0), 10);
+    home.once().await;
+    assert_eq!(home.rows(family).await.num_rows(), 15);
+}
+
 /// Given tables of one log, then another one is refused, with both named, even where it has nothing for a table: what both hold would be
 /// stored twice.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Time texts of the sources to nanoseconds UTC: exact, or refused with the reason.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeZone, offset::LocalResult};
+use chrono::format::{Fixed, Item, Numeric, StrftimeItems};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, offset::LocalResult};
 
 const NS_PER_S: i64 = 1_000_000_000;
 const S_PER_DAY: i64 = 86_400;
@@ -62,7 +63,7 @@ impl Clock {
                     // Seconds since 1970 have no zone.
                     false => {
                         let zone = if pattern.contains("%s") { UTC } else { zone };
-                        (NaiveDateTime::parse_from_str(text, pattern).map(|time| time.and_utc()), zone)
+                        (local_time(text, pattern).map(|time| time.and_utc()), zone)
                     }
                 };
                 let time = time.map_err(|_| not_a_time(text, pattern))?;
@@ -79,10 +80,33 @@ impl Clock {
 /// How a pattern says that a time states its offset from UTC.
 const OFFSETS: [&str; 5] = ["%z", "%:z", "%::z", "%#z", "%+"];
 
-/// A pattern with the abbreviation of a zone is none: what it means depends on who reads it.
+/// A pattern with the abbreviation of a zone is none: what it means depends on who reads it. Nor is one that cannot read what it writes, as an
+/// hour without minutes or a day without a year.
 fn pattern_is_valid(pattern: &str) -> bool {
-    use chrono::format::{Item, StrftimeItems};
-    !pattern.contains("%Z") && !StrftimeItems::new(pattern).any(|item| item == Item::Error)
+    let known = !pattern.contains("%Z") && !StrftimeItems::new(pattern).any(|item| item == Item::Error);
+    let sample = DateTime::from_timestamp(1_381_063_996, 0).expect("a time of 2013");
+    known && Clock::Pattern(pattern.into()).parse(&sample.format(pattern).to_string(), UTC, None).is_ok()
+}
+
+/// A wall-clock time; a pattern that has no time of day tells midnight.
+fn local_time(text: &str, pattern: &str) -> Result<NaiveDateTime, chrono::ParseError> {
+    let time = NaiveDateTime::parse_from_str(text, pattern);
+    match time {
+        Err(_) if has_only_date(pattern) => NaiveDate::parse_from_str(text, pattern).map(|date| date.and_time(NaiveTime::MIN)),
+        time => time,
+    }
+}
+
+fn has_only_date(pattern: &str) -> bool {
+    use Numeric::{Hour, Hour12, Minute, Nanosecond, Second, Timestamp};
+    let is_time = |item: &Item| match item {
+        Item::Numeric(number, _) => matches!(number, Hour | Hour12 | Minute | Second | Nanosecond | Timestamp),
+        Item::Fixed(word) => {
+            !matches!(word, Fixed::ShortMonthName | Fixed::LongMonthName | Fixed::ShortWeekdayName | Fixed::LongWeekdayName)
+        }
+        _ => false,
+    };
+    !StrftimeItems::new(pattern).any(|item| is_time(&item))
 }
 
 /// The zone of times that do not state one.
@@ -256,6 +280,8 @@ mod tests {
         assert_eq!(iso("1969-12-31T23:59:59.999999999Z", UTC), Ok(-1));
         assert_eq!(date_of(-1), -1);
         assert_eq!(Clock::named("%Y%m%d %H:%M").unwrap().parse("20131006 22:00", UTC, None), iso("2013-10-06 22:00", UTC));
+        assert_eq!(Clock::named("%d.%m.%Y").unwrap().parse("06.10.2013", SHANGHAI, None), iso("2013-10-05 16:00", UTC));
+        assert_eq!(Clock::named("%b %d, %Y").unwrap().parse("Oct 06, 2013", UTC, None), iso("2013-10-06", UTC));
         assert_eq!(Clock::named("unix_ms").unwrap().parse("1538960400500", UTC, None), Ok(1_538_960_400_500_000_000));
     }
 
@@ -279,7 +305,9 @@ mod tests {
         assert!(iso("2026-11-01 01:30", new_york).unwrap_err().contains("exists twice"));
         assert!(Clock::MsOfDay.parse("1", UTC, None).is_err());
         assert_eq!(Clock::named("yesterday"), None);
-        assert_eq!(Clock::named("%Q"), None);
+        for pattern in ["%Q", "%Y%m%d %H", "%d %b", "%Y-%m-%d %H:%M %Z"] {
+            assert_eq!(Clock::named(pattern), None, "{pattern}");
+        }
     }
 
     proptest! {

@@ -33,9 +33,12 @@ use std::io::{Cursor, Read};
 use std::sync::LazyLock;
 use template::Facts;
 
+/// Name and version of the parser that `--mapping` is for.
+pub const PARSER: &str = "csv/1";
+
 /// CSV that a shipped mapping knows, in tokentape's own column names, or by `--mapping FILE`.
 pub fn csv() -> Format {
-    Format { parser: "csv/1", recognise: |head, given| given.mapping.is_some() || best(&SHIPPED, head, given).is_some(), open: open_csv }
+    Format { parser: PARSER, recognise: |head, given| given.mapping.is_some() || best(&SHIPPED, head, given).is_some(), open: open_csv }
 }
 
 /// The minute and day bars of the recorder that also wrote the CTP snapshots.
@@ -179,7 +182,7 @@ pub fn open(mapping: &Mapping, input: Box<dyn Read + Send>, given: &Given) -> Re
         ..Header::default()
     };
     let notes = maker.first_notes();
-    let mut table = Table::new(file, records, maker, header, facts);
+    let mut table = Table::new(file, records, maker, header, mapping.facts_of_records(facts));
     table.notes = notes;
     if let Some(document) = document {
         table.extra.push(document.rows(&table.maker.dataset, given, mapping.licence.as_deref()));
@@ -450,7 +453,13 @@ fn set(rows: &mut Rows, target: &Target, text: &str, zone: clock::Zone, facts: &
     let column = target.column;
     let integer = |precision| exact::parse(text, precision, 0, target.shift).map_err(|e| e.to_string());
     match target.kind {
-        Kind::Text => rows.text(column, text),
+        Kind::Text => {
+            let words = rows.topic().fields[column].words;
+            if !words.is_empty() && !words.contains(&text) {
+                return Err(format!("{:?} is none of {}", clock::shortened(text), words.join(", ")));
+            }
+            rows.text(column, text);
+        }
         Kind::I32 => rows.i32(column, i32::try_from(integer(10)?).map_err(|_| format!("{text} is beyond a 32-bit integer"))?),
         Kind::I64 => rows.i64(column, i64::try_from(integer(19)?).map_err(|_| format!("{text} is beyond a 64-bit integer"))?),
         Kind::U64 | Kind::Price | Kind::Tokens | Kind::Amount | Kind::Factor => {

@@ -107,6 +107,7 @@ pub struct Records {
     splitter: Reader,
     fields: Fields,
     notes: Vec<String>,
+    ended_in_quote: bool,
 }
 
 impl Records {
@@ -127,6 +128,7 @@ impl Records {
             splitter: ReaderBuilder::new().delimiter(shape.delimiter).terminator(Terminator::Any(b'\n')).build(),
             fields: Fields::default(),
             notes: Vec::new(),
+            ended_in_quote: false,
         };
         while records.buffer.len() < BOM.len() && records.fill() {}
         if records.buffer.starts_with(BOM) {
@@ -149,6 +151,11 @@ impl Records {
     /// Bytes consumed so far, up to a record boundary.
     pub fn consumed(&self) -> u64 {
         self.base + self.start as u64
+    }
+
+    /// True once the file ended inside a quoted field that may hold line ends.
+    pub fn ended_in_quote(&self) -> bool {
+        self.ended_in_quote
     }
 
     /// What was found out about the file since this was last asked.
@@ -238,6 +245,7 @@ impl Records {
             return Ok(None);
         }
         if quoted {
+            self.ended_in_quote = self.shape.multiline;
             // The quote may have swallowed good lines: only its own is given up.
             return Ok(Some(self.first_line_only().unwrap_or(Found { len: scanned, terminator: 0, quotes_closed: false })));
         }

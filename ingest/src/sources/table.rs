@@ -123,6 +123,7 @@ impl<M: RowMaker> Table<M> {
                     }
                 },
                 Ok(Step::Bad(place, reason)) => (place, Some(Fault { field: None, reason, file: None })),
+                Ok(Step::Finished) if self.records.ended_in_quote() => break End::OpenQuote,
                 Ok(Step::Finished) => break End::Finished,
                 Ok(Step::Unfinished) => {
                     self.notes.push("the last line has no end yet: it is left for the next time".into());

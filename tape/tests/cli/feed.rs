@@ -124,8 +124,17 @@ pub fn zst(content: &[u8]) -> Vec<u8> {
 }
 
 pub fn zip(member: &str, content: &[u8]) -> Vec<u8> {
+    archive(member, content, zip::CompressionMethod::Deflated)
+}
+
+/// An archive that holds its member's bytes as they are.
+pub fn zip_stored(member: &str, content: &[u8]) -> Vec<u8> {
+    archive(member, content, zip::CompressionMethod::Stored)
+}
+
+fn archive(member: &str, content: &[u8], method: zip::CompressionMethod) -> Vec<u8> {
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    let options = zip::write::SimpleFileOptions::default().compression_method(method);
     archive.start_file(member, options).expect("begun");
     archive.write_all(content).expect("written");
     archive.finish().expect("finished").into_inner()

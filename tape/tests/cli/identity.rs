@@ -2,7 +2,7 @@
 
 use crate::counted;
 use crate::feed;
-use crate::run::{Home, text};
+use crate::run::{self, Home, text};
 use serde_json::json;
 
 fn content(rows: u64) -> Vec<u8> {
@@ -143,6 +143,8 @@ fn a_line_that_went_on_after_it_was_read_is_corrected() {
         let question = "SELECT count(*) AS n, count(DISTINCT source_record) AS records, sum(CASE WHEN change = 'correct' THEN 1 ELSE 0 END) AS corrected \
                         FROM trades";
         assert_eq!(counted(&home, question), json!({ "n": parts_published + 2, "records": 11, "corrected": 1 }));
+        let question = "SELECT revision, supersedes FROM trades WHERE change = 'correct'";
+        assert_eq!(counted(&home, question), json!({ "revision": 1, "supersedes": 0 }));
         let question = "SELECT sum(size) AS n FROM (SELECT size, row_number() OVER (PARTITION BY source_record ORDER BY revision DESC) AS newest FROM trades) \
                         WHERE newest = 1";
         let sizes: u64 = (0..11).map(|n| u64::from(feed::trade(n).1)).sum();
@@ -163,4 +165,91 @@ fn a_damaged_copy_of_what_is_known_is_said_to_be_damaged() {
     assert_ne!(damaged.status.code(), Some(0), "{}", text(&damaged));
     home.store();
     assert_eq!(counted(&home, "SELECT count(*) AS n FROM trades"), json!({ "n": 5_000 }));
+}
+
+/// A checksum comes last: what a damaged packing unpacks to is not published, or the whole file would be another source beside it.
+#[test]
+fn a_damaged_packing_is_refused_and_its_good_copy_is_stored_once() {
+    let plain = content(5_000);
+    let stored = feed::zip_stored("t.csv", &plain);
+    let at = stored.windows(4).position(|bytes| bytes == b"2.01").expect("a price");
+    let mut damaged_zip = stored.clone();
+    damaged_zip[at] = b'3';
+    let mut damaged_gz = feed::gz(&plain);
+    let checksum_at = damaged_gz.len() - 8;
+    damaged_gz[checksum_at] ^= 1;
+    for (name, damaged, good) in [("t.zip", damaged_zip, stored), ("t.csv.gz", damaged_gz, feed::gz(&plain))] {
+        let home = Home::embedded();
+        let path = home.path(name);
+        feed::write(&path, &damaged);
+        let refused = home.run(&["ingest", path.to_str().expect("UTF-8")], "");
+        assert_eq!(refused.status.code(), Some(3), "{}", text(&refused));
+        assert!(text(&refused).contains("is damaged") && text(&refused).contains("nothing of it was published"), "{}", text(&refused));
+        feed::write(&path, &good);
+        assert_eq!(home.ingest(&path, &[]).published(), 5_000);
+        home.store();
+        assert_eq!(counted(&home, "SELECT count(*) AS n FROM trades"), json!({ "n": 5_000 }), "{name}");
+    }
+}
+
+/// The folder of an archive says whose data its members are; unpacked they are what they were.
+#[test]
+fn a_member_is_the_same_source_when_it_is_unpacked() {
+    let home = Home::embedded();
+    let bars = b"0,36150,36175,36125,36150,12\n60000,36150,36200,36150,36175,7\n";
+    let member = "20131007_es_minute_trade_201312.csv";
+    let folder = home.path("future/cme/minute/es");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    feed::write(&folder.join("20131007_trade.zip"), &feed::zip(member, bars));
+    feed::write(&home.path(member), bars);
+    let packed = home.ingest(&folder.join("20131007_trade.zip"), &[]);
+    assert_eq!(packed.published(), 2, "{}", packed.report);
+    let unpacked = home.ingest(&home.path(member), &["--dataset", "CME.LEAN"]);
+    assert_eq!((unpacked.published(), &unpacked.source_ids()), (0, &packed.source_ids()), "{}", unpacked.report);
+}
+
+/// Where a file ends inside a quoted field that may hold line ends, how many records it has depends on what follows.
+#[test]
+fn a_file_that_ended_inside_a_quote_and_goes_on_is_refused() {
+    let home = Home::embedded();
+    let path = home.path("usage.csv");
+    let header = "dataset,series_id,stat,period_start,period_end,tokens,qualifier,note\n";
+    let row = |tokens: u32, note: &str| format!("A.B,s{tokens},daily_average,2026-03-01,2026-04-01,{tokens},eq,{note}\n");
+    let begun = format!("{header}{}{}", row(1, "one"), row(2, "\"two"));
+    feed::write(&path, begun.as_bytes());
+    let first = home.run(&["ingest", path.to_str().expect("UTF-8")], "");
+    assert_eq!(first.status.code(), Some(1), "the line is in quarantine: {}", text(&first));
+    feed::write(&path, format!("{begun}lines\"\n{}", row(3, "three")).as_bytes());
+    let refused = home.run(&["ingest", path.to_str().expect("UTF-8")], "");
+    assert_ne!(refused.status.code(), Some(0), "{}", text(&refused));
+    assert!(text(&refused).contains("inside a quoted field") && text(&refused).contains("--another-source"), "{}", text(&refused));
+    home.store();
+    assert_eq!(counted(&home, "SELECT count(*) AS n FROM token_usage"), json!({ "n": 1 }));
+}
+
+/// On a broker, where each ingest is a process of its own: whichever comes first, every record is published once.
+#[test]
+fn copies_of_different_length_that_come_together_are_one_source() {
+    let Some(broker) = run::broker() else { return };
+    let home = Home::kafka(&broker);
+    for round in 0..3u64 {
+        let lengths = [800, 66_000, 2_000 + round];
+        let copies: Vec<_> = lengths
+            .iter()
+            .map(|rows| {
+                let path = home.path(&format!("{round}-{rows}.csv"));
+                feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(round * 100, round * 100 + rows)].concat());
+                path
+            })
+            .collect();
+        let said: Vec<String> = std::thread::scope(|scope| {
+            let runs: Vec<_> =
+                copies.iter().map(|path| scope.spawn(|| text(&home.run(&["ingest", path.to_str().expect("UTF-8")], "")))).collect();
+            runs.into_iter().map(|run| run.join().expect("no panic")).collect()
+        });
+        home.store();
+        let question = "SELECT count(*) AS n, count(DISTINCT source_id) AS sources FROM trades";
+        let (n, sources) = ((round + 1) * 66_000, round + 1);
+        assert_eq!(counted(&home, question), json!({ "n": n, "sources": sources }), "round {round}: {said:#?}");
+    }
 }

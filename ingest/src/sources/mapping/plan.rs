@@ -190,6 +190,21 @@ impl Mapping {
         Some(named.filter_map(|name| Some((name.to_string(), captures.name(name)?.as_str().to_string()))).collect())
     }
 
+    /// Those of the path facts that the records are made of. What only says whose data it is (dataset, zone) is no part of a source's name: it
+    /// is lost when a member is unpacked, and the same file has no other records because of it.
+    pub(super) fn facts_of_records(&self, mut facts: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let names = |spec: &Spec| -> Vec<String> {
+            let text = match &spec.source {
+                Source::Text(template) => template.names().map(String::from).collect(),
+                Source::Field(_) => vec![],
+            };
+            text.into_iter().chain(spec.target.day.clone()).collect()
+        };
+        let used: BTreeSet<String> = self.columns.iter().flat_map(names).collect();
+        facts.retain(|name, _| used.contains(name));
+        facts
+    }
+
     /// Whether a header column of this name belongs here.
     pub fn knows(&self, name: &str) -> bool {
         if self.own_columns { may_fill(self.family.topic(), name) } else { self.fields.iter().any(|field| field == name) }

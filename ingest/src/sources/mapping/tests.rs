@@ -44,6 +44,7 @@ fn mistakes_in_a_mapping_are_named() {
         (column("{ form = \"a\" }"), "unknown field `form`"),
         (column("{ from = \"a\", text = \"1\" }"), "either `from`"),
         (column("{ from = \"a\", clock = \"julian\" }"), "clock \"julian\" is not known"),
+        (column("{ from = \"a\", clock = \"%Y%m%d %H\" }"), "is not known"),
         (column("{ from = \"a\", clock = \"ms_of_day\" }"), "needs `day`"),
         (column("{ from = \"a\", shift = 99 }"), "powers of ten"),
         (column("{ text = \"{nothing}\" }"), "names \"nothing\""),
@@ -77,7 +78,40 @@ fn a_users_mapping_reads_what_no_shipped_one_knows() {
     assert!(error.to_string().contains("none.toml"), "{error}");
 }
 
+// --- who a source is
+
+/// What an archive's folder adds says whose data it is; the records of a member are the same without it.
+#[test]
+fn a_member_is_the_same_source_when_it_is_unpacked() {
+    let path = |text: &str| SHIPPED.iter().find_map(|mapping| mapping.facts(text).map(|facts| mapping.facts_of_records(facts)));
+    let member = "20131007_es_minute_trade_201312.csv";
+    let packed = path(&format!("/x/future/cme/minute/es/20131007_trade.zip/{member}")).expect("a shipped mapping");
+    assert_eq!(path(&format!("/y/{member}")), Some(packed.clone()));
+    for fact in ["date", "root", "expiry"] {
+        assert!(packed.contains_key(fact), "{fact} is part of the records: {packed:?}");
+    }
+    assert!(!packed.contains_key("market"), "{packed:?}");
+}
+
 // --- tokentape's own columns
+
+#[test]
+fn a_word_that_is_none_of_a_closed_list_is_a_bad_record() {
+    let header = "dataset,series_id,direction,stat,period_start,period_end,tokens,qualifier\n";
+    let row = |direction: &str, stat: &str, qualifier: &str| format!("A.B,s,{direction},{stat},2026-03-01,2026-04-01,14,{qualifier}\n");
+    let rows =
+        [row("total", "daily_average", "eq"), row("totl", "daily_average", "eq"), row("total", "mean", "eq"), row("", "cumulative", "<")];
+    let t = read_by(format!("{header}{}", rows.concat()).as_bytes(), &given("u.csv"), 99).expect("known").expect("readable");
+    let bad: Vec<_> = t.bad.iter().map(|bad| (bad.record, bad.field.as_deref().unwrap_or_default(), bad.reason.as_str())).collect();
+    assert_eq!(
+        bad,
+        [
+            (1, "direction", "\"totl\" is none of input, cached_input, cache_write, output, total"),
+            (2, "stat", "\"mean\" is none of daily_average, period_total, cumulative"),
+            (3, "qualifier", "\"<\" is none of eq, lower_bound, upper_bound, about"),
+        ]
+    );
+}
 
 #[test]
 fn own_columns_find_their_family() {
@@ -461,7 +495,7 @@ proptest! {
             let rows: usize = t.batches.iter().filter(|(family, _)| **family != Documents).map(|(_, batch)| batch.num_rows()).sum();
             prop_assert_eq!(rows + t.bad.len(), t.records as usize);
             prop_assert!(t.bytes <= bytes.len() as u64);
-            prop_assert!(t.end == End::Finished);
+            prop_assert!(matches!(t.end, End::Finished | End::OpenQuote));
             for bad in &t.bad {
                 prop_assert_eq!(&bytes[bad.byte as usize..][..bad.raw.len()], &bad.raw[..]);
             }

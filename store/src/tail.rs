@@ -1,0 +1,96 @@
+//! The last record that is stored of each log partition, by its hash: a log that was brought back from an older copy, or replaced, and has
+//! gone on since has another one there.
+
+use eventlog::{Event, EventLog, Start, TimestampType};
+use schemas::Family;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+/// How long the log may take to give a record that it says it has.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Events of one poll: those that are wanted come first.
+const POLL_EVENTS_MAX: usize = 256;
+const POLL_WAIT: Duration = Duration::from_millis(100);
+
+/// Where the last stored record of a partition stood, and the SHA-256 of all that the log says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail {
+    pub(crate) offset: i64,
+    pub(crate) sha256: [u8; 32],
+}
+
+impl Tail {
+    /// The hash is over offset, time, kind of time, key, value and headers, each text with its length before it.
+    pub(crate) fn of(event: &Event) -> Tail {
+        let mut sha = Sha256::new();
+        sha.update(event.offset.to_be_bytes());
+        sha.update(event.ts_ms.to_be_bytes());
+        sha.update([match event.ts_type {
+            TimestampType::LogAppend => 1,
+            TimestampType::Create => 0,
+            TimestampType::None => 2,
+        }]);
+        let mut text = |bytes: Option<&[u8]>| {
+            sha.update(bytes.map_or(u64::MAX, |bytes| bytes.len() as u64).to_be_bytes());
+            sha.update(bytes.unwrap_or_default());
+        };
+        text(event.key.as_deref());
+        text(event.value.as_deref());
+        for (name, value) in &event.headers {
+            text(Some(name.as_bytes()));
+            text(value.as_deref());
+        }
+        Tail { offset: event.offset, sha256: sha.finalize().into() }
+    }
+}
+
+/// As a commitInfo holds them.
+pub(crate) fn to_json(tails: &BTreeMap<i32, Tail>) -> Value {
+    let tail =
+        |(partition, tail): (&i32, &Tail)| json!({ "partition": partition, "offset": tail.offset, "sha256": hex::encode(tail.sha256) });
+    tails.iter().map(tail).collect()
+}
+
+/// Read back; what a commitInfo does not say, or says in another way, is not compared.
+pub(crate) fn from_json(tails: &Value) -> BTreeMap<i32, Tail> {
+    let tail = |tail: &Value| {
+        let partition = i32::try_from(tail["partition"].as_i64()?).ok()?;
+        let sha256 = hex::decode(tail["sha256"].as_str()?).ok()?.try_into().ok()?;
+        Some((partition, Tail { offset: tail["offset"].as_i64()?, sha256 }))
+    };
+    tails.as_array().into_iter().flatten().filter_map(tail).collect()
+}
+
+/// Reads the record at each tail; gives the first partition that has another one there, or none.
+pub(crate) fn find_other(log: &dyn EventLog, tails: HashMap<(Family, i32), Tail>) -> Result<Option<(Family, i32, i64)>, eventlog::Error> {
+    let mut wanted = tails;
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let starts: Vec<Start> =
+        wanted.iter().map(|((family, partition), tail)| Start { family: *family, partition: *partition, offset: tail.offset }).collect();
+    let mut reader = log.reader(&starts)?;
+    let deadline = Instant::now() + PATIENCE;
+    while !wanted.is_empty() {
+        if Instant::now() > deadline {
+            let why = format!("the log has not given the last stored records of {} partitions within {PATIENCE:?}", wanted.len());
+            return Err(eventlog::Error::Failed { doing: "comparing the log with the tables".into(), why });
+        }
+        let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
+        for event in &polled.events {
+            let place = (event.family, event.partition);
+            if let Some(tail) = wanted.get(&place).copied().filter(|tail| event.offset >= tail.offset) {
+                if Tail::of(event) != tail {
+                    return Ok(Some((place.0, place.1, tail.offset)));
+                }
+                wanted.remove(&place);
+            }
+        }
+        if let Some((place, tail)) = polled.at_end.iter().find_map(|place| Some((place, wanted.get(place)?))) {
+            return Ok(Some((place.0, place.1, tail.offset)));
+        }
+    }
+    Ok(None)
+}
