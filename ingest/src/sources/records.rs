@@ -322,10 +322,24 @@ fn decode(raw: &[u8], known: Encoding) -> Result<(Cow<'_, str>, Encoding), Strin
         (_, Ok(text)) if text.chars().any(|c| c.len_utf8() > 2) => Ok((text.into(), Encoding::Utf8)),
         (_, Ok(text)) => Ok((text.into(), known)),
         (Encoding::Utf8, Err(e)) => Err(format!("is not UTF-8 at its byte {}, as the file is before it", e.valid_up_to())),
-        (Encoding::Undecided, Err(e)) => {
-            gbk(raw).map(|text| (text, Encoding::Gbk)).ok_or_else(|| format!("is not UTF-8 at its byte {}, and not GBK", e.valid_up_to()))
+        (Encoding::Undecided, Err(e)) => gbk(raw)
+            .filter(|_| has_gb2312(raw))
+            .map(|text| (text, Encoding::Gbk))
+            .ok_or_else(|| format!("is not UTF-8 at its byte {}, and not GBK", e.valid_up_to())),
+    }
+}
+
+/// Chinese text hardly ever has only characters outside GB2312; Latin-1 that happens to fit GBK has no others, unless two letters with accents
+/// stand side by side.
+fn has_gb2312(raw: &[u8]) -> bool {
+    let mut bytes = raw.iter();
+    while let Some(lead) = bytes.next() {
+        // A lead byte takes the next one with it.
+        if *lead >= 0x80 && bytes.next().is_some_and(|trail| *lead >= 0xa1 && *trail >= 0xa1) {
+            return true;
         }
     }
+    false
 }
 
 fn gbk(raw: &[u8]) -> Option<Cow<'_, str>> {
@@ -462,6 +476,10 @@ mod tests {
         let (good, bad, _) = read(&[b"\xe8\xaf\x8d,1\n".to_vec(), vec![0xff, 0xff, b'\n'], b"z,2\n".to_vec()].concat(), LINES);
         assert_eq!(good.len(), 2);
         assert!(bad[0].1.contains("not UTF-8"), "{}", bad[0].1);
+
+        // Latin-1 whose accented letters each swallow the letter behind them.
+        let (good, bad, _) = read(b"caf\xe9s,1\n\xe9lan,2\nplain,3\n", LINES);
+        assert_eq!((good.len(), bad.len()), (1, 2), "{bad:?}");
     }
 
     #[test]
