@@ -206,6 +206,39 @@ pub fn head_of(reader: &mut impl Read, count: usize) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
+/// The first bytes, and the content from its beginning; an error met in the first bytes comes again where it was.
+pub fn sniff(mut content: Box<dyn Read + Send>, head_bytes: usize) -> (Vec<u8>, Box<dyn Read + Send>) {
+    let mut head = Vec::new();
+    let mut fault = None;
+    let mut buffer = vec![0; 8192];
+    while head.len() < head_bytes {
+        let want = buffer.len().min(head_bytes - head.len());
+        match content.read(&mut buffer[..want]) {
+            Ok(0) => break,
+            Ok(count) => head.extend_from_slice(&buffer[..count]),
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) => {
+                fault = Some(why);
+                break;
+            }
+        }
+    }
+    let whole: Box<dyn Read + Send> = match fault {
+        None => Box::new(Cursor::new(head.clone()).chain(content)),
+        Some(why) => Box::new(Cursor::new(head.clone()).chain(Broken(Some(why)))),
+    };
+    (head, whole)
+}
+
+/// A reader that fails as an earlier one did.
+struct Broken(Option<io::Error>);
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(self.0.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+    }
+}
+
 fn refusal(file: &str, why: &io::Error) -> Error {
     let todo = match why.kind() {
         io::ErrorKind::NotFound => "check the path",
