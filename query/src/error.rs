@@ -3,6 +3,7 @@
 use arrow::datatypes::DataType;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
 use schemas::Family;
 use std::collections::BTreeSet;
 use std::io;
@@ -52,6 +53,12 @@ pub enum Error {
         "more memory is needed than a query may have: {0}; narrow it (a filter on dataset, date or symbol, fewer columns, LIMIT) or allow more"
     )]
     Memory(String),
+    /// The statement would become a plan far larger than itself.
+    #[error("too large to be planned: {0}")]
+    TooLarge(String),
+    /// Every place to plan in is held.
+    #[error("the server is busy planning other statements, some of which do not end: try again later, or restart it where that goes on")]
+    Busy,
     /// The query took too long.
     #[error("stopped after {} s, the time limit of a query: narrow it (a filter on dataset, date or symbol) or allow more", .0.as_secs_f32())]
     TimedOut(Duration),
@@ -122,6 +129,12 @@ impl Inexact {
     }
 }
 
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> DataFusionError {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
 impl From<Inexact> for DataFusionError {
     fn from(inexact: Inexact) -> DataFusionError {
         DataFusionError::External(Box::new(inexact))
@@ -174,6 +187,9 @@ impl Error {
         match root {
             DataFusionError::SchemaError(schema, _) => schema_error(schema),
             DataFusionError::ResourcesExhausted(what) => Error::Memory(first_line(what)),
+            DataFusionError::SQL(parser, _) if **parser == ParserError::RecursionLimitExceeded => {
+                Error::TooLarge("its parentheses or subqueries lie too deep inside each other: name the inner ones in a WITH".into())
+            }
             DataFusionError::SQL(parser, _) => Error::Syntax(parser.to_string()),
             DataFusionError::Plan(what) => plan_error(&plain(what)),
             DataFusionError::ExecutionJoin(why) => Error::panicked(doing, why),

@@ -11,6 +11,7 @@
 //!
 //! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
 
+mod bounds;
 pub mod catalog;
 mod checked;
 pub mod draw;
@@ -19,6 +20,7 @@ pub mod error;
 pub mod files;
 mod octets;
 pub mod output;
+pub mod planner;
 pub mod shell;
 pub mod statements;
 mod sum;

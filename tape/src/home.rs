@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
-/// Stack of a worker: planning a statement takes some ten kilobytes for each term of a chain, and a stack that overflows ends the process.
+/// Stack of a worker: computing a long chain of operators goes as deep as the chain is long, and a stack that overflows ends the process.
 const STACK_BYTES: usize = 256 << 20;
 
 /// The runtime of a command.

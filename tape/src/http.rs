@@ -14,7 +14,7 @@ use query::{Engine, Principal};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Longest statement in bytes: what a worker's stack is sure to hold when it is one long chain of operators.
+/// Longest statement in bytes: long lists of values are no question.
 const STATEMENT_BYTES_MAX: usize = 16 << 10;
 
 /// The routes: `GET /healthz`, `POST /v1/sql` (the statement as the body, the result as `Accept` asks), and the schema registry's.
@@ -59,6 +59,7 @@ async fn answer(engine: &Engine, statement: &str, format: Format) -> Result<Body
 fn status(why: &query::Error) -> StatusCode {
     match why {
         query::Error::Panicked { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        query::Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     }
 }

@@ -7,6 +7,7 @@ mod http;
 mod panics;
 mod registry;
 mod say;
+mod serve;
 mod settings;
 mod signals;
 mod summary;

@@ -3,13 +3,13 @@
 use super::Code;
 use crate::args::{Format, Sql};
 use crate::settings::{Settings, WrongUse};
-use crate::{home, panics, tables};
+use crate::tables::{self, Queries};
+use crate::{home, panics};
 use anyhow::Result;
 use query::output::{TableStyle, Written};
 use query::shell::{Shell, Writers, command_in, ctrl_c};
 use query::{Engine, Principal, output};
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
-use std::sync::Arc;
 use std::time::Duration;
 
 pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
@@ -17,7 +17,8 @@ pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
     home::refuse_missing_tables(settings)?;
     panics::become_errors_of_their_query();
     let runtime = home::runtime()?;
-    let engine = Arc::new(runtime.block_on(tables::engine(settings, Duration::from_secs(args.timeout)))?);
+    let queries = Queries::open(settings, Duration::from_secs(args.timeout))?;
+    let engine = queries.engine.clone();
     let terminal = stdout().is_terminal();
     let width = terminal.then(|| console::Term::stdout().size().1.into());
     let interactive = args.statement.is_none() && stdin().is_terminal();
