@@ -4,6 +4,7 @@ use crate::bounds;
 use crate::catalog::{CATALOG, Catalog, Listing, SCHEMA};
 use crate::checked::CheckArithmetic;
 use crate::error::Error;
+use crate::exact::StayExact;
 use crate::octets::OctetLength;
 use crate::planner::Planner;
 use crate::sum::ExactSum;
@@ -21,6 +22,7 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
@@ -180,7 +182,10 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     // The last function of a name is the one that is called.
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(AggregateUDF::from(ExactSum::default())));
     builder.scalar_functions().get_or_insert_default().push(Arc::new(ScalarUDF::from(OctetLength::new())));
-    let state = builder.with_analyzer_rule(Arc::new(CheckArithmetic)).with_physical_optimizer_rule(Arc::new(PauseInJoins)).build();
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(StayExact)];
+    rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(CheckArithmetic));
+    let state = builder.with_analyzer_rules(rules).with_physical_optimizer_rule(Arc::new(PauseInJoins)).build();
     state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
     Published { catalog: Arc::new(catalog), state }
 }

@@ -123,6 +123,22 @@ impl Inexact {
         Inexact(format!("{what} does not fit {}: {remedy}", sql_name(result)))
     }
 
+    /// `what` is computed in floats and was given exact numbers.
+    pub(crate) fn in_floats(what: &str, function: &str) -> Inexact {
+        let instead = match function {
+            "array_sum" | "array_avg" => {
+                let aggregate = function.trim_start_matches("array_");
+                format!("; exact is {aggregate}(v) over FROM (SELECT unnest(…) AS v)")
+            }
+            function if function.contains("percentile") || function == "approx_median" => "; median(…) is exact".into(),
+            _ => String::new(),
+        };
+        Inexact(format!(
+            "{what} is computed in floats, of about 15 digits: say that this is meant with CAST(… AS DOUBLE) of each number, or CAST(… AS \
+             DOUBLE[]) of a list{instead}"
+        ))
+    }
+
     /// `what` divides by zero.
     pub(crate) fn division_by_zero(what: &str) -> Inexact {
         Inexact(format!("{what} divides by zero: leave such rows out, or divide by NULLIF(…, 0) to get NULL"))
@@ -165,6 +181,30 @@ fn did_you_mean(nearest: &Option<String>) -> String {
 }
 
 impl Error {
+    /// Is it the statement that must change? Else something around it went wrong, and the same statement may be answered another time.
+    pub fn is_wrong_use(&self) -> bool {
+        match self {
+            Error::NotOneStatement(_)
+            | Error::Refused { .. }
+            | Error::Syntax(_)
+            | Error::NoTable { .. }
+            | Error::NoColumn { .. }
+            | Error::Plan(_)
+            | Error::Inexact(_)
+            | Error::TooLarge(_) => true,
+            Error::Busy
+            | Error::Memory(_)
+            | Error::TimedOut(_)
+            | Error::Cancelled
+            | Error::Table { .. }
+            | Error::Listing(_)
+            | Error::Execution { .. }
+            | Error::Panicked { .. }
+            | Error::Write(_)
+            | Error::Terminal(_) => false,
+        }
+    }
+
     /// The end of a task that did not end by itself.
     pub(crate) fn panicked(doing: &'static str, why: &tokio::task::JoinError) -> Error {
         Error::Panicked { doing, what: why.to_string() }

@@ -3,7 +3,7 @@
 //! ```text
 //! lake's file lists ──► catalog.rs ──► table.rs   one family = one table (files pruned, times as TIMESTAMP(ns, UTC))
 //!                           │      └─► units.rs   currency and unit of a price, from the instruments
-//!                    checked.rs, sum.rs   + - * / % and sum: exact, or an error
+//!        exact.rs, checked.rs, sum.rs   functions, + - * / % and sum: exact, or an error
 //!                                │
 //!        (principal, SQL) ──► engine.rs ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables)
 //!                                                             └─► shell.rs
@@ -17,6 +17,7 @@ mod checked;
 pub mod draw;
 pub mod engine;
 pub mod error;
+mod exact;
 pub mod files;
 mod octets;
 pub mod output;

@@ -1,6 +1,6 @@
 //! Opens what the settings name: the log, the tables, the runtime.
 
-use crate::settings::{LogAt, Settings};
+use crate::settings::{LogAt, Settings, WrongUse};
 use anyhow::{Context, Result, bail};
 use eventlog::EventLog;
 use eventlog::embedded::{Embedded, Options};
@@ -105,16 +105,25 @@ pub fn missing(settings: &Settings) -> String {
     format!("there is no home {}: name another --home, or make this one with `tape up` or `tape ingest`", settings.home.display())
 }
 
+/// Is the folder of the tables missing that was named? One of the home is made with the first table.
+pub fn named_tables_are_missing(settings: &Settings) -> Result<bool> {
+    let folder = lake(settings)?.root().to_file_path();
+    let missing = folder.is_ok_and(|folder| matches!(folder.try_exists(), Ok(false)));
+    Ok(missing && Path::new(&settings.tables) != settings.home.join("tables"))
+}
+
+/// What to do where [`named_tables_are_missing`].
+pub fn missing_tables(settings: &Settings) -> String {
+    format!("there is no folder {}: name the folder of the tables with --tables, or make it with `tape store`", settings.tables)
+}
+
 /// An error where the tables cannot be there: without a home, or without the folder that was named. A home without tables yet is none.
 pub fn refuse_missing_tables(settings: &Settings) -> Result<()> {
-    let folder = lake(settings)?.root().to_file_path();
-    if !folder.is_ok_and(|folder| matches!(folder.try_exists(), Ok(false))) {
-        return Ok(());
+    if named_tables_are_missing(settings)? {
+        return Err(WrongUse(missing_tables(settings)).into());
     }
-    if Path::new(&settings.tables) != settings.home.join("tables") {
-        bail!("there is no folder {}: name the folder of the tables with --tables, or make it with `tape store`", settings.tables);
-    }
-    if is_missing(settings) { bail!(missing(settings)) } else { Ok(()) }
+    let in_home = Path::new(&settings.tables) == settings.home.join("tables");
+    if in_home && is_missing(settings) { Err(WrongUse(missing(settings)).into()) } else { Ok(()) }
 }
 
 /// The Delta tables, to write: those of the home are made for this user alone, those elsewhere with the rights that its umask gives.

@@ -119,7 +119,10 @@ fn stored(settings: &Settings) -> Result<Vec<Finding>> {
             Ok(engine) => {
                 let catalog = engine.catalog();
                 let rows: u64 = schemas::Family::ALL.iter().map(|family| catalog.rows(*family)).sum();
-                let tables = Finding { what: "tables", good: true, says: format!("{rows} rows in {}", settings.tables) };
+                let tables = match home::named_tables_are_missing(settings)? {
+                    true => Finding { what: "tables", good: false, says: home::missing_tables(settings) },
+                    false => Finding { what: "tables", good: true, says: format!("{rows} rows in {}", settings.tables) },
+                };
                 vec![tables, files(&tables::listed(settings).await?).await]
             }
         })

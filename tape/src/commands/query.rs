@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use std::time::Duration;
 
 pub fn run(args: &Query, settings: &Settings) -> Result<Code> {
+    home::refuse_missing_tables(settings)?;
     panics::go_to_the_log();
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;
