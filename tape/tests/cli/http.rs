@@ -67,6 +67,8 @@ fn results_come_in_pieces_and_a_broken_one_is_never_taken_for_whole() {
         ("application/x-ndjson", "{\"symbol\":\"TOK0\","),
         ("*/*", "[\n{\"symbol\":"),
         ("text/plain", "3 rows"),
+        ("text/html, application/xhtml+xml;q=0.9, */*;q=0.8", "[\n{\"symbol\":"),
+        ("application/json;q=0.5, Text/CSV;header=present", "symbol,size\nTOK0,"),
     ] {
         let whole = served.ask(accept, "SELECT symbol, size FROM trades ORDER BY symbol");
         assert!(whole.starts_with("HTTP/1.1 200") && whole.contains("transfer-encoding: chunked"), "{whole}");
@@ -131,4 +133,33 @@ fn a_statement_far_larger_than_its_text_is_refused_at_once() {
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("too large to be planned: a column is computed of 16384"), "{answer}");
     let long = served.ask("text/csv", &format!("SELECT {} AS n", vec!["1"; 4000].join("+")));
     assert!(long.starts_with("HTTP/1.1 400") && long.contains("operators in a chain"), "{long}");
+}
+
+#[test]
+fn a_form_that_there_is_not_is_said() {
+    let (_home, served) = served();
+    let answer = served.ask("image/png", "SELECT 1 AS n");
+    assert!(answer.starts_with("HTTP/1.1 406") && answer.contains("application/x-ndjson"), "{answer}");
+}
+
+/// More connections than the server holds, all with half a request: they are let go, and whoever asks after them is answered.
+#[test]
+fn half_open_connections_keep_nobody_out_for_long() {
+    let (_home, served) = served();
+    let half = |request: &str| {
+        let mut stream = served.connect();
+        stream.write_all(request.as_bytes()).expect("sent");
+        stream
+    };
+    let mut heads: Vec<_> = (0..300).map(|_| half("GET /healthz HTTP/1.1\r\nHost:")).collect();
+    assert!(served.is_healthy());
+    let mut rest = Vec::new();
+    heads[0].read_to_end(&mut rest).expect("the server ends it");
+    let answer = served.send("POST /v1/sql HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\nSELECT 1");
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("the body did not come within"), "{answer}");
+    let long = served.ask("*/*", &"-".repeat(20_000));
+    assert!(long.starts_with("HTTP/1.1 413"), "{long}");
+    let _silent = half("GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n");
+    let (status, said) = served.running.signal("TERM");
+    assert_eq!(status.code(), Some(0), "{said}");
 }
