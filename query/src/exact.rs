@@ -71,7 +71,9 @@ fn stay_exact(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
     // What comes after the values of a percentile says which one.
     let values = if function.contains("percentile") { 1 } else { arguments.len() };
-    let exact = |(argument, of): (&Expr, &Option<DataType>)| of.as_ref().is_some_and(|of| is_exact_list(of) || (of.is_decimal() && !is_literal(argument)));
+    let exact = |(argument, of): (&Expr, &Option<DataType>)| {
+        of.as_ref().is_some_and(|of| is_exact_list(of) || (of.is_decimal() && !is_literal(argument)))
+    };
     let takes_exact = arguments.iter().zip(&types).take(values).any(exact);
     if takes_exact && expr.get_type(schema).is_ok_and(|result| is_float(&result)) {
         return Err(Inexact::in_floats(&expr.human_display().to_string(), &function).into());
@@ -105,7 +107,8 @@ fn call(expr: &mut Expr) -> Option<(String, &mut Vec<Expr>)> {
 fn wanted(function: &str, of: &DataType) -> Option<DataType> {
     match of {
         DataType::Decimal128(digits, scale @ ..0) => {
-            Some(DataType::Decimal128(digits.saturating_add(scale.unsigned_abs()).min(DIGITS_MAX), 0)).map(|of| wanted(function, &of).unwrap_or(of))
+            Some(DataType::Decimal128(digits.saturating_add(scale.unsigned_abs()).min(DIGITS_MAX), 0))
+                .map(|of| wanted(function, &of).unwrap_or(of))
         }
         DataType::Decimal32(digits, scale) | DataType::Decimal64(digits, scale) | DataType::Decimal128(digits, scale)
             if function == "median" =>

@@ -269,7 +269,8 @@ impl Shell {
     fn listed(&self, heads: &[(&str, bool)], rows: Vec<Vec<draw::Cell>>, writers: &mut Writers<'_>) -> Result<Went, Error> {
         let field = |(name, numeric): &(&str, bool)| Field::new(*name, if *numeric { DataType::UInt64 } else { DataType::Utf8 }, true);
         let schema = Arc::new(Schema::new(heads.iter().map(field).collect::<Vec<_>>()));
-        let column = |(i, field): (usize, &FieldRef)| cast(&rows.iter().map(|row| row[i].as_deref()).collect::<StringArray>(), field.data_type());
+        let column =
+            |(i, field): (usize, &FieldRef)| cast(&rows.iter().map(|row| row[i].as_deref()).collect::<StringArray>(), field.data_type());
         let columns = schema.fields().iter().enumerate().map(column).collect::<Result<Vec<_>, _>>();
         let batch = columns.and_then(|columns| RecordBatch::try_new(schema.clone(), columns));
         let batch = batch.map_err(|e| Error::Execution { doing: "listing", what: e.to_string() })?;

@@ -17,9 +17,22 @@ use tokio::runtime::Runtime;
 /// Stack of a worker: computing a long chain of operators goes as deep as the chain is long, and a stack that overflows ends the process.
 const STACK_BYTES: usize = 256 << 20;
 
+/// Workers for queries beyond the number of cores: as many statements can compute without a pause, past their time limit, before others wait.
+const QUERY_WORKERS_MORE: usize = 6;
+
 /// The runtime of a command.
 pub fn runtime() -> Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build().context("starting the runtime")
+    start(tokio::runtime::Builder::new_multi_thread().enable_all())
+}
+
+/// The runtime that queries compute on.
+pub fn query_runtime() -> Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    start(tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(cores + QUERY_WORKERS_MORE))
+}
+
+fn start(builder: &mut tokio::runtime::Builder) -> Result<Runtime> {
+    builder.thread_stack_size(STACK_BYTES).build().context("starting the runtime")
 }
 
 /// Makes a folder of the home, and the home itself, where they are missing: for this user alone whatever the umask says, since what lies

@@ -42,7 +42,7 @@ pub struct Queries {
 impl Queries {
     /// Over the tables as they stand now. Not for callers on a runtime.
     pub fn open(settings: &Settings, timeout: Duration) -> Result<Queries> {
-        let workers = home::runtime()?;
+        let workers = home::query_runtime()?;
         let engine = Arc::new(workers.block_on(engine(settings, timeout))?);
         Ok(Queries { engine, workers: Some(workers) })
     }

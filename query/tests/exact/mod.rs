@@ -178,7 +178,10 @@ async fn averages_do_not_wrap() {
 #[tokio::test]
 async fn a_literal_with_an_exponent_is_its_whole_number() {
     let engine = Fixture::new().engine().await;
-    assert_eq!(csv(&engine, "SELECT avg(1e3) AS a, 1e3 * 2 AS b, median(1e3) AS m, sum(1.5e2) AS s").await, "a,b,m,s\n1000.0000,2000,1000.0,150\n");
+    assert_eq!(
+        csv(&engine, "SELECT avg(1e3) AS a, 1e3 * 2 AS b, median(1e3) AS m, sum(1.5e2) AS s").await,
+        "a,b,m,s\n1000.0000,2000,1000.0,150\n"
+    );
     assert_eq!(csv(&engine, "SELECT avg(v) AS a FROM (VALUES (1e3), (2e3), (2.5e1)) AS t(v)").await, "a\n1008.3333\n");
     assert_eq!(csv(&engine, "SELECT avg(CAST(500 AS decimal(5,-2))) AS a, 1e3 AS b").await, "a,b\n500.0000,1000\n");
 }
@@ -191,7 +194,10 @@ async fn a_median_keeps_the_half() {
         ("CAST('-0.000000001' AS decimal(18,9))), (CAST('0' AS decimal(18,9))", "-0.0000000005"),
         ("9007199254740993), (9007199254740992", "9007199254740992.5"),
         ("3), (1), (2", "2.0"),
-        ("CAST('140000000000000000000001' AS decimal(38,0))), (CAST('140000000000000000000002' AS decimal(38,0))", "140000000000000000000001.5"),
+        (
+            "CAST('140000000000000000000001' AS decimal(38,0))), (CAST('140000000000000000000002' AS decimal(38,0))",
+            "140000000000000000000001.5",
+        ),
     ] {
         let from = format!("FROM (VALUES ({values})) AS t(v)");
         assert_eq!(csv(&engine, &format!("SELECT median(v) AS m {from}")).await, format!("m\n{median}\n"), "{values}");

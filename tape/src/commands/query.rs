@@ -2,8 +2,8 @@
 
 use super::{Code, store};
 use crate::args::Query;
-use crate::settings::Settings;
 use crate::serve::serve;
+use crate::settings::Settings;
 use crate::tables::Queries;
 use crate::{home, http, panics, signals};
 use anyhow::{Context, Result};

@@ -153,11 +153,9 @@ fn every_format_of_sql() {
 fn a_script_ends_as_its_worst_statement() {
     let home = Home::embedded();
     let hour = "SELECT levenshtein(repeat('a', 300000), repeat('b', 300000))";
-    for (script, code) in [
-        ("SELECT 1; SELECT 2".to_string(), 0),
-        ("SELECT nothing; SELECT 2".into(), 2),
-        (format!("SELECT nothing; {hour}; SELECT 2"), 3),
-    ] {
+    for (script, code) in
+        [("SELECT 1; SELECT 2".to_string(), 0), ("SELECT nothing; SELECT 2".into(), 2), (format!("SELECT nothing; {hour}; SELECT 2"), 3)]
+    {
         let output = home.run(&["sql", "--timeout", "1"], &script);
         assert_eq!(output.status.code(), Some(code), "{script}: {}", text(&output));
     }
@@ -174,7 +172,11 @@ fn a_home_that_does_not_exist_is_said_and_not_made() {
     for (args, code, says) in [
         (&["sql", "--home", typo, "SELECT 1"][..], 2, format!("there is no home {typo}:")),
         (&["sql", "--tables", nowhere, "SELECT 1"], 2, format!("there is no folder {nowhere}:")),
-        (&["query", "--listen", "127.0.0.1:0", "--home", typo], 2, format!("there is no home {typo}: name another --home, or make this one")),
+        (
+            &["query", "--listen", "127.0.0.1:0", "--home", typo],
+            2,
+            format!("there is no home {typo}: name another --home, or make this one"),
+        ),
         (&["query", "--listen", "127.0.0.1:0", "--tables", nowhere], 2, format!("there is no folder {nowhere}:")),
         (&["topics", "--check", "--home", typo], 2, format!("there is no home {typo}:")),
         (&["doctor", "--home", typo], 1, format!("BAD  home           there is no home {typo}:")),
