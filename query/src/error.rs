@@ -128,7 +128,7 @@ impl Inexact {
         let instead = match function {
             "array_sum" | "array_avg" => {
                 let aggregate = function.trim_start_matches("array_");
-                format!("; exact is {aggregate}(v) over FROM (SELECT unnest(…) AS v)")
+                format!("; exact is SELECT {aggregate}(v) FROM (SELECT unnest(…) AS v)")
             }
             function if function.contains("percentile") || function == "approx_median" => "; median(…) is exact".into(),
             _ => String::new(),

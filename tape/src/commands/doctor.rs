@@ -113,16 +113,16 @@ fn topics(log: &Result<Arc<dyn EventLog>>) -> Vec<Finding> {
 }
 
 fn stored(settings: &Settings) -> Result<Vec<Finding>> {
+    if home::named_tables_are_missing(settings)? {
+        return Ok(vec![Finding { what: "tables", good: false, says: home::missing_tables(settings) }]);
+    }
     home::runtime()?.block_on(async {
         Ok(match tables::engine(settings, LISTING_TIMEOUT).await {
             Err(why) => vec![Finding { what: "tables", good: false, says: format!("{why:#}") }],
             Ok(engine) => {
                 let catalog = engine.catalog();
                 let rows: u64 = schemas::Family::ALL.iter().map(|family| catalog.rows(*family)).sum();
-                let tables = match home::named_tables_are_missing(settings)? {
-                    true => Finding { what: "tables", good: false, says: home::missing_tables(settings) },
-                    false => Finding { what: "tables", good: true, says: format!("{rows} rows in {}", settings.tables) },
-                };
+                let tables = Finding { what: "tables", good: true, says: format!("{rows} rows in {}", settings.tables) };
                 vec![tables, files(&tables::listed(settings).await?).await]
             }
         })
