@@ -5,7 +5,8 @@
 
 use crate::error::Error;
 use crate::files::TableFiles;
-use crate::table::{PricedTable, TapeTable};
+use crate::priced::PricedTable;
+use crate::table::TapeTable;
 use crate::units::InstrumentUnits;
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};

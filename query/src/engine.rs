@@ -1,9 +1,12 @@
 //! One door for every query: read-only, one statement, bounded in memory and time, over the tables of one moment.
 
+use crate::bounds;
 use crate::catalog::{CATALOG, Catalog, Listing, SCHEMA};
 use crate::checked::CheckArithmetic;
 use crate::error::Error;
+use crate::exact::StayExact;
 use crate::octets::OctetLength;
+use crate::planner::Planner;
 use crate::sum::ExactSum;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -19,6 +22,7 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
@@ -33,6 +37,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 /// Limits of the engine. All queries together share memory and temporary files; each has the time.
@@ -64,11 +69,13 @@ impl Principal {
     }
 }
 
-/// The query engine. Cheap to share by `Arc`; queries run on the caller's tokio runtime, which must have threads of its own (multi-thread) for
-/// the time limit to hold while a query computes.
+/// The query engine. Cheap to share by `Arc`. Queries are planned on threads of their own and run on the tokio runtime that opened the engine;
+/// a caller on another one keeps its workers, and the time limit holds for it whatever the queries compute.
 pub struct Engine {
     options: Options,
     listing: Listing,
+    workers: Handle,
+    planner: Planner,
     runtime: Arc<RuntimeEnv>,
     current: RwLock<Published>,
 }
@@ -104,7 +111,7 @@ impl Engine {
         let tables = listing().await.map_err(Error::Listing)?;
         let catalog = Catalog::new(tables, &runtime, None)?;
         let current = RwLock::new(publish(catalog, &options, &runtime));
-        Ok(Engine { options, listing, runtime, current })
+        Ok(Engine { options, listing, workers: Handle::current(), planner: Planner::new(), runtime, current })
     }
 
     /// Takes the tables' newest versions for queries that begin from now on; a running query keeps its own. True when something is new.
@@ -135,22 +142,24 @@ impl Engine {
         let begun = Instant::now();
         tracing::debug!(principal = %principal.name, sql, "query");
         let limit = self.options.timeout;
-        let planning = SpawnedTask::spawn(plan_and_start(self.published(), sql.to_string()));
-        let planned = tokio::time::timeout_at(begun + limit, planning.join()).await.map_err(|_| Error::TimedOut(limit))?;
-        let stream = planned.map_err(|why| Error::panicked("planning the query", &why))??;
+        let planning = plan_and_start(self.published(), sql.to_string());
+        let stream = self.planner.plan(&self.workers, begun + limit, limit, planning).await?;
         let schema = stream.schema();
+        let _on_workers = self.workers.enter();
         Ok((schema, until(stream, begun + limit, limit)))
     }
 }
 
-/// Runs as a task of its own: on a worker's stack, which may be larger than the caller's, and a panic ends the task alone.
 async fn plan_and_start(Published { catalog, state }: Published, sql: String) -> Result<SendableRecordBatchStream, Error> {
     // A context of its own gives the query its own now().
     let state = SessionContext::new_with_state(state).state();
     let planning = |e| Error::from_engine("planning the query", e);
+    bounds::check_text(&sql)?;
     let statement = one_statement(&sql)?;
+    bounds::check_statement(&statement)?;
     let plan = state.statement_to_plan(statement).await.map_err(planning)?;
     verify_read_only(&plan)?;
+    bounds::check_plan(&plan)?;
     let plan = state.optimize(&plan).map_err(planning)?;
     catalog.units().load_for(&plan, &state).await.map_err(|e| Error::from_engine("reading the instruments", e))?;
     let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(planning)?;
@@ -173,7 +182,10 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     // The last function of a name is the one that is called.
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(AggregateUDF::from(ExactSum::default())));
     builder.scalar_functions().get_or_insert_default().push(Arc::new(ScalarUDF::from(OctetLength::new())));
-    let state = builder.with_analyzer_rule(Arc::new(CheckArithmetic)).with_physical_optimizer_rule(Arc::new(PauseInJoins)).build();
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(StayExact)];
+    rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(CheckArithmetic));
+    let state = builder.with_analyzer_rules(rules).with_physical_optimizer_rule(Arc::new(PauseInJoins)).build();
     state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
     Published { catalog: Arc::new(catalog), state }
 }

@@ -3,6 +3,7 @@
 use arrow::datatypes::DataType;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
 use schemas::Family;
 use std::collections::BTreeSet;
 use std::io;
@@ -52,6 +53,12 @@ pub enum Error {
         "more memory is needed than a query may have: {0}; narrow it (a filter on dataset, date or symbol, fewer columns, LIMIT) or allow more"
     )]
     Memory(String),
+    /// The statement would become a plan far larger than itself.
+    #[error("too large to be planned: {0}")]
+    TooLarge(String),
+    /// Every place to plan in is held.
+    #[error("the server is busy planning other statements, some of which do not end: try again later, or restart it where that goes on")]
+    Busy,
     /// The query took too long.
     #[error("stopped after {} s, the time limit of a query: narrow it (a filter on dataset, date or symbol) or allow more", .0.as_secs_f32())]
     TimedOut(Duration),
@@ -116,9 +123,31 @@ impl Inexact {
         Inexact(format!("{what} does not fit {}: {remedy}", sql_name(result)))
     }
 
+    /// `what` is computed in floats and was given exact numbers.
+    pub(crate) fn in_floats(what: &str, function: &str) -> Inexact {
+        let instead = match function {
+            "array_sum" | "array_avg" => {
+                let aggregate = function.trim_start_matches("array_");
+                format!("; exact is SELECT {aggregate}(v) FROM (SELECT unnest(…) AS v)")
+            }
+            function if function.contains("percentile") || function == "approx_median" => "; median(…) is exact".into(),
+            _ => String::new(),
+        };
+        Inexact(format!(
+            "{what} is computed in floats, of about 15 digits: say that this is meant with CAST(… AS DOUBLE) of each number, or CAST(… AS \
+             DOUBLE[]) of a list{instead}"
+        ))
+    }
+
     /// `what` divides by zero.
     pub(crate) fn division_by_zero(what: &str) -> Inexact {
         Inexact(format!("{what} divides by zero: leave such rows out, or divide by NULLIF(…, 0) to get NULL"))
+    }
+}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> DataFusionError {
+        DataFusionError::External(Box::new(error))
     }
 }
 
@@ -152,6 +181,30 @@ fn did_you_mean(nearest: &Option<String>) -> String {
 }
 
 impl Error {
+    /// Is it the statement that must change? Else something around it went wrong, and the same statement may be answered another time.
+    pub fn is_wrong_use(&self) -> bool {
+        match self {
+            Error::NotOneStatement(_)
+            | Error::Refused { .. }
+            | Error::Syntax(_)
+            | Error::NoTable { .. }
+            | Error::NoColumn { .. }
+            | Error::Plan(_)
+            | Error::Inexact(_)
+            | Error::TooLarge(_) => true,
+            Error::Busy
+            | Error::Memory(_)
+            | Error::TimedOut(_)
+            | Error::Cancelled
+            | Error::Table { .. }
+            | Error::Listing(_)
+            | Error::Execution { .. }
+            | Error::Panicked { .. }
+            | Error::Write(_)
+            | Error::Terminal(_) => false,
+        }
+    }
+
     /// The end of a task that did not end by itself.
     pub(crate) fn panicked(doing: &'static str, why: &tokio::task::JoinError) -> Error {
         Error::Panicked { doing, what: why.to_string() }
@@ -174,6 +227,9 @@ impl Error {
         match root {
             DataFusionError::SchemaError(schema, _) => schema_error(schema),
             DataFusionError::ResourcesExhausted(what) => Error::Memory(first_line(what)),
+            DataFusionError::SQL(parser, _) if **parser == ParserError::RecursionLimitExceeded => {
+                Error::TooLarge("its parentheses or subqueries lie too deep inside each other: name the inner ones in a WITH".into())
+            }
             DataFusionError::SQL(parser, _) => Error::Syntax(parser.to_string()),
             DataFusionError::Plan(what) => plan_error(&plain(what)),
             DataFusionError::ExecutionJoin(why) => Error::panicked(doing, why),

@@ -3,7 +3,10 @@
 //! ```text
 //! lake's file lists ──► catalog.rs ──► table.rs   one family = one table (files pruned, times as TIMESTAMP(ns, UTC))
 //!                           │      └─► units.rs   currency and unit of a price, from the instruments
-//!                    checked.rs, sum.rs   + - * / % and sum: exact, or an error
+//!                           └─► priced.rs         both, as SQL shows a family with prices
+//!
+//!        bounds.rs   no plan far larger than its text          exact.rs, checked.rs, sum.rs   functions, + - * / % and
+//!        planner.rs  plans are made beside the workers         sum: exact, or an error
 //!                                │
 //!        (principal, SQL) ──► engine.rs ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables)
 //!                                                             └─► shell.rs
@@ -11,14 +14,18 @@
 //!
 //! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
 
+mod bounds;
 pub mod catalog;
 mod checked;
 pub mod draw;
 pub mod engine;
 pub mod error;
+mod exact;
 pub mod files;
 mod octets;
 pub mod output;
+pub mod planner;
+mod priced;
 pub mod shell;
 pub mod statements;
 mod sum;

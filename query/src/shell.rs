@@ -2,11 +2,15 @@
 //! the statement, never the shell.
 
 use crate::catalog::{SCHEMA, SCHEMAS_TABLE};
-use crate::draw::{self, Column};
+use crate::draw;
 use crate::engine::{Engine, Principal};
 use crate::error::Error;
 use crate::output::{self, Format, TableStyle, Written};
 use crate::statements::{is_blank, split};
+use arrow::array::{RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rustyline::completion::Completer;
@@ -54,6 +58,17 @@ pub struct Writers<'a> {
     pub out: &'a mut (dyn Write + Send),
     /// Errors and remarks.
     pub err: &'a mut (dyn Write + Send),
+}
+
+/// How a statement or a command went; of several, the largest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Went {
+    /// It was answered.
+    Well,
+    /// It was not understood or is not allowed: another statement is needed.
+    Misused,
+    /// It could not be answered.
+    Failed,
 }
 
 /// Does the conversation go on?
@@ -128,17 +143,17 @@ impl Shell {
         Ok(After::More)
     }
 
-    /// Reads statements and commands to the end of `input`; gives how many of them failed. What stands after the last `;` is run too.
-    pub fn script(&mut self, input: &mut dyn BufRead, writers: &mut Writers<'_>) -> Result<u64, Error> {
-        let mut failed = 0;
+    /// Reads statements and commands to the end of `input`, whatever becomes of each. What stands after the last `;` is run too.
+    pub fn script(&mut self, input: &mut dyn BufRead, writers: &mut Writers<'_>) -> Result<Went, Error> {
+        let mut worst = Went::Well;
         let mut pending = String::new();
         let mut line = String::new();
         while input.read_line(&mut line).map_err(|e| Error::Terminal(e.to_string()))? > 0 {
             if let (true, Some(command)) = (is_blank(&pending), command_in(&line)) {
-                let (after, good) = self.command(command, writers)?;
-                failed += u64::from(!good);
+                let (after, went) = self.command(command, writers)?;
+                worst = worst.max(went);
                 if after == After::Quit {
-                    return Ok(failed);
+                    return Ok(worst);
                 }
                 line.clear();
                 continue;
@@ -147,33 +162,33 @@ impl Shell {
             line.clear();
             let (statements, rest) = split(&pending);
             for statement in statements {
-                failed += u64::from(!self.statement(statement, writers)?);
+                worst = worst.max(self.statement(statement, writers)?);
             }
             pending = rest.to_string();
         }
         if !is_blank(&pending) {
-            failed += u64::from(!self.statement(pending.trim(), writers)?);
+            worst = worst.max(self.statement(pending.trim(), writers)?);
         }
-        Ok(failed)
+        Ok(worst)
     }
 
-    /// Runs what was given whole, a command or one statement; false when it failed, which was said.
-    pub fn once(&mut self, given: &str, writers: &mut Writers<'_>) -> Result<bool, Error> {
+    /// Runs what was given whole, a command or one statement. What went wrong was said.
+    pub fn once(&mut self, given: &str, writers: &mut Writers<'_>) -> Result<Went, Error> {
         match command_in(given) {
             Some(command) => Ok(self.command(command, writers)?.1),
             None => self.statement(given, writers),
         }
     }
 
-    /// Runs one statement and writes its result; false when it failed, which was said. An error is one of writing.
-    pub fn statement(&mut self, sql: &str, writers: &mut Writers<'_>) -> Result<bool, Error> {
+    /// Runs one statement and writes its result, or says what went wrong. An error is one of writing.
+    pub fn statement(&mut self, sql: &str, writers: &mut Writers<'_>) -> Result<Went, Error> {
         match self.answer(sql, writers) {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(Went::Well),
             Err(Error::Write(e)) => Err(Error::Write(e)),
             Err(e) => {
                 writers.out.flush()?;
                 writeln!(writers.err, "error: {e}")?;
-                Ok(false)
+                Ok(if e.is_wrong_use() { Went::Misused } else { Went::Failed })
             }
         }
     }
@@ -197,12 +212,12 @@ impl Shell {
         })
     }
 
-    /// Obeys a command; false when it could not be.
-    fn command(&mut self, command: &str, writers: &mut Writers<'_>) -> Result<(After, bool), Error> {
+    /// Obeys a command.
+    fn command(&mut self, command: &str, writers: &mut Writers<'_>) -> Result<(After, Went), Error> {
         let mut words = command.split_whitespace();
-        let good = match (words.next().unwrap_or(""), words.next(), words.next()) {
-            ("q", None, None) => return Ok((After::Quit, true)),
-            ("?", None, None) => writers.out.write_all(HELP.as_bytes()).map(|()| true)?,
+        let went = match (words.next().unwrap_or(""), words.next(), words.next()) {
+            ("q", None, None) => return Ok((After::Quit, Went::Well)),
+            ("?", None, None) => writers.out.write_all(HELP.as_bytes()).map(|()| Went::Well)?,
             ("x", None, None) => {
                 self.style.expanded = !self.style.expanded;
                 said(writers, "expanded display", self.style.expanded)?
@@ -215,14 +230,14 @@ impl Shell {
             ("d", Some(name), None) => self.describe(name.trim_end_matches(';'), writers)?,
             _ => {
                 writeln!(writers.err, "error: no command \\{command}; \\? lists the commands")?;
-                false
+                Went::Misused
             }
         };
         writers.out.flush()?;
-        Ok((After::More, good))
+        Ok((After::More, went))
     }
 
-    fn list_tables(&self, writers: &mut Writers<'_>) -> Result<bool, Error> {
+    fn list_tables(&self, writers: &mut Writers<'_>) -> Result<Went, Error> {
         let catalog = self.engine.catalog();
         let row = |family: Family| {
             let topic = family.topic();
@@ -231,29 +246,38 @@ impl Shell {
         let mut rows: Vec<_> = Family::ALL.into_iter().map(row).collect();
         let schemas = "a wire schema: id (column _schema of every row), topic, SHA-256 and text";
         rows.push(vec![Some(SCHEMAS_TABLE.into()), Some(Family::ALL.len().to_string()), Some(schemas.into())]);
-        self.picture(&[("table", false), ("rows", true), ("a row is", false)], &rows, writers)
+        self.listed(&[("table", false), ("rows", true), ("a row is", false)], rows, writers)
     }
 
-    fn describe(&mut self, name: &str, writers: &mut Writers<'_>) -> Result<bool, Error> {
+    fn describe(&mut self, name: &str, writers: &mut Writers<'_>) -> Result<Went, Error> {
         let plain = name.to_lowercase();
         let plain = plain.strip_prefix(&format!("{SCHEMA}.")).unwrap_or(&plain);
         let Some(family) = Family::named(plain) else { return self.statement(&format!("DESCRIBE {name}"), writers) };
         let topic = family.topic();
-        writeln!(writers.out, "{}: {}", topic.name, about(topic))?;
+        if self.format == Format::Table {
+            writeln!(writers.out, "{}: {}", topic.name, about(topic))?;
+        }
         let row = |field: schemas::Field| {
             let null = if field.required { " NOT NULL" } else { "" };
             [field.name.to_string(), field.kind.sql() + null, field.unit.to_string(), field.doc.to_string()].map(Some).to_vec()
         };
         let rows: Vec<_> = topic.stored_fields().into_iter().map(row).collect();
-        self.picture(&[("column", false), ("type", false), ("unit", false), ("meaning", false)], &rows, writers)
+        self.listed(&[("column", false), ("type", false), ("unit", false), ("meaning", false)], rows, writers)
     }
 
-    fn picture(&self, heads: &[(&str, bool)], rows: &[Vec<draw::Cell>], writers: &mut Writers<'_>) -> Result<bool, Error> {
-        let columns: Vec<Column> = heads.iter().map(|(name, numeric)| Column { name: (*name).into(), numeric: *numeric }).collect();
-        let style = TableStyle { expanded: false, ..self.style.clone() };
-        let written = Written { rows: rows.len() as u64, complete: true };
-        writers.out.write_all(draw::table(&columns, rows, &style, &written, None).as_bytes())?;
-        Ok(true)
+    /// A list of our own in the format of results; numbers are those of the second kind of column.
+    fn listed(&self, heads: &[(&str, bool)], rows: Vec<Vec<draw::Cell>>, writers: &mut Writers<'_>) -> Result<Went, Error> {
+        let field = |(name, numeric): &(&str, bool)| Field::new(*name, if *numeric { DataType::UInt64 } else { DataType::Utf8 }, true);
+        let schema = Arc::new(Schema::new(heads.iter().map(field).collect::<Vec<_>>()));
+        let column =
+            |(i, field): (usize, &FieldRef)| cast(&rows.iter().map(|row| row[i].as_deref()).collect::<StringArray>(), field.data_type());
+        let columns = schema.fields().iter().enumerate().map(column).collect::<Result<Vec<_>, _>>();
+        let batch = columns.and_then(|columns| RecordBatch::try_new(schema.clone(), columns));
+        let batch = batch.map_err(|e| Error::Execution { doing: "listing", what: e.to_string() })?;
+        let stream = Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)])));
+        let style = TableStyle { expanded: false, timing: false, ..self.style.clone() };
+        self.runtime.block_on(output::write(self.format, &style, Instant::now(), stream, writers.out))?;
+        Ok(Went::Well)
     }
 }
 
@@ -275,9 +299,9 @@ fn about(topic: &Topic) -> String {
     format!("a row is {}; partitioned by {}{revisions}", topic.doc, topic.partition_by.join(", "))
 }
 
-fn said(writers: &mut Writers<'_>, what: &str, on: bool) -> Result<bool, Error> {
+fn said(writers: &mut Writers<'_>, what: &str, on: bool) -> Result<Went, Error> {
     writeln!(writers.out, "{what} is {}", if on { "on" } else { "off" })?;
-    Ok(true)
+    Ok(Went::Well)
 }
 
 /// The words that Tab completes.

@@ -6,7 +6,7 @@ use fixture::{Fixture, Row, T0};
 use futures::FutureExt;
 use query::Principal;
 use query::output::{Format, TableStyle};
-use query::shell::{Interrupt, Shell, Writers};
+use query::shell::{Interrupt, Shell, Went, Writers};
 use schemas::Family;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ fn never() -> Interrupt {
 struct Said {
     out: String,
     err: String,
-    failed: u64,
+    worst: Went,
 }
 
 fn say(fixture: &Fixture, input: &str, interrupt: Interrupt) -> Said {
@@ -28,9 +28,9 @@ fn say(fixture: &Fixture, input: &str, interrupt: Interrupt) -> Said {
     let style = TableStyle { timing: false, ..TableStyle::default() };
     let mut shell = Shell::new(engine, Principal::local(), runtime.handle().clone(), interrupt, Format::Table, style);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let failed = shell.script(&mut input.as_bytes(), &mut Writers { out: &mut out, err: &mut err }).unwrap();
+    let worst = shell.script(&mut input.as_bytes(), &mut Writers { out: &mut out, err: &mut err }).unwrap();
     runtime.shutdown_background();
-    Said { out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap(), failed }
+    Said { out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap(), worst }
 }
 
 fn one_trade() -> Fixture {
@@ -67,7 +67,7 @@ size   │ 5
 1 row
 ";
     assert_eq!(said.out, expected);
-    assert_eq!(said.failed, 1);
+    assert_eq!(said.worst, Went::Misused);
     assert!(said.err.starts_with("error: no column nope"), "{}", said.err);
 }
 
@@ -82,7 +82,7 @@ fn commands_describe_the_tables() {
     assert!(said.out.contains("timing is on"), "{}", said.out);
     assert!(said.out.ends_with("SQL words.\n"), "\\q ends the script: {}", said.out);
     assert!(said.err.contains("no command \\nonsense") && said.err.contains("no table nothing"), "{}", said.err);
-    assert_eq!(said.failed, 2);
+    assert_eq!(said.worst, Went::Misused);
 }
 
 #[test]
@@ -93,6 +93,6 @@ fn an_interrupt_stops_the_statement_and_not_the_shell() {
     let said = say(&one_trade(), &format!("{endless}\nSELECT 1 AS n;"), after_a_moment);
     assert_eq!(said.err, "error: cancelled\n");
     assert!(said.out.contains("│ 1 │"), "{}", said.out);
-    assert_eq!(said.failed, 1);
+    assert_eq!(said.worst, Went::Failed);
     assert!(begun.elapsed() < Duration::from_secs(60));
 }

@@ -20,7 +20,8 @@ Examples:
   tape store  --home H --once               store what is in the log, then exit
   tape sql    --home H \"SELECT count(*) FROM trades\"
 
-Exit codes: 0 fine; 1 done, but something was found, cut short or quarantined; 2 wrong use; 3 a fault: nothing or only part was done.";
+Exit codes: 0 fine; 1 done, but something was found, cut short or quarantined; 2 wrong use: a flag, a statement, \
+a path, a setting or a mapping that must change; 3 a fault: nothing or only part was done.";
 
 /// Flags of every command.
 #[derive(Debug, Clone, ClapArgs)]

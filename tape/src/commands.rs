@@ -20,7 +20,7 @@ pub enum Code {
     Fine = 0,
     /// Done, but something was found, cut short or quarantined.
     Found = 1,
-    /// Wrong use.
+    /// Wrong use: what was typed must change (a flag, a statement, a name of something that is not there, a setting, a mapping).
     WrongUse = 2,
     /// A fault: nothing or only part could be done.
     Fault = 3,

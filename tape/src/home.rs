@@ -1,6 +1,6 @@
 //! Opens what the settings name: the log, the tables, the runtime.
 
-use crate::settings::{LogAt, Settings};
+use crate::settings::{LogAt, Settings, WrongUse};
 use anyhow::{Context, Result, bail};
 use eventlog::EventLog;
 use eventlog::embedded::{Embedded, Options};
@@ -14,12 +14,25 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
-/// Stack of a worker: planning a statement takes some ten kilobytes for each term of a chain, and a stack that overflows ends the process.
+/// Stack of a worker: computing a long chain of operators goes as deep as the chain is long, and a stack that overflows ends the process.
 const STACK_BYTES: usize = 256 << 20;
+
+/// Workers for queries beyond the number of cores: as many statements can compute without a pause, past their time limit, before others wait.
+const QUERY_WORKERS_MORE: usize = 6;
 
 /// The runtime of a command.
 pub fn runtime() -> Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build().context("starting the runtime")
+    start(tokio::runtime::Builder::new_multi_thread().enable_all())
+}
+
+/// The runtime that queries compute on.
+pub fn query_runtime() -> Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    start(tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(cores + QUERY_WORKERS_MORE))
+}
+
+fn start(builder: &mut tokio::runtime::Builder) -> Result<Runtime> {
+    builder.thread_stack_size(STACK_BYTES).build().context("starting the runtime")
 }
 
 /// Makes a folder of the home, and the home itself, where they are missing: for this user alone whatever the umask says, since what lies
@@ -105,16 +118,25 @@ pub fn missing(settings: &Settings) -> String {
     format!("there is no home {}: name another --home, or make this one with `tape up` or `tape ingest`", settings.home.display())
 }
 
+/// Is the folder of the tables missing that was named? One of the home is made with the first table.
+pub fn named_tables_are_missing(settings: &Settings) -> Result<bool> {
+    let folder = lake(settings)?.root().to_file_path();
+    let missing = folder.is_ok_and(|folder| matches!(folder.try_exists(), Ok(false)));
+    Ok(missing && Path::new(&settings.tables) != settings.home.join("tables"))
+}
+
+/// What to do where [`named_tables_are_missing`].
+pub fn missing_tables(settings: &Settings) -> String {
+    format!("there is no folder {}: name the folder of the tables with --tables, or make it with `tape store`", settings.tables)
+}
+
 /// An error where the tables cannot be there: without a home, or without the folder that was named. A home without tables yet is none.
 pub fn refuse_missing_tables(settings: &Settings) -> Result<()> {
-    let folder = lake(settings)?.root().to_file_path();
-    if !folder.is_ok_and(|folder| matches!(folder.try_exists(), Ok(false))) {
-        return Ok(());
+    if named_tables_are_missing(settings)? {
+        return Err(WrongUse(missing_tables(settings)).into());
     }
-    if Path::new(&settings.tables) != settings.home.join("tables") {
-        bail!("there is no folder {}: name the folder of the tables with --tables, or make it with `tape store`", settings.tables);
-    }
-    if is_missing(settings) { bail!(missing(settings)) } else { Ok(()) }
+    let in_home = Path::new(&settings.tables) == settings.home.join("tables");
+    if in_home && is_missing(settings) { Err(WrongUse(missing(settings)).into()) } else { Ok(()) }
 }
 
 /// The Delta tables, to write: those of the home are made for this user alone, those elsewhere with the rights that its umask gives.

@@ -1,5 +1,6 @@
 //! What `tape up` and `tape query` serve: health, the schema routes, SQL. No authentication: for loopback or a private network.
 
+use crate::accept::preferred;
 use crate::registry;
 use axum::Router;
 use axum::body::Body;
@@ -14,7 +15,7 @@ use query::{Engine, Principal};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Longest statement in bytes: what a worker's stack is sure to hold when it is one long chain of operators.
+/// Longest statement in bytes: long lists of values are no question.
 const STATEMENT_BYTES_MAX: usize = 16 << 10;
 
 /// The routes: `GET /healthz`, `POST /v1/sql` (the statement as the body, the result as `Accept` asks), and the schema registry's.
@@ -27,14 +28,24 @@ pub fn routes(engine: Arc<Engine>, prefix: &str) -> Router {
         .merge(registry::routes(prefix))
 }
 
+/// What a result can come as; where a client takes several alike, the first.
+const FORMS: [(Format, &str); 5] = [
+    (Format::Json, "application/json"),
+    (Format::JsonLines, "application/x-ndjson"),
+    (Format::Csv, "text/csv"),
+    (Format::Arrow, "application/vnd.apache.arrow.stream"),
+    (Format::Table, "text/plain; charset=utf-8"),
+];
+
+fn accepted(accept: &str) -> Option<(Format, &'static str)> {
+    preferred(accept, &FORMS.map(|(_, media_type)| media_type)).map(|form| FORMS[form])
+}
+
 async fn sql(State(engine): State<Arc<Engine>>, headers: HeaderMap, statement: String) -> Response {
-    let accept = headers.get("accept").and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-    let (format, media_type) = match accept {
-        "text/csv" => (Format::Csv, "text/csv"),
-        "text/plain" => (Format::Table, "text/plain; charset=utf-8"),
-        "application/x-ndjson" => (Format::JsonLines, "application/x-ndjson"),
-        "application/vnd.apache.arrow.stream" => (Format::Arrow, "application/vnd.apache.arrow.stream"),
-        _ => (Format::Json, "application/json"),
+    let accept: Vec<&str> = headers.get_all("accept").iter().filter_map(|value| value.to_str().ok()).collect();
+    let Some((format, media_type)) = accepted(&accept.join(",")) else {
+        let says = format!("this result comes as {}: name one of them in Accept\n", FORMS.map(|(_, media_type)| media_type).join(", "));
+        return (StatusCode::NOT_ACCEPTABLE, says).into_response();
     };
     match answer(&engine, &statement, format).await {
         Ok(body) => ([("content-type", media_type)], body).into_response(),
@@ -59,6 +70,7 @@ async fn answer(engine: &Engine, statement: &str, format: Format) -> Result<Body
 fn status(why: &query::Error) -> StatusCode {
     match why {
         query::Error::Panicked { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        query::Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     }
 }

@@ -1,5 +1,6 @@
 //! `tape`: reads what was typed, settles what it means, runs one command, answers with an exit code.
 
+mod accept;
 mod args;
 mod commands;
 mod home;
@@ -7,6 +8,7 @@ mod http;
 mod panics;
 mod registry;
 mod say;
+mod serve;
 mod settings;
 mod signals;
 mod summary;

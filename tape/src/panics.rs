@@ -13,13 +13,13 @@ pub fn go_to_the_log() {
     on_workers(|panic| tracing::error!("{panic}"));
 }
 
-/// Threads of the runtime, as tokio names them.
-const WORKER: &str = "tokio-";
+/// Threads of the runtime, as tokio names them, and those that plan.
+const WORKERS: [&str; 2] = ["tokio-", query::planner::THREAD];
 
 fn on_workers(tell: fn(&str)) {
     let elsewhere = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
-        match std::thread::current().name().is_some_and(|name| name.starts_with(WORKER)) {
+        match std::thread::current().name().is_some_and(|name| WORKERS.iter().any(|worker| name.starts_with(worker))) {
             true => tell(&panic.to_string().replace('\n', " ")),
             false => elsewhere(panic),
         }

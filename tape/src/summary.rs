@@ -102,9 +102,9 @@ pub fn found_something(reports: &[FileReport]) -> bool {
     reports.iter().any(|report| report.bad() > 0 || found(&report.outcome))
 }
 
-/// True when an input could not be read at all.
-pub fn failed(reports: &[FileReport]) -> bool {
-    reports.iter().any(|report| matches!(report.outcome, Outcome::Failed(_)))
+/// How many inputs could not be read at all.
+pub fn failed(reports: &[FileReport]) -> usize {
+    reports.iter().filter(|report| matches!(report.outcome, Outcome::Failed(_))).count()
 }
 
 /// The summary as a person reads it.

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 /// Bytes that sorts and joins may put on disk.
 const SPILL_BYTES_MAX: u64 = 50 << 30;
@@ -30,6 +31,30 @@ pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
         timeout,
     };
     Ok(Engine::open(options, listing(lake)).await?)
+}
+
+/// An engine with workers of its own: what a query computes without a pause keeps nobody else from being served or told to stop.
+pub struct Queries {
+    pub engine: Arc<Engine>,
+    workers: Option<Runtime>,
+}
+
+impl Queries {
+    /// Over the tables as they stand now. Not for callers on a runtime.
+    pub fn open(settings: &Settings, timeout: Duration) -> Result<Queries> {
+        let workers = home::query_runtime()?;
+        let engine = Arc::new(workers.block_on(engine(settings, timeout))?);
+        Ok(Queries { engine, workers: Some(workers) })
+    }
+}
+
+/// The end waits for no query: one that computes without a pause would never let it.
+impl Drop for Queries {
+    fn drop(&mut self) {
+        if let Some(workers) = self.workers.take() {
+            workers.shutdown_background();
+        }
+    }
 }
 
 /// The files of all tables, as their newest versions list them.

@@ -175,6 +175,91 @@ async fn averages_do_not_wrap() {
     assert_eq!(got, "d,f,t,p\n9223372036854775807.0000,9.223372036854776e18,Float64,999999999.9999999990000\n");
 }
 
+#[tokio::test]
+async fn a_literal_with_an_exponent_is_its_whole_number() {
+    let engine = Fixture::new().engine().await;
+    assert_eq!(
+        csv(&engine, "SELECT avg(1e3) AS a, 1e3 * 2 AS b, median(1e3) AS m, sum(1.5e2) AS s").await,
+        "a,b,m,s\n1000.0000,2000,1000.0,150\n"
+    );
+    assert_eq!(csv(&engine, "SELECT avg(v) AS a FROM (VALUES (1e3), (2e3), (2.5e1)) AS t(v)").await, "a\n1008.3333\n");
+    assert_eq!(csv(&engine, "SELECT avg(CAST(500 AS decimal(5,-2))) AS a, 1e3 AS b").await, "a,b\n500.0000,1000\n");
+}
+
+#[tokio::test]
+async fn a_median_keeps_the_half() {
+    let engine = Fixture::new().engine().await;
+    for (values, median) in [
+        ("CAST('0.300000000' AS decimal(18,9))), (CAST('0.100000001' AS decimal(18,9))", "0.2000000005"),
+        ("CAST('-0.000000001' AS decimal(18,9))), (CAST('0' AS decimal(18,9))", "-0.0000000005"),
+        ("9007199254740993), (9007199254740992", "9007199254740992.5"),
+        ("3), (1), (2", "2.0"),
+        (
+            "CAST('140000000000000000000001' AS decimal(38,0))), (CAST('140000000000000000000002' AS decimal(38,0))",
+            "140000000000000000000001.5",
+        ),
+    ] {
+        let from = format!("FROM (VALUES ({values})) AS t(v)");
+        assert_eq!(csv(&engine, &format!("SELECT median(v) AS m {from}")).await, format!("m\n{median}\n"), "{values}");
+        assert_eq!(csv(&engine, &format!("SELECT max(m) + 0 AS m FROM (SELECT median(v) AS m {from})")).await, format!("m\n{median}\n"));
+        let window = format!("SELECT DISTINCT median(v) OVER () AS m {from}");
+        assert_eq!(csv(&engine, &window).await, format!("m\n{median}\n"));
+    }
+    let wide = format!("SELECT median(v) FROM (VALUES (CAST('{DECIMAL_MAX}' AS decimal(38,0)))) AS t(v)");
+    assert!(fixture::run(&engine, &wide).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_computed_in_floats_is_said_in_the_statement() {
+    let mut fixture = Fixture::new();
+    fixture.write(Family::Trades, &[trade("A", T0, 4_000_000_000, 3), trade("B", T0, 4_000_000_000, 5)]);
+    let engine = fixture.engine().await;
+    let said = refused(&engine, "SELECT stddev(price) FROM trades").await;
+    assert!(said.starts_with("stddev(trades.price) is computed in floats") && said.contains("CAST(… AS DOUBLE)"), "{said}");
+    let said = refused(&engine, "SELECT array_sum(array_agg(price)) FROM trades").await;
+    assert!(said.ends_with("; exact is SELECT sum(v) FROM (SELECT unnest(…) AS v)"), "{said}");
+    let said = refused(&engine, "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY price) FROM trades").await;
+    assert!(said.ends_with("; median(…) is exact"), "{said}");
+    for expression in [
+        "var_pop(price)",
+        "corr(price, size)",
+        "approx_median(price)",
+        "approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY price)",
+        "regr_slope(price, size)",
+        "stddev(price) OVER ()",
+        "sqrt(price)",
+        "power(price, 2)",
+        "ln(price)",
+        "array_sum([9007199254740993, 1])",
+        "array_avg([price])",
+        "array_product([size])",
+        "array_add([price], [price])",
+        "round(sqrt(price), 2)",
+    ] {
+        refused(&engine, &format!("SELECT {expression} FROM trades")).await;
+    }
+    refused(&engine, "SELECT symbol FROM trades WHERE sqrt(price) > 1").await;
+    refused(&engine, "SELECT symbol FROM trades GROUP BY symbol HAVING stddev(price) > 1").await;
+    for (expression, answer) in [
+        ("max(sqrt(CAST(price AS double)))", "2.0"),
+        ("stddev(CAST(price AS double))", "0.0"),
+        ("percentile_cont(0.5) WITHIN GROUP (ORDER BY CAST(price AS double))", "4.0"),
+        ("approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY size)", "4.0"),
+        ("max(power(CAST(price AS double), 0.5))", "2.0"),
+        ("array_sum(CAST([1, 2] AS double[]))", "3.0"),
+        ("max(round(price, 2))", "4.00"),
+        ("max(abs(-price))", "4.000000000"),
+        ("sum(v) FROM (SELECT unnest([9007199254740993, 1]) AS v)", "9007199254740994"),
+        ("sqrt(2.25)", "1.5"),
+    ] {
+        let from = if expression.contains("FROM") { "" } else { " FROM trades" };
+        let expression = expression.replace(" FROM", " AS x FROM");
+        let alias = if from.is_empty() { "" } else { " AS x" };
+        let limited = format!("SELECT {expression}{alias}{from} LIMIT 1");
+        assert_eq!(csv(&engine, &limited).await, format!("x\n{answer}\n"), "{expression}");
+    }
+}
+
 /// One engine for all cases of the properties.
 static ENGINE: LazyLock<(Runtime, Arc<Engine>)> = LazyLock::new(|| {
     let runtime = Runtime::new().unwrap();

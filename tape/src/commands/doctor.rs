@@ -113,6 +113,9 @@ fn topics(log: &Result<Arc<dyn EventLog>>) -> Vec<Finding> {
 }
 
 fn stored(settings: &Settings) -> Result<Vec<Finding>> {
+    if home::named_tables_are_missing(settings)? {
+        return Ok(vec![Finding { what: "tables", good: false, says: home::missing_tables(settings) }]);
+    }
     home::runtime()?.block_on(async {
         Ok(match tables::engine(settings, LISTING_TIMEOUT).await {
             Err(why) => vec![Finding { what: "tables", good: false, says: format!("{why:#}") }],

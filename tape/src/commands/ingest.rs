@@ -10,7 +10,9 @@ use eventlog::EventLog;
 use ingest::pipeline::Ingestor;
 use ingest::report::{FileReport, Outcome};
 use ingest::source::Given;
+use ingest::sources::mapping::Mapping;
 use ingest::unpack::Input;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -20,6 +22,7 @@ const DATASET_MAX: usize = 15;
 
 pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
     let given = given(args, settings)?;
+    refuse_wrong_mapping(args)?;
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;
     let log = home::log(settings)?;
@@ -42,8 +45,12 @@ pub fn run(args: &Ingest, settings: &Settings) -> Result<Code> {
             say!("{}", to_store(settings));
         }
     }
-    Ok(if summary::failed(&reports) {
+    // Whatever else failed, a file that is not there was misnamed; a file that is there and cannot be read is a fault.
+    let missing = args.files.iter().filter(|path| matches!(path.try_exists(), Ok(false))).count();
+    Ok(if summary::failed(&reports) > missing {
         Code::Fault
+    } else if missing > 0 {
+        Code::WrongUse
     } else if summary::found_something(&reports) {
         Code::Found
     } else {
@@ -92,6 +99,18 @@ pub fn publish(
         });
     }
     Ok(reports)
+}
+
+/// A mapping with a mistake, or none, fits no file: it is said once, before anything is done.
+fn refuse_wrong_mapping(args: &Ingest) -> Result<()> {
+    let Some(path) = &args.mapping else { return Ok(()) };
+    let text = match std::fs::read_to_string(path) {
+        Err(why) if why.kind() == ErrorKind::NotFound => {
+            return Err(WrongUse(format!("{}: the mapping cannot be read: {why}: check --mapping", path.display())).into());
+        }
+        text => text.with_context(|| format!("reading the mapping {}", path.display()))?,
+    };
+    Mapping::parse(&path.display().to_string(), &text).map(|_| ()).map_err(|why| WrongUse(why.to_string()).into())
 }
 
 fn given(args: &Ingest, settings: &Settings) -> Result<Given> {

@@ -4,7 +4,7 @@ use super::Code;
 use crate::args::Schema;
 use crate::say::{say, say_line};
 use crate::settings::{Settings, WrongUse};
-use crate::{home, registry, signals};
+use crate::{home, registry, serve, signals};
 use anyhow::{Context, Result};
 use schemas::{Family, dictionary};
 use serde_json::json;
@@ -81,7 +81,7 @@ fn serve(address: &str, settings: &Settings) -> Result<Code> {
                 tokio::time::sleep(STOP_CHECK).await;
             }
         };
-        axum::serve(listener, registry::routes(&settings.prefix)).with_graceful_shutdown(stopped).await.context("serving the schema routes")
-    })?;
-    Ok(Code::Fine)
+        serve::serve(listener, registry::routes(&settings.prefix), stopped).await;
+        Ok(Code::Fine)
+    })
 }

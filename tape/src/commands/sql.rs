@@ -3,13 +3,13 @@
 use super::Code;
 use crate::args::{Format, Sql};
 use crate::settings::{Settings, WrongUse};
-use crate::{home, panics, tables};
+use crate::tables::{self, Queries};
+use crate::{home, panics};
 use anyhow::Result;
 use query::output::{TableStyle, Written};
-use query::shell::{Shell, Writers, command_in, ctrl_c};
+use query::shell::{Shell, Went, Writers, command_in, ctrl_c};
 use query::{Engine, Principal, output};
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
-use std::sync::Arc;
 use std::time::Duration;
 
 pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
@@ -17,7 +17,8 @@ pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
     home::refuse_missing_tables(settings)?;
     panics::become_errors_of_their_query();
     let runtime = home::runtime()?;
-    let engine = Arc::new(runtime.block_on(tables::engine(settings, Duration::from_secs(args.timeout)))?);
+    let queries = Queries::open(settings, Duration::from_secs(args.timeout))?;
+    let engine = queries.engine.clone();
     let terminal = stdout().is_terminal();
     let width = terminal.then(|| console::Term::stdout().size().1.into());
     let interactive = args.statement.is_none() && stdin().is_terminal();
@@ -25,14 +26,13 @@ pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
     let mut shell = Shell::new(engine.clone(), Principal::local(), runtime.handle().clone(), ctrl_c(), format, style.clone());
     let (mut out, mut err) = (std::io::BufWriter::new(stdout()), stderr());
     let writers = &mut Writers { out: &mut out, err: &mut err };
-    let code = |good| if good { Code::Fine } else { Code::Fault };
     let done = match &args.statement {
         Some(given) if format == output::Format::Table && command_in(given).is_none() => {
             runtime.block_on(drawn(&engine, given, &style, writers))
         }
-        Some(given) => shell.once(given, writers).map(code),
+        Some(given) => shell.once(given, writers).map(code_of),
         None if interactive => shell.interactive(Some(settings.home.join("sql_history")), writers).map(|()| Code::Fine),
-        None => shell.script(&mut stdin().lock(), writers).map(|failed| code(failed == 0)),
+        None => shell.script(&mut stdin().lock(), writers).map(code_of),
     };
     let code = match done {
         Err(query::Error::Write(why)) if why.kind() == std::io::ErrorKind::BrokenPipe => Code::Fine,
@@ -62,8 +62,16 @@ async fn drawn(engine: &Engine, sql: &str, style: &TableStyle, writers: &mut Wri
         Err(why) => {
             writers.out.flush()?;
             writeln!(writers.err, "error: {why}")?;
-            Ok(Code::Fault)
+            Ok(if why.is_wrong_use() { Code::WrongUse } else { Code::Fault })
         }
+    }
+}
+
+fn code_of(went: Went) -> Code {
+    match went {
+        Went::Well => Code::Fine,
+        Went::Misused => Code::WrongUse,
+        Went::Failed => Code::Fault,
     }
 }
 

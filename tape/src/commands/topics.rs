@@ -4,13 +4,13 @@ use super::Code;
 use crate::args::Topics;
 use crate::home;
 use crate::say::say_line;
-use crate::settings::{LogAt, Settings};
-use anyhow::{Result, bail};
+use crate::settings::{LogAt, Settings, WrongUse};
+use anyhow::Result;
 use serde_json::json;
 
 pub fn run(args: &Topics, settings: &Settings) -> Result<Code> {
     if args.check && home::is_missing(settings) && matches!(settings.log, LogAt::Embedded { .. }) {
-        bail!(home::missing(settings));
+        return Err(WrongUse(home::missing(settings)).into());
     }
     let log = home::log(settings)?;
     let reports = if args.check { log.check_topics()? } else { log.create_topics()? };

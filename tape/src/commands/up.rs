@@ -4,7 +4,8 @@ use super::{Code, ingest, sql, store};
 use crate::args::Up;
 use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings, WrongUse};
-use crate::{home, http, panics, signals, summary, tables};
+use crate::tables::Queries;
+use crate::{home, http, panics, serve as web, signals, summary};
 use ::ingest::source::Given;
 use ::ingest::synthetic;
 use ::store::Store;
@@ -49,9 +50,10 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
         samples(args, settings, log.as_ref(), &stop)?;
     }
     let keeper = Store::new(log.clone(), home::lake_to_write(settings)?, store::options(settings));
+    let queries = Queries::open(settings, TIMEOUT)?;
+    let engine = queries.engine.clone();
     runtime.block_on(async {
         keeper.run_once(&mut |_| {}).await.context("storing what is in the log")?;
-        let engine = Arc::new(tables::engine(settings, TIMEOUT).await?);
         if !args.no_samples && !stop.load(Ordering::Relaxed) {
             answers(&engine).await?;
         }
@@ -77,7 +79,7 @@ fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool
     let reports = ingest::publish(log, inputs, &bar, stop)?;
     say_line!("Sample feeds in {}", folder.display());
     say!("{}", summary::text(&reports, began.elapsed()));
-    anyhow::ensure!(!summary::failed(&reports) && !summary::found_something(&reports), "the sample feeds must be without fault");
+    anyhow::ensure!(summary::failed(&reports) == 0 && !summary::found_something(&reports), "the sample feeds must be without fault");
     Ok(())
 }
 
@@ -106,14 +108,13 @@ async fn serve(
     say_line!("  publish  {} FILE…", settings.command("ingest"));
     say_line!("  ask      {}", settings.command("sql"));
     say_line!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
-    let web = axum::serve(listener, http::routes(engine, &settings.prefix)).with_graceful_shutdown(store::until(stop.clone()));
+    let web = tokio::spawn(web::serve(listener, http::routes(engine, &settings.prefix), store::until(stop.clone())));
     let mut nothing = |_: &::store::Report| {};
     let storing = keeper.run(store::until(stop.clone()), &mut nothing);
-    let web = tokio::spawn(async move { web.await });
     let report = storing.await.context("storing");
     // A store that gave up takes the rest down with it: nothing runs on half.
     stop.store(true, Ordering::Relaxed);
-    web.await.context("serving HTTP")?.context("serving HTTP")?;
+    web.await.context("serving HTTP")?;
     let mut report = report?;
     report.add(store::last(&keeper, socket).await?);
     say_line!("Stopped. Everything published is stored.");

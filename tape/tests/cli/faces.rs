@@ -32,7 +32,7 @@ fn every_json_output_is_json() {
     let schema = parsed(&home.run(&["schema", "trades", "--json"], ""));
     assert_eq!(schema[0]["table"], "trades");
     let missing = home.run(&["ingest", "--json", "/gone.csv"], "");
-    assert_eq!(missing.status.code(), Some(3));
+    assert_eq!(missing.status.code(), Some(2));
     assert_eq!(parsed(&missing)["files"][0]["outcome"], "failed");
 }
 
@@ -56,6 +56,9 @@ fn what_a_person_reads() {
 #[test]
 fn wrong_use_is_exit_code_2_and_says_what_is_right() {
     let home = Home::embedded();
+    let mistake = home.path("mistake.toml");
+    std::fs::write(&mistake, "nonsense = 1\n").expect("written");
+    let mistake = mistake.to_str().expect("UTF-8");
     for (args, says) in [
         (&["ingest"][..], "FILE"),
         (&["ingest", "--no-such-flag", "a"], "--no-such-flag"),
@@ -68,6 +71,13 @@ fn wrong_use_is_exit_code_2_and_says_what_is_right() {
         (&["up", "--listen", "nonsense"], "HOST:PORT"),
         (&["query", "--listen", "127.0.0.1:port"], "HOST:PORT"),
         (&["up", "--brokers", "127.0.0.1:1"], "embedded log"),
+        (&["ingest", "/gone.csv"], "/gone.csv: cannot be opened"),
+        (&["ingest", "--mapping", "/gone.toml", "a.csv"], "/gone.toml: the mapping cannot be read"),
+        (&["ingest", "--mapping", mistake, "a.csv"], "mistake.toml"),
+        (&["sql", "SELEC 1"], "not understood as SQL"),
+        (&["sql", "SELECT 1; SELECT 2"], "more than one statement"),
+        (&["sql", "SELECT sqrt(v) FROM (VALUES (1.5)) AS t(v)"], "is computed in floats"),
+        (&["sql", "--format", "csv", "SELECT nothing FROM trades"], "no column nothing"),
     ] {
         let output = home.run(args, "");
         assert_eq!(output.status.code(), Some(2), "tape {args:?}: {}", text(&output));
@@ -132,10 +142,25 @@ fn every_format_of_sql() {
     assert_eq!(batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 3);
     assert!(String::from_utf8(answer("table")).expect("UTF-8").contains("3 rows"));
     let wrong = home.run(&["sql", "SELECT prise FROM trades"], "");
-    assert_eq!(wrong.status.code(), Some(3), "{}", text(&wrong));
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
     assert!(text(&wrong).contains("prise"), "{}", text(&wrong));
     let writes = home.run(&["sql", "DELETE FROM trades"], "");
-    assert_eq!(writes.status.code(), Some(3), "{}", text(&writes));
+    assert_eq!(writes.status.code(), Some(2), "{}", text(&writes));
+}
+
+/// What is not to be mended by typing something else is a fault; of several statements the worst counts.
+#[test]
+fn a_script_ends_as_its_worst_statement() {
+    let home = Home::embedded();
+    let hour = "SELECT levenshtein(repeat('a', 300000), repeat('b', 300000))";
+    for (script, code) in
+        [("SELECT 1; SELECT 2".to_string(), 0), ("SELECT nothing; SELECT 2".into(), 2), (format!("SELECT nothing; {hour}; SELECT 2"), 3)]
+    {
+        let output = home.run(&["sql", "--timeout", "1"], &script);
+        assert_eq!(output.status.code(), Some(code), "{script}: {}", text(&output));
+    }
+    let late = home.run(&["sql", "--timeout", "1", hour], "");
+    assert_eq!(late.status.code(), Some(3), "{}", text(&late));
 }
 
 /// A name that was mistyped is no empty archive, and whoever only looks makes nothing.
@@ -145,10 +170,17 @@ fn a_home_that_does_not_exist_is_said_and_not_made() {
     let (typo, nowhere) = (home.path("typo"), home.path("no-tables"));
     let (typo, nowhere) = (typo.to_str().expect("UTF-8"), nowhere.to_str().expect("UTF-8"));
     for (args, code, says) in [
-        (&["sql", "--home", typo, "SELECT 1"][..], 3, format!("there is no home {typo}:")),
-        (&["sql", "--tables", nowhere, "SELECT 1"], 3, format!("there is no folder {nowhere}:")),
-        (&["topics", "--check", "--home", typo], 3, format!("there is no home {typo}:")),
+        (&["sql", "--home", typo, "SELECT 1"][..], 2, format!("there is no home {typo}:")),
+        (&["sql", "--tables", nowhere, "SELECT 1"], 2, format!("there is no folder {nowhere}:")),
+        (
+            &["query", "--listen", "127.0.0.1:0", "--home", typo],
+            2,
+            format!("there is no home {typo}: name another --home, or make this one"),
+        ),
+        (&["query", "--listen", "127.0.0.1:0", "--tables", nowhere], 2, format!("there is no folder {nowhere}:")),
+        (&["topics", "--check", "--home", typo], 2, format!("there is no home {typo}:")),
         (&["doctor", "--home", typo], 1, format!("BAD  home           there is no home {typo}:")),
+        (&["doctor", "--tables", nowhere], 1, format!("BAD  tables         there is no folder {nowhere}:")),
     ] {
         let output =
             Command::new(env!("CARGO_BIN_EXE_tape")).args(args).env("TAPE_HOME", home.path("")).env_remove("TAPE_BROKERS").output();
@@ -236,9 +268,14 @@ fn commands_of_the_shell_work_as_the_argument() {
         let output = home.run(&["sql", command], "");
         assert!(output.status.success() && text(&output).contains(says), "{command}: no {says:?} in {}", text(&output));
     }
+    let tables = parsed(&home.run(&["sql", "--json", "\\d"], ""));
+    let trades = tables.as_array().expect("tables").iter().find(|table| table["table"] == "trades").expect("trades").clone();
+    assert_eq!((trades["rows"].as_u64(), trades["a row is"].as_str()), (Some(3), Some("a trade as published")), "{trades}");
+    let columns = home.run(&["sql", "--format", "csv", "\\d trades"], "").stdout;
+    assert!(String::from_utf8_lossy(&columns).starts_with("column,type,unit,meaning\ndataset,"), "{}", String::from_utf8_lossy(&columns));
     for (command, says) in [("\\nonsense", "no command \\nonsense"), ("\\d nothing", "no table nothing")] {
         let output = home.run(&["sql", command], "");
-        assert_eq!(output.status.code(), Some(3), "{command}: {}", text(&output));
+        assert_eq!(output.status.code(), Some(2), "{command}: {}", text(&output));
         assert!(text(&output).contains(says), "{command}: no {says:?} in {}", text(&output));
     }
 }

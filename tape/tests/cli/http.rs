@@ -12,12 +12,16 @@ struct Served {
 }
 
 fn served() -> (Home, Served) {
+    served_with(&[])
+}
+
+fn served_with(flags: &[&str]) -> (Home, Served) {
     let home = Home::embedded();
     let path = home.path("trades.csv");
     feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, 3)].concat());
     assert_eq!(home.ingest(&path, &[]).code, 0);
     home.store();
-    let running = start(&home, &["query", "--listen", "127.0.0.1:0"]);
+    let running = start(&home, &[&["query", "--listen", "127.0.0.1:0"], flags].concat());
     let address = || Some(running.said().split_once("http://")?.1.split_once('/')?.0.to_string());
     until("the address", || address().is_some());
     let address = address().expect("just seen");
@@ -27,14 +31,28 @@ fn served() -> (Home, Served) {
 impl Served {
     /// Everything that comes back, to the end of the connection.
     fn ask(&self, accept: &str, sql: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(crate::running::DEADLINE)).expect("a limit");
         let length = sql.len();
         let head = format!("POST /v1/sql HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAccept: {accept}\r\nContent-Length: {length}\r\n\r\n");
-        stream.write_all((head + sql).as_bytes()).expect("sent");
+        self.send(&(head + sql))
+    }
+
+    /// What comes back to these bytes, to the end of the connection.
+    fn send(&self, request: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).expect("sent");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("an end");
         String::from_utf8(answer).expect("UTF-8")
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(crate::running::DEADLINE)).expect("a limit");
+        stream
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.send("GET /healthz HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").ends_with("ok\n")
     }
 }
 
@@ -49,6 +67,8 @@ fn results_come_in_pieces_and_a_broken_one_is_never_taken_for_whole() {
         ("application/x-ndjson", "{\"symbol\":\"TOK0\","),
         ("*/*", "[\n{\"symbol\":"),
         ("text/plain", "3 rows"),
+        ("text/html, application/xhtml+xml;q=0.9, */*;q=0.8", "[\n{\"symbol\":"),
+        ("application/json;q=0.5, Text/CSV;header=present", "symbol,size\nTOK0,"),
     ] {
         let whole = served.ask(accept, "SELECT symbol, size FROM trades ORDER BY symbol");
         assert!(whole.starts_with("HTTP/1.1 200") && whole.contains("transfer-encoding: chunked"), "{whole}");
@@ -76,4 +96,72 @@ fn results_come_in_pieces_and_a_broken_one_is_never_taken_for_whole() {
     assert!(served.ask("text/csv", "SELECT 1 AS n").contains("n\n1\n"));
     let (status, said) = served.running.signal("TERM");
     assert!(status.success(), "{said}");
+}
+
+/// Two strings whose distance takes an hour and no memory: of constants it is computed while the statement is planned, of a column while it runs.
+fn endless(of: &str) -> String {
+    format!("levenshtein(repeat({of}, 300000), repeat('b', 300000))")
+}
+
+#[test]
+fn statements_that_do_not_end_hold_nobody_up() {
+    let (_home, served) = served_with(&["--timeout", "2"]);
+    let statements = [format!("SELECT {} AS n", endless("'a'")), format!("SELECT {} AS n FROM trades", endless("symbol"))];
+    std::thread::scope(|scope| {
+        for statement in statements.iter().cycle().take(4) {
+            scope.spawn(|| {
+                let answer = served.ask("text/csv", statement);
+                assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("the time limit of a query"), "{answer}");
+            });
+        }
+        assert!(served.is_healthy());
+    });
+    assert!(served.is_healthy());
+    // On a busy machine the first may take longer than this server's two seconds.
+    until("another statement's answer", || served.ask("text/csv", "SELECT max(symbol) AS s FROM trades").contains("s\nTOK2\n"));
+    let (status, said) = served.running.signal("TERM");
+    assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn a_statement_far_larger_than_its_text_is_refused_at_once() {
+    let (_home, served) = served();
+    let level = |i: usize| format!(", c{i} AS (SELECT a.* FROM c{} a JOIN c{} b ON a.symbol = b.symbol)", i - 1, i - 1);
+    let levels: String = (1..30).map(level).collect();
+    let answer = served.ask("text/csv", &format!("WITH c0 AS (SELECT * FROM trades){levels} SELECT count(*) FROM c29"));
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("too large to be planned: one FROM joins 128 relations"), "{answer}");
+    let levels: String = (1..40).map(|i| format!(", c{i} AS (SELECT x + x AS x FROM c{})", i - 1)).collect();
+    let answer = served.ask("text/csv", &format!("WITH c0 AS (SELECT size AS x FROM trades){levels} SELECT x FROM c39 WHERE x > 0"));
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("too large to be planned: a column is computed of 16384"), "{answer}");
+    let long = served.ask("text/csv", &format!("SELECT {} AS n", vec!["1"; 4000].join("+")));
+    assert!(long.starts_with("HTTP/1.1 400") && long.contains("operators in a chain"), "{long}");
+}
+
+#[test]
+fn a_form_that_there_is_not_is_said() {
+    let (_home, served) = served();
+    let answer = served.ask("image/png", "SELECT 1 AS n");
+    assert!(answer.starts_with("HTTP/1.1 406") && answer.contains("application/x-ndjson"), "{answer}");
+}
+
+/// More connections than the server holds, all with half a request: they are let go, and whoever asks after them is answered.
+#[test]
+fn half_open_connections_keep_nobody_out_for_long() {
+    let (_home, served) = served();
+    let half = |request: &str| {
+        let mut stream = served.connect();
+        stream.write_all(request.as_bytes()).expect("sent");
+        stream
+    };
+    let mut heads: Vec<_> = (0..300).map(|_| half("GET /healthz HTTP/1.1\r\nHost:")).collect();
+    assert!(served.is_healthy());
+    let mut rest = Vec::new();
+    heads[0].read_to_end(&mut rest).expect("the server ends it");
+    let answer = served.send("POST /v1/sql HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\nSELECT 1");
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("the body did not come within"), "{answer}");
+    let long = served.ask("*/*", &"-".repeat(20_000));
+    assert!(long.starts_with("HTTP/1.1 413"), "{long}");
+    let _silent = half("GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n");
+    let (status, said) = served.running.signal("TERM");
+    assert_eq!(status.code(), Some(0), "{said}");
 }

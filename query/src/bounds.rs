@@ -1,0 +1,259 @@
+//! A statement whose plan would be far larger than its text is refused before that plan is made: a WITH query is written out wherever it is
+//! named, and an expression wherever its column is, so that thirty short lines can stand for a billion of either.
+
+use crate::error::Error;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, Result as EngineResult};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, ObjectName, ObjectNamePart, Query, Select, Visit, Visitor};
+use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
+
+/// Most bytes of a statement. Its longest chain of operators is as deep as it is long, and a planner's stack holds that to be refused.
+const BYTES_MAX: usize = 1 << 20;
+/// Most relations of a statement. Each takes milliseconds to plan.
+const RELATIONS_MAX: u64 = 500;
+/// Most relations that one FROM joins: the time to plan them grows with the third power of their number.
+const JOINED_MAX: u64 = 100;
+/// Most operators of a chain or levels of an expression: the time to plan them grows with the square of their number.
+const DEPTH_MAX: usize = 2_000;
+/// Most columns that one value is computed of when everything between is written out.
+const TERMS_MAX: u64 = 10_000;
+
+/// Refuses what is too long to be parsed.
+pub(crate) fn check_text(sql: &str) -> Result<(), Error> {
+    match sql.len() <= BYTES_MAX {
+        true => Ok(()),
+        false => Err(Error::TooLarge(format!("it has {} bytes, and a statement may have {BYTES_MAX}: send it in parts", sql.len()))),
+    }
+}
+
+/// Refuses what would have too many relations, or a chain that is too long.
+pub(crate) fn check_statement(statement: &Statement) -> Result<(), Error> {
+    let sql = match statement {
+        Statement::Statement(sql) => sql,
+        Statement::Explain(explain) => return check_statement(&explain.statement),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => return Ok(()),
+    };
+    let mut size = Size::default();
+    match sql.visit(&mut size) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(why) => Err(Error::TooLarge(why)),
+    }
+}
+
+/// Counts while the parsed statement is walked through.
+#[derive(Default)]
+struct Size {
+    /// The queries that are open, the innermost last.
+    open: Vec<Open>,
+    depth: usize,
+}
+
+/// A query that is being walked through. Its WITH queries come first, in order.
+#[derive(Default)]
+struct Open {
+    /// Names of the WITH queries that are still to come.
+    to_come: VecDeque<String>,
+    /// Relations of each WITH query that has been.
+    named: HashMap<String, u64>,
+    relations: u64,
+    /// Relations before each SELECT that is open.
+    before: Vec<u64>,
+}
+
+impl Size {
+    /// Relations that a name stands for: those of the nearest WITH query of this name, else one.
+    fn of(&self, name: &ObjectName) -> u64 {
+        let [ObjectNamePart::Identifier(name)] = name.0.as_slice() else { return 1 };
+        let name = normal(name);
+        self.open.iter().rev().find_map(|query| query.named.get(&name)).copied().unwrap_or(1)
+    }
+
+    fn add(&mut self, relations: u64) {
+        if let Some(query) = self.open.last_mut() {
+            query.relations = query.relations.saturating_add(relations);
+        }
+    }
+}
+
+fn normal(name: &datafusion::sql::sqlparser::ast::Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
+}
+
+impl Visitor for Size {
+    type Break = String;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
+        let to_come = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normal(&cte.alias.name)).collect();
+        self.open.push(Open { to_come, ..Open::default() });
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<String> {
+        let relations = self.open.pop().map_or(0, |query| query.relations);
+        let around = self.open.last_mut();
+        if let Some((query, name)) = around.and_then(|query| query.to_come.pop_front().map(|name| (query, name))) {
+            query.named.insert(name, relations);
+            return ControlFlow::Continue(());
+        }
+        self.add(relations);
+        match relations <= RELATIONS_MAX {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(format!(
+                "it stands for {relations} relations once its WITH queries are written out, each wherever it is named, and a statement may \
+                 have {RELATIONS_MAX}: name each fewer times, for example with a window function in place of a join with itself"
+            )),
+        }
+    }
+
+    fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<String> {
+        if let Some(query) = self.open.last_mut() {
+            query.before.push(query.relations);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
+        let relations = self.open.last_mut().and_then(|query| Some(query.relations - query.before.pop()?)).unwrap_or(0);
+        if relations == 0 {
+            self.add(1);
+        }
+        let joins = select.from.len() > 1 || select.from.iter().any(|from| !from.joins.is_empty());
+        match joins && relations > JOINED_MAX {
+            false => ControlFlow::Continue(()),
+            true => ControlFlow::Break(format!(
+                "one FROM joins {relations} relations, its WITH queries written out, and may join {JOINED_MAX}: join fewer, or put rows \
+                 under each other with UNION ALL and aggregate"
+            )),
+        }
+    }
+
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<String> {
+        self.add(self.of(name));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, _: &SqlExpr) -> ControlFlow<String> {
+        self.depth += 1;
+        match self.depth <= DEPTH_MAX {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(format!(
+                "an expression has more than {DEPTH_MAX} operators in a chain or inside each other: put the values into a list, as in IN (…), \
+                 or into rows, as in SELECT sum(v) FROM (VALUES (…), (…)) AS t(v)"
+            )),
+        }
+    }
+
+    fn post_visit_expr(&mut self, _: &SqlExpr) -> ControlFlow<String> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+}
+
+/// Refuses a plan in which a value would be computed of too many columns once everything between is written out, as the optimizer may.
+pub(crate) fn check_plan(plan: &LogicalPlan) -> Result<(), Error> {
+    terms(plan).map(|_| ()).map_err(|why| Error::from_engine("planning the query", why))
+}
+
+/// For each column of the plan, of how many columns it is computed. What is computed over many rows is one: nothing is written out across it.
+fn terms(plan: &LogicalPlan) -> EngineResult<Vec<u64>> {
+    let inputs = plan.inputs().into_iter().map(terms).collect::<EngineResult<Vec<_>>>()?;
+    subqueries(plan)?;
+    let width = plan.schema().fields().len();
+    let mut columns = match plan {
+        LogicalPlan::Projection(node) => {
+            let each = |expr: &Expr| of_expression(expr, node.input.schema(), &inputs[0]);
+            node.expr.iter().map(each).collect::<EngineResult<_>>()?
+        }
+        LogicalPlan::Aggregate(node) => {
+            let each = |expr: &Expr| of_expression(expr, node.input.schema(), &inputs[0]);
+            node.group_expr.iter().map(each).collect::<EngineResult<Vec<_>>>()?
+        }
+        LogicalPlan::Union(_) => {
+            let most = |column: usize| inputs.iter().filter_map(|input| input.get(column)).copied().max();
+            (0..width).map(|column| most(column).unwrap_or(1)).collect()
+        }
+        _ => inputs.concat(),
+    };
+    columns.resize(width, 1);
+    match columns.iter().max() {
+        Some(most) if *most > TERMS_MAX => Err(Error::TooLarge(format!(
+            "a column is computed of {most} others once all between is written out, and may be of {TERMS_MAX}: each level names the one \
+             below it more than once"
+        ))
+        .into()),
+        _ => Ok(columns),
+    }
+}
+
+/// Plans inside expressions, as in `IN (SELECT …)`.
+fn subqueries(plan: &LogicalPlan) -> EngineResult<()> {
+    plan.apply_subqueries(|subquery| terms(subquery).map(|_| TreeNodeRecursion::Jump)).map(|_| ())
+}
+
+fn of_expression(expr: &Expr, schema: &DFSchema, input: &[u64]) -> EngineResult<u64> {
+    let of = |column: &Column| schema.maybe_index_of_column(column).and_then(|i| input.get(i)).copied().unwrap_or(1);
+    let mut terms = 0u64;
+    expr.apply(|part| {
+        if let Expr::Column(column) = part {
+            terms = terms.saturating_add(of(column));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(terms.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::sql::parser::DFParser;
+
+    fn refused(sql: &str) -> Option<String> {
+        let statement = DFParser::parse_sql(sql).expect("SQL").pop_front().expect("a statement");
+        check_statement(&statement).err().map(|why| why.to_string())
+    }
+
+    /// WITH queries of which each names the one before it `times`.
+    fn tower(levels: usize, times: usize) -> String {
+        let level = |i: usize| format!(", c{i} AS (SELECT * FROM {})", vec![format!("c{}", i - 1); times].join(", "));
+        format!("WITH c0 AS (SELECT 1 AS x){} SELECT * FROM c{}", (1..levels).map(level).collect::<String>(), levels - 1)
+    }
+
+    #[test]
+    fn a_with_query_counts_wherever_it_is_named() {
+        assert_eq!(refused(&tower(400, 1)), None);
+        assert_eq!(refused(&tower(7, 2)), None);
+        let said = refused(&tower(8, 2)).expect("128 in one FROM");
+        assert!(said.contains("one FROM joins 128 relations"), "{said}");
+        let said = refused(&tower(80, 2)).expect("more than can be counted");
+        assert!(said.contains("one FROM joins"), "{said}");
+        let unions = |n: usize| vec!["SELECT 1"; n].join(" UNION ALL ");
+        assert_eq!(refused(&unions(500)), None);
+        assert!(refused(&unions(501)).expect("too many").contains("stands for 501 relations"));
+        let named = format!("WITH a AS ({}) SELECT * FROM A UNION ALL SELECT * FROM a UNION ALL SELECT * FROM \"A\"", unions(249));
+        assert_eq!(refused(&named), None);
+        assert!(refused(&named.replace("\"A\"", "a")).expect("747").contains("stands for 747 relations"));
+        assert!(refused(&format!("EXPLAIN {}", tower(30, 2))).is_some());
+        assert!(refused(&format!("SELECT 1 WHERE EXISTS ({})", tower(30, 2))).is_some());
+    }
+
+    #[test]
+    fn an_inner_name_hides_an_outer_one() {
+        let outer = "WITH a AS (SELECT 1), b AS (WITH a AS (SELECT * FROM a, a x, a y) SELECT * FROM a) SELECT * FROM b, b AS c, a";
+        let statement = DFParser::parse_sql(outer).expect("SQL").pop_front().expect("a statement");
+        let Statement::Statement(sql) = &statement else { panic!("{statement}") };
+        let mut size = Size { open: vec![Open::default()], depth: 0 };
+        assert!(sql.visit(&mut size).is_continue());
+        assert_eq!(size.open[0].relations, 7);
+    }
+
+    #[test]
+    fn a_chain_is_as_deep_as_it_is_long() {
+        let chain = |n: usize| format!("SELECT {}", vec!["1"; n].join(" + "));
+        assert_eq!(refused(&chain(DEPTH_MAX)), None);
+        assert!(refused(&chain(DEPTH_MAX + 1)).expect("too deep").contains("operators in a chain"));
+        assert_eq!(refused(&format!("SELECT 1 IN ({})", vec!["1"; 50_000].join(","))), None);
+    }
+}
