@@ -40,6 +40,7 @@ fn row(what: &str, sizes: [u64; 2], few: u64, many: u64) -> Row {
         reach: "≤ 600 MB, flat".into(),
         met: few.max(many) <= PEAK_MAX && ratio <= GROWTH_MAX,
         runs: vec![],
+        cpu: None,
     }
 }
 

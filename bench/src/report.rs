@@ -5,9 +5,12 @@ use serde_json::json;
 use std::time::Duration;
 
 /// Times of both sides, in the order of the runs.
+#[derive(Default)]
 pub struct Times {
     pub ours: Vec<Duration>,
     pub yardstick: Vec<Duration>,
+    /// CPU time of the whole process meanwhile: yardstick, ours.
+    pub cpu: Vec<(Duration, Duration)>,
 }
 
 /// One line of the result.
@@ -27,6 +30,8 @@ pub struct Row {
     pub met: bool,
     /// Seconds of each run, yardstick and ours.
     pub runs: Vec<(f64, f64)>,
+    /// CPU time per record in microseconds, yardstick and ours, where it was taken.
+    pub cpu: Option<(f64, f64)>,
 }
 
 /// What is to be reached of a rate.
@@ -54,6 +59,9 @@ pub fn rate(what: &str, yardstick: &str, records: u64, times: &Times, reach: rea
     let ours = median(times.ours.iter().map(per_second).collect());
     let raw = median(times.yardstick.iter().map(per_second).collect());
     let pairs = times.yardstick.iter().zip(&times.ours);
+    let each = |side: fn(&(Duration, Duration)) -> Duration| {
+        median(times.cpu.iter().map(|both| side(both).as_secs_f64() * 1e6 / records as f64).collect())
+    };
     let ratio = median(pairs.clone().map(|(yardstick, ours)| yardstick.as_secs_f64() / ours.as_secs_f64()).collect());
     Row {
         what: what.into(),
@@ -63,6 +71,7 @@ pub fn rate(what: &str, yardstick: &str, records: u64, times: &Times, reach: rea
         met: (reach.met)(ours, ratio),
         reach: reach.words,
         runs: pairs.map(|(yardstick, ours)| (yardstick.as_secs_f64(), ours.as_secs_f64())).collect(),
+        cpu: Some((each(|both| both.0), each(|both| both.1))),
     }
 }
 
@@ -99,6 +108,9 @@ impl Report {
     /// Takes in a row, and says on standard error that it is there: a whole run is long.
     pub fn add(&mut self, row: Row) {
         eprintln!("{}: {} against {}", row.what, row.figure, row.yardstick);
+        if let Some((yardstick, ours)) = row.cpu {
+            self.notes.push(format!("{}: {ours:.2} µs of CPU time per record, yardstick {yardstick:.2} µs", row.what));
+        }
         self.rows.push(row);
     }
 

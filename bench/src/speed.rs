@@ -25,6 +25,9 @@ use store::Store;
 /// Records of a chunk, as the ingest pipeline has them.
 const CHUNK_RECORDS: usize = 65_536;
 
+/// The unit of CPU times in `/proc`: 100 on every Linux that user space sees.
+const TICKS_PER_SECOND: u64 = 100;
+
 /// What the speed measurements share.
 pub struct Bench {
     /// The input.
@@ -43,12 +46,24 @@ fn in_turns(
     mut yardstick: impl FnMut(usize) -> Result<Duration>,
     mut ours: impl FnMut(usize) -> Result<Duration>,
 ) -> Result<Times> {
-    let mut times = Times { ours: vec![], yardstick: vec![] };
+    let mut times = Times::default();
     for run in 0..runs {
+        let began = cpu()?;
         times.yardstick.push(yardstick(run)?);
+        let between = cpu()?;
         times.ours.push(ours(run)?);
+        times.cpu.push((between - began, cpu()? - between));
     }
     Ok(times)
+}
+
+/// CPU time of this process so far, of all its threads: what another process does to the machine hardly changes it.
+fn cpu() -> Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").context("reading /proc/self/stat")?;
+    // User and system time are the 14th and 15th field; the name, the 2nd, may hold spaces.
+    let fields = stat.rsplit(')').next().context("a name in /proc/self/stat")?.split_whitespace();
+    let ticks: Vec<u64> = fields.skip(11).take(2).map(str::parse).collect::<Result<_, _>>().context("CPU times in /proc/self/stat")?;
+    Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 1000 / TICKS_PER_SECOND))
 }
 
 fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {
@@ -231,6 +246,7 @@ pub fn size(place: &Path, records: u64) -> Result<(Row, String)> {
         reach: "≤ 0.75".into(),
         met: ratio <= 0.75,
         runs: vec![],
+        cpu: None,
     };
     Ok((row, by_column(&files[0], records)?))
 }

@@ -2,6 +2,7 @@
 //! decides which schema, which key, and what becomes of a frame that is not one.
 
 use crate::field::Kind;
+use crate::spelling::{Speller, Spelling};
 use crate::topic::{Family, Topic};
 use crate::{Error, exact};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
@@ -12,6 +13,7 @@ use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, Fingerpr
 use arrow_avro::writer::{WriterBuilder, format::AvroSoeFormat};
 use bytes::Bytes;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// Length of magic byte and schema id.
 pub const PREFIX_LEN: usize = 5;
@@ -33,28 +35,47 @@ pub fn encode(family: Family, batch: &RecordBatch) -> Result<Vec<Bytes>, Error> 
 /// The key of every row: `dataset/` and the family's key columns.
 pub fn keys(family: Family, batch: &RecordBatch) -> Vec<Bytes> {
     let topic = family.topic();
-    let dataset = batch.column(topic.column("dataset"));
-    let alternatives: Vec<Vec<&ArrayRef>> =
-        topic.key.iter().map(|columns| columns.iter().map(|name| batch.column(topic.column(name))).collect()).collect();
+    let maker = KeyMaker::new(topic, |name| (batch.column(topic.column(name)).clone(), false));
     // All keys in one piece of memory: each is a slice of it.
     let mut text = String::with_capacity(batch.num_rows() * KEY_BYTES);
     let mut ends = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
-        push_cell(&mut text, dataset, row);
-        text.push('/');
-        if let Some(columns) = alternatives.iter().find(|columns| columns[0].is_valid(row)) {
-            for (i, column) in columns.iter().enumerate() {
-                if i > 0 {
-                    text.push('/');
-                }
-                push_cell(&mut text, column, row);
-            }
-        }
+        maker.push(&mut text, row);
         ends.push(text.len());
     }
     let text = Bytes::from(text);
     let starts = std::iter::once(0).chain(ends.iter().copied());
     starts.zip(&ends).map(|(start, end)| text.slice(start..*end)).collect()
+}
+
+/// The columns that a family's keys are made of.
+struct KeyMaker {
+    dataset: KeyColumn,
+    alternatives: Vec<Vec<KeyColumn>>,
+}
+
+/// A column, and whether its first value stands for all rows.
+type KeyColumn = (ArrayRef, bool);
+
+impl KeyMaker {
+    fn new(topic: &Topic, column: impl Fn(&str) -> KeyColumn) -> KeyMaker {
+        let alternatives = topic.key.iter().map(|columns| columns.iter().map(|name| column(name)).collect()).collect();
+        KeyMaker { dataset: column("dataset"), alternatives }
+    }
+
+    fn push(&self, key: &mut String, row: usize) {
+        let place = |once: bool| if once { 0 } else { row };
+        let (dataset, once) = &self.dataset;
+        push_cell(key, dataset, place(*once));
+        key.push('/');
+        let has_value = |columns: &&Vec<KeyColumn>| columns[0].0.is_valid(place(columns[0].1));
+        for (i, (column, once)) in self.alternatives.iter().find(has_value).into_iter().flatten().enumerate() {
+            if i > 0 {
+                key.push('/');
+            }
+            push_cell(key, column, place(*once));
+        }
+    }
 }
 
 fn push_cell(key: &mut String, column: &ArrayRef, row: usize) {
@@ -91,6 +112,8 @@ pub struct Decoded {
     pub rows: Vec<usize>,
     /// For every row of the batch the id of the schema that wrote it.
     pub schema_ids: Vec<u32>,
+    /// For every row of the batch whether its frame is what encoding the row gives. False where only encoding it can tell.
+    pub ours: Vec<bool>,
     /// The frames that are not records of the family.
     pub bad: Vec<BadFrame>,
 }
@@ -98,11 +121,20 @@ pub struct Decoded {
 /// Decodes frames of one family. A bad frame never harms its neighbours.
 pub fn decode(family: Family, frames: &[&[u8]]) -> Result<Decoded, Error> {
     let topic = family.topic();
+    let speller = Speller::new(topic);
     let mut bad = Vec::new();
     let mut good = Vec::with_capacity(frames.len());
+    let mut ours = vec![false; frames.len()];
     for (index, frame) in frames.iter().enumerate() {
-        match writer_schema(topic, frame) {
-            Ok(_) => good.push(index),
+        match writer_schema(topic, frame).map(|_| speller.of(frame)) {
+            Ok(Spelling::NotText(column)) => {
+                let (field, reason) = (Some(topic.fields[column].name.to_string()), "the text is not UTF-8".to_string());
+                bad.push(BadFrame { index, field, reason });
+            }
+            Ok(spelling) => {
+                ours[index] = spelling == Spelling::Ours;
+                good.push(index);
+            }
             Err(reason) => bad.push(BadFrame { index, field: None, reason }),
         }
     }
@@ -110,7 +142,7 @@ pub fn decode(family: Family, frames: &[&[u8]]) -> Result<Decoded, Error> {
     let mut batches = Vec::new();
     let mut at = 0;
     while at < good.len() {
-        let (batch, failed) = decode_run(topic, frames, &good[at..])?;
+        let (batch, failed) = decode_run(topic, frames, &good[at..], None)?;
         at += batch.num_rows();
         batches.push(batch);
         if let Some(reason) = failed {
@@ -123,7 +155,65 @@ pub fn decode(family: Family, frames: &[&[u8]]) -> Result<Decoded, Error> {
     };
     let (batch, rows) = refuse_out_of_range(topic, batch, good, &mut bad)?;
     bad.sort_by_key(|frame| frame.index);
-    Ok(Decoded { schema_ids: vec![topic.schema_id; rows.len()], batch, rows, bad })
+    Ok(Decoded { schema_ids: vec![topic.schema_id; rows.len()], ours: rows.iter().map(|row| ours[*row]).collect(), batch, rows, bad })
+}
+
+/// Frames that differ in some columns only, decoded.
+#[derive(Debug)]
+pub struct Alike {
+    /// The first record, in all its columns.
+    pub first: RecordBatch,
+    /// The columns in which the records differ, one row per frame. In all other columns every record has what the first one has.
+    pub differing: RecordBatch,
+}
+
+/// Decodes frames of one family that are all good records, each of them what encoding its row gives: most of what a log holds. `None` where
+/// they are anything else, and for [`decode`] to take apart. Columns that all frames have alike are decoded once.
+pub fn decode_alike(family: Family, frames: &[&[u8]]) -> Result<Option<Alike>, Error> {
+    let topic = family.topic();
+    if frames.iter().any(|frame| writer_schema(topic, frame).is_err()) {
+        return Ok(None);
+    }
+    let Some(differing) = Speller::new(topic).differing(frames).filter(|columns| !columns.is_empty()) else { return Ok(None) };
+    let mut indices: Vec<usize> = (0..frames.len()).collect();
+    let (rows, failed) = decode_run(topic, frames, &indices, Some(&differing))?;
+    indices.truncate(1);
+    let (first, first_failed) = decode_run(topic, frames, &indices, None)?;
+    if failed.or(first_failed).is_some() || !in_range(&first) || !in_range(&rows) {
+        return Ok(None);
+    }
+    Ok(Some(Alike { first, differing: rows }))
+}
+
+impl Alike {
+    /// A column: one value per row, or the one that stands for all.
+    pub fn column(&self, name: &str) -> Option<(&ArrayRef, bool)> {
+        let differing = self.differing.column_by_name(name).map(|column| (column, false));
+        differing.or_else(|| self.first.column_by_name(name).map(|column| (column, true)))
+    }
+
+    /// For every row whether `key` is the row's own.
+    pub fn has_keys<'a>(&self, family: Family, keys: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<bool> {
+        let column =
+            |name: &str| self.column(name).map(|(column, once)| (column.clone(), once)).expect("a key is made of the family's columns");
+        let maker = KeyMaker::new(family.topic(), column);
+        let mut own = String::with_capacity(KEY_BYTES);
+        let is_own = |(row, key): (usize, Option<&[u8]>)| {
+            own.clear();
+            maker.push(&mut own, row);
+            key == Some(own.as_bytes())
+        };
+        keys.enumerate().map(is_own).collect()
+    }
+}
+
+fn in_range(batch: &RecordBatch) -> bool {
+    batch.columns().iter().all(|column| match column.data_type() {
+        DataType::Decimal128(precision, _) => {
+            column.as_primitive::<Decimal128Type>().iter().flatten().all(|value| exact::fits(value, *precision))
+        }
+        _ => true,
+    })
 }
 
 fn writer_schema(topic: &Topic, frame: &[u8]) -> Result<u32, String> {
@@ -140,18 +230,31 @@ fn writer_schema(topic: &Topic, frame: &[u8]) -> Result<u32, String> {
     Ok(id)
 }
 
-/// Decodes frames until one fails: the rows so far, and why the next one failed. A decoder that met a bad frame is never used again.
-fn decode_run(topic: &Topic, frames: &[&[u8]], indices: &[usize]) -> Result<(RecordBatch, Option<String>), Error> {
+/// Decodes frames until one fails, all their columns or only these: the rows so far, and why the next one failed. A decoder that met a bad
+/// frame is never used again.
+fn decode_run(
+    topic: &Topic,
+    frames: &[&[u8]],
+    indices: &[usize],
+    columns: Option<&[usize]>,
+) -> Result<(RecordBatch, Option<String>), Error> {
     let fault = |e: String| Error::Decode { topic: topic.name, why: e };
+    let schema = match columns {
+        None => topic.wire_schema().clone(),
+        Some(columns) => Arc::new(topic.wire_schema().project(columns).map_err(|e| fault(e.to_string()))?),
+    };
     let run = |count: usize| -> Result<(Option<RecordBatch>, usize, Option<String>), Error> {
         let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
         store.set(Fingerprint::Id(topic.schema_id), AvroSchema::new(topic.avro().to_string())).map_err(|e| fault(e.to_string()))?;
-        let mut decoder = ReaderBuilder::new()
+        let builder = ReaderBuilder::new()
             .with_writer_schema_store(store)
             .with_active_fingerprint(Fingerprint::Id(topic.schema_id))
-            .with_batch_size(count.max(1))
-            .build_decoder()
-            .map_err(|e| fault(e.to_string()))?;
+            .with_batch_size(count.max(1));
+        let builder = match columns {
+            None => builder,
+            Some(columns) => builder.with_projection(columns.to_vec()),
+        };
+        let mut decoder = builder.build_decoder().map_err(|e| fault(e.to_string()))?;
         for (done, index) in indices[..count].iter().enumerate() {
             let frame = frames[*index];
             let room = decoder.capacity();
@@ -170,8 +273,8 @@ fn decode_run(topic: &Topic, frames: &[&[u8]], indices: &[usize]) -> Result<(Rec
         Some(_) => run(done)?.0,
     };
     let batch = match batch {
-        None => RecordBatch::new_empty(topic.wire_schema().clone()),
-        Some(batch) => RecordBatch::try_new(topic.wire_schema().clone(), batch.columns().to_vec()).map_err(|e| fault(e.to_string()))?,
+        None => RecordBatch::new_empty(schema),
+        Some(batch) => RecordBatch::try_new(schema, batch.columns().to_vec()).map_err(|e| fault(e.to_string()))?,
     };
     if batch.num_rows() != done {
         return Err(fault(format!("{} rows came out of {done} frames", batch.num_rows())));

@@ -3,7 +3,7 @@
 //! ```text
 //! family.rs  columns ──► topic.rs  family = name + columns + keys + schema id
 //!                             │
-//!            rows.rs  cells ──► batch ──► frame.rs ──► Avro frames (and back)
+//!            rows.rs  cells ──► batch ──► frame.rs ──► Avro frames (and back; spelling.rs: are they just what we would write?)
 //! ```
 //!
 //! Promise: a record that was encoded decodes to the same values, and a decoded record encodes to the same bytes.
@@ -34,6 +34,7 @@ mod family;
 pub mod field;
 pub mod frame;
 pub mod rows;
+mod spelling;
 pub mod topic;
 
 pub use field::{Field, Kind};

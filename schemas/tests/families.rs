@@ -121,6 +121,134 @@ fn a_bad_frame_never_harms_its_neighbours() {
         .unwrap_or_else(|e| panic!("{e}"));
 }
 
+/// Seven bits to a byte, as Avro writes numbers, in at least so many bytes.
+fn number(mut value: u64, bytes_min: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 || bytes.len() + 1 < bytes_min {
+        bytes.push(value as u8 & 0x7f | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// A frame of this row, cell by cell, with other spellings where `twists` says so: a union's other branch, longer numbers, decimals with
+/// needless or missing digits, another byte for true.
+fn twisted(family: Family, row: &[Cell], twists: &[u8]) -> Vec<u8> {
+    let topic = family.topic();
+    let mut frame = [&[0][..], &topic.schema_id.to_be_bytes()].concat();
+    let mut twist = twists.iter().copied().cycle();
+    for (field, cell) in topic.fields.iter().zip(row) {
+        let how = twist.next().expect("there are twists");
+        let longer = if how == 1 { 10 } else { usize::from(how == 2) * 2 };
+        let given = match cell {
+            None if !field.required => {
+                frame.extend(number(0, longer));
+                continue;
+            }
+            None => (0, 0, vec![], String::new()),
+            Some(cell) => cell.clone(),
+        };
+        if !field.required {
+            frame.extend(number(if how == 3 { 4 } else { 2 }, if how == 4 { 2 } else { 0 }));
+        }
+        let bytes = |frame: &mut Vec<u8>, bytes: &[u8]| {
+            frame.extend(number(bytes.len() as u64 * 2, longer));
+            frame.extend(bytes);
+        };
+        match field.kind {
+            Kind::Text if how == 5 => bytes(&mut frame, &given.2),
+            Kind::Text => bytes(&mut frame, given.3.as_bytes()),
+            Kind::Bytes => bytes(&mut frame, &given.2),
+            Kind::I32 | Kind::Date => frame.extend(number(u64::from(given.0 as u32), if how == 1 { 5 } else { longer })),
+            Kind::I64 | Kind::Time => frame.extend(number(given.0, longer)),
+            Kind::Bool => frame.push(if how == 6 { given.1 as u8 } else { given.0 as u8 & 1 }),
+            Kind::U64 | Kind::Price | Kind::Tokens | Kind::Amount | Kind::Factor => {
+                let digits = ((given.0 as i64) >> (given.1 % 64)).to_be_bytes();
+                let sign = if digits[0] >= 0x80 { 0xff } else { 0 };
+                let needless = (0..7).take_while(|i| digits[*i] == sign && (digits[i + 1] ^ sign) < 0x80).count();
+                match how {
+                    7 => bytes(&mut frame, &digits),
+                    8 => bytes(&mut frame, &[&[sign; 9][..], &digits].concat()),
+                    9 => bytes(&mut frame, &[]),
+                    _ => bytes(&mut frame, &digits[needless..]),
+                }
+            }
+        }
+    }
+    if twists.len() == 7 {
+        frame.push(0);
+    }
+    frame
+}
+
+/// What is said to be our spelling is what encoding the row gives, and only that; and frames that are all ours decode alike either way.
+#[test]
+fn a_frame_is_ours_exactly_when_encoding_its_row_gives_the_same_bytes() {
+    let seen = std::cell::Cell::new((0, 0, 0));
+    for family in Family::ALL {
+        let columns = family.topic().fields.len();
+        let plain_or_not = prop_oneof![Just(vec![0u8]), prop::collection::vec(prop_oneof![12 => Just(0u8), 1 => 0..10u8], 1..90)];
+        let frame = (prop::collection::vec(cell(), columns), plain_or_not, prop::option::weighted(0.1, any::<(prop::sample::Index, u8)>()));
+        let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+        let ran = runner.run(&prop::collection::vec(frame, 1..6), |given| {
+            let frames: Vec<Vec<u8>> = given
+                .iter()
+                .map(|(row, twists, hit)| {
+                    let mut frame = twisted(family, row, twists);
+                    if let Some((at, byte)) = hit {
+                        let at = at.index(frame.len());
+                        frame[at] = *byte;
+                    }
+                    frame
+                })
+                .collect();
+            let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+            let decoded = frame::decode(family, &frames).expect("bad frames are reported, not fatal");
+            let again = frame::encode(family, &decoded.batch).expect("what was decoded encodes");
+            for ((index, ours), again) in decoded.rows.iter().zip(&decoded.ours).zip(&again) {
+                prop_assert_eq!(*ours, frames[*index] == again.as_ref(), "{:02x?} against {:02x?}", frames[*index], again.as_ref());
+            }
+            let all_ours = decoded.bad.is_empty() && decoded.ours.iter().all(|ours| *ours);
+            let alike = frame::decode_alike(family, &frames).expect("bad frames are reported, not fatal");
+            if let Some(alike) = &alike {
+                prop_assert!(all_ours);
+                for (name, column) in family.topic().fields.iter().map(|field| &field.name).zip(decoded.batch.columns()) {
+                    let (values, once) = alike.column(name).expect("every column is there");
+                    for row in 0..frames.len() {
+                        prop_assert_eq!(&values.slice(if once { 0 } else { row }, 1), &column.slice(row, 1), "{} of row {}", name, row);
+                    }
+                }
+                let keys = frame::keys(family, &decoded.batch);
+                prop_assert!(alike.has_keys(family, keys.iter().map(|key| Some(key.as_ref()))).iter().all(|own| *own));
+                prop_assert!(!alike.has_keys(family, keys.iter().map(|_| None)).iter().any(|own| *own));
+            } else {
+                prop_assert!(!all_ours || frames.iter().all(|frame| frame == &frames[0]), "frames of ours were not decoded alike");
+            }
+            let count = decoded.ours.iter().filter(|ours| **ours).count();
+            let (ours, others, unread) = seen.get();
+            seen.set((ours + count, others + decoded.ours.len() - count, unread + decoded.bad.len()));
+            Ok(())
+        });
+        ran.unwrap_or_else(|e| panic!("{}: {e}", family.topic().name));
+    }
+    let (ours, others, unread) = seen.get();
+    assert!(ours > 200 && others > 200 && unread > 20, "{ours} ours, {others} others, {unread} not read");
+}
+
+/// arrow-avro finds out about such a text only when the whole batch is there.
+#[test]
+fn a_text_that_is_not_utf8_is_one_bad_frame() {
+    let family = Family::Trades;
+    let mut row: Vec<Cell> = vec![None; family.topic().fields.len()];
+    let good = twisted(family, &row, &[0]);
+    row[family.topic().column("symbol")] = Some((0, 0, vec![0xff], String::new()));
+    let bad = twisted(family, &row, &[5]);
+    let decoded = frame::decode(family, &[&good, &bad, &good]).expect("bad frames are reported, not fatal");
+    assert_eq!((decoded.rows, decoded.bad.len()), (vec![0, 2], 1));
+    assert_eq!((decoded.bad[0].index, decoded.bad[0].field.as_deref()), (1, Some("symbol")));
+}
+
 #[test]
 fn a_frame_that_is_a_prefix_alone_is_bad() {
     let family = Family::Trades;

@@ -2,10 +2,13 @@
 
 use crate::Error;
 use crate::record::{self, NS_PER_MS};
-use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Array, Int32RunArray, Int64Array, RecordBatch, Scalar, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int32RunArray, Int64Array, RecordBatch, Scalar, UInt64Array,
+};
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{partition, take, take_record_batch};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
 use eventlog::Event;
 use schemas::{Family, Rows, Topic, frame};
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use std::sync::Arc;
 /// Dataset of a quarantined record whose key names none.
 pub const DATASET_UNKNOWN: &str = "UNKNOWN";
 /// Fewer rows are kept as they are: a run costs more than it spares.
-const ONCE_ROWS_MIN: i32 = 256;
+const ONCE_ROWS_MIN: usize = 256;
 /// Longest dataset code in characters: DBN's header holds no more, and it names a directory.
 pub const DATASET_CHARS_MAX: usize = 15;
 
@@ -41,6 +44,61 @@ pub struct Bad {
 
 /// Decodes events of one family. Every event is a row or is bad.
 pub fn decode(family: Family, events: &[Event]) -> Result<Decoded, Error> {
+    match decode_alike(family, events)? {
+        Some(decoded) => Ok(decoded),
+        None => decode_each(family, events),
+    }
+}
+
+/// Events that are all good records of our own spelling, with what they have alike decoded once; `None` where they are not.
+fn decode_alike(family: Family, events: &[Event]) -> Result<Option<Decoded>, Error> {
+    let topic = family.topic();
+    let fault = |e: ArrowError| Error::Rows { table: topic.name, why: e.to_string() };
+    let Ok(frames) = events.iter().map(readable).collect::<Result<Vec<_>, _>>() else { return Ok(None) };
+    if frames.len() < ONCE_ROWS_MIN {
+        return Ok(None);
+    }
+    let Some(alike) = frame::decode_alike(family, &frames)? else { return Ok(None) };
+    let column =
+        |name: &&'static str| alike.column(name).map(|(column, _)| (*name, column.clone())).expect("a partition column is a column");
+    if has_partition_fault(&topic.partition_by.iter().map(column).collect::<Vec<_>>()).map_err(fault)? {
+        return Ok(None);
+    }
+    let events: Vec<&Event> = events.iter().collect();
+    let own_keys = alike.has_keys(family, events.iter().map(|event| event.key.as_deref()));
+    let mut columns = Vec::with_capacity(topic.stored_schema().fields().len());
+    for field in topic.wire_schema().fields() {
+        match alike.column(field.name()) {
+            Some((column, true)) if column.is_null(0) => {}
+            Some((column, true)) => columns.push((field.clone(), run(column, frames.len()).map_err(fault)?)),
+            Some((column, false)) => columns.push((field.clone(), column.clone())),
+            None => unreachable!("a wire column is among those that differ or those that do not"),
+        }
+    }
+    let schema_ids = vec![topic.schema_id];
+    let raw = BinaryArray::new_null(events.len());
+    let log = log_columns(&events, &schema_ids.repeat(events.len()), &own_keys, raw);
+    columns.extend(log.into_iter().map(|(name, array)| (Arc::new(topic.stored_schema().field(topic.column(name)).clone()), array)));
+    let (fields, columns): (Vec<_>, Vec<_>) = columns
+        .into_iter()
+        .map(|(field, column)| (Arc::new(field.as_ref().clone().with_data_type(column.data_type().clone())), column))
+        .unzip();
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(fault)?;
+    Ok(Some(Decoded { rows: slim(topic, rows)?, bad: Vec::new(), schema_ids }))
+}
+
+fn has_partition_fault(columns: &[(&'static str, ArrayRef)]) -> Result<bool, ArrowError> {
+    for (name, column) in columns {
+        let alike = partition(std::slice::from_ref(column))?;
+        if alike.ranges().into_iter().any(|range| partition_fault(name, column, range.start).is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Decodes events one by one: among them may be anything.
+fn decode_each(family: Family, events: &[Event]) -> Result<Decoded, Error> {
     let topic = family.topic();
     let mut bad = Vec::new();
     let (mut frames, mut positions) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
@@ -60,7 +118,8 @@ pub fn decode(family: Family, events: &[Event]) -> Result<Decoded, Error> {
     let sources: Vec<&Event> = kept.iter().map(|row| &events[indices[*row]]).collect();
     let ids: Vec<u32> = kept.iter().map(|row| decoded.schema_ids[*row]).collect();
     bad.sort_by_key(|bad| bad.index);
-    let rows = slim(topic, with_log_columns(family, &batch, &sources, &ids)?)?;
+    let ours: Vec<bool> = kept.iter().map(|row| decoded.ours[*row]).collect();
+    let rows = slim(topic, with_log_columns(family, &batch, &sources, &ids, &ours)?)?;
     let mut schema_ids = ids;
     schema_ids.sort_unstable();
     schema_ids.dedup();
@@ -118,22 +177,43 @@ fn is_dataset(text: &str) -> bool {
     !text.is_empty() && text.chars().count() <= DATASET_CHARS_MAX
 }
 
-/// Adds where each row stood in the log and what of its record the row does not give. This is where every batch is checked: what it
-/// would be written back as is compared with what was read. The lengths alone would not do: arrow-avro takes any branch of a union but 0 for
-/// a value.
-fn with_log_columns(family: Family, batch: &RecordBatch, events: &[&Event], schema_ids: &[u32]) -> Result<RecordBatch, Error> {
+/// Adds where each row stood in the log and what of its record the row does not give. This is where every batch is checked: a frame that is
+/// not known to be what the row would be written back as is compared with just that.
+fn with_log_columns(
+    family: Family,
+    batch: &RecordBatch,
+    events: &[&Event],
+    schema_ids: &[u32],
+    ours: &[bool],
+) -> Result<RecordBatch, Error> {
     let topic = family.topic();
-    let rewritten = frame::encode(family, batch)?;
+    let fault = |e: ArrowError| Error::Rows { table: topic.name, why: e.to_string() };
+    let others: Vec<usize> = (0..events.len()).filter(|row| !ours[*row]).collect();
+    let rows = UInt64Array::from_iter_values(others.iter().map(|row| *row as u64));
+    let rewritten = frame::encode(family, &take_record_batch(batch, &rows).map_err(fault)?)?;
+    let mut raw: Vec<Option<&[u8]>> = vec![None; events.len()];
+    for (row, rewritten) in others.iter().zip(&rewritten) {
+        raw[*row] = events[*row].value.as_deref().filter(|read| read != rewritten);
+    }
     let keys = frame::keys(family, batch);
+    let own_keys: Vec<bool> = events.iter().zip(&keys).map(|(event, key)| event.key.as_ref() == Some(key)).collect();
+    let log = log_columns(events, schema_ids, &own_keys, BinaryArray::from(raw));
+    let columns = batch.columns().iter().cloned().chain(log.into_iter().map(|(name, array)| {
+        debug_assert!(topic.find_column(name).is_some());
+        array
+    }));
+    RecordBatch::try_new(topic.stored_schema().clone(), columns.collect()).map_err(fault)
+}
+
+/// The log's columns, in the table's order. `own_keys` says whose key follows from the row, `raw` holds what the row is not written back as.
+fn log_columns(events: &[&Event], schema_ids: &[u32], own_keys: &[bool], raw: BinaryArray) -> [(&'static str, ArrayRef); 8] {
     let mut key_cells = BinaryBuilder::new();
     let mut header_cells = BinaryBuilder::new();
-    let mut raw_cells = BinaryBuilder::new();
-    for ((event, value), key) in events.iter().zip(&rewritten).zip(&keys) {
-        key_cells.append_option((event.key.as_ref() != Some(key)).then(|| record::key_cell(event.key.as_ref())));
+    for (event, own) in events.iter().zip(own_keys) {
+        key_cells.append_option((!own).then(|| record::key_cell(event.key.as_ref())));
         header_cells.append_option(record::headers_cell(&event.headers));
-        raw_cells.append_option(event.value.as_ref().filter(|read| *read != value));
     }
-    let log: [(&str, ArrayRef); 8] = [
+    [
         ("_partition", Arc::new(Int32Array::from_iter_values(events.iter().map(|event| event.partition)))),
         ("_offset", Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.offset)))),
         ("_log_ts", Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.ts_ms * NS_PER_MS)))),
@@ -141,14 +221,8 @@ fn with_log_columns(family: Family, batch: &RecordBatch, events: &[&Event], sche
         ("_key", Arc::new(key_cells.finish())),
         ("_headers", Arc::new(header_cells.finish())),
         ("_ts_type", Arc::new(events.iter().map(|event| record::ts_type_cell(event.ts_type)).collect::<Int32Array>())),
-        ("_raw", Arc::new(raw_cells.finish())),
-    ];
-    let columns = batch.columns().iter().cloned().chain(log.into_iter().map(|(name, array)| {
-        debug_assert!(topic.find_column(name).is_some());
-        array
-    }));
-    RecordBatch::try_new(topic.stored_schema().clone(), columns.collect())
-        .map_err(|e| Error::Rows { table: topic.name, why: e.to_string() })
+        ("_raw", Arc::new(raw)),
+    ]
 }
 
 /// The batch as it waits in memory for its commit: without the columns that are NULL throughout, with a column that is the same throughout
@@ -175,15 +249,22 @@ pub fn slim(topic: &'static Topic, batch: RecordBatch) -> Result<RecordBatch, Er
 
 /// A column of one value throughout as a single run; `None` where it has several or too few rows to be worth it.
 fn once(column: &ArrayRef) -> Option<ArrayRef> {
-    let rows = i32::try_from(column.len()).ok().filter(|rows| *rows >= ONCE_ROWS_MIN)?;
+    if column.len() < ONCE_ROWS_MIN || matches!(column.data_type(), DataType::RunEndEncoded(..)) {
+        return None;
+    }
     let first = Scalar::new(column.slice(0, 1));
     // Most columns that vary are told by their last value.
     let same = |part: &ArrayRef| not_distinct(part, &first).is_ok_and(|same| same.true_count() == part.len());
     if !same(&column.slice(column.len() - 1, 1)) || !same(column) {
         return None;
     }
-    let value = take(column, &UInt64Array::from(vec![0]), None).ok()?;
-    Some(Arc::new(Int32RunArray::try_new(&Int32Array::from(vec![rows]), &value).ok()?))
+    run(&take(column, &UInt64Array::from(vec![0]), None).ok()?, column.len()).ok()
+}
+
+/// The one value of a column for so many rows, as a single run.
+fn run(value: &ArrayRef, rows: usize) -> Result<ArrayRef, ArrowError> {
+    let end = i32::try_from(rows).map_err(|_| ArrowError::InvalidArgumentError(format!("{rows} rows are too many for a run")))?;
+    Ok(Arc::new(Int32RunArray::try_new(&Int32Array::from(vec![end]), value)?))
 }
 
 /// The rows of table `quarantine` for bad events of `origin_topic`. Partition and offset are the origin's and stand in its columns; key,
