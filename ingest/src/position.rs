@@ -114,7 +114,7 @@ pub enum Known {
         /// Its name.
         id: SourceId,
         /// How far it was published.
-        position: Position,
+        position: Box<Position>,
         /// Whether there is content behind the position.
         grown: bool,
     },
@@ -174,7 +174,7 @@ pub fn find<R: Read>(
             if let Some((_, other)) = alike.iter().find(further).filter(|_| grown && may_be_copy) {
                 return Ok(Known::Shorter { name: other.name.clone() });
             }
-            return Ok(Known::Source { id: **id, position: (*position).clone(), grown });
+            return Ok(Known::Source { id: **id, position: Box::new((*position).clone()), grown });
         }
     }
     for (id, position) in alike.iter().filter(|(_, position)| may_be_copy && position.records > 0 && position.bytes > hashes.length) {
@@ -182,7 +182,7 @@ pub fn find<R: Read>(
         let is_an_end = marks(position).any(|(bytes, _)| *bytes == hashes.length);
         let compared_whole = hashes.length <= (position.head.len() / 2) as u64;
         if agree && (is_an_end || compared_whole) {
-            return Ok(Known::Source { id: **id, position: (*position).clone(), grown: false });
+            return Ok(Known::Source { id: **id, position: Box::new((*position).clone()), grown: false });
         }
         if agree {
             return Ok(Known::Shorter { name: position.name.clone() });
@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn same((id, position): &(SourceId, Position), grown: bool) -> Known {
-        Known::Source { id: *id, position: position.clone(), grown }
+        Known::Source { id: *id, position: Box::new(position.clone()), grown }
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Run<'_, '_> {
                 continue;
             }
             let position = match known {
-                Known::Source { position, .. } => Some(position),
+                Known::Source { position, .. } => Some(*position),
                 Known::New { same_name, .. } => {
                     if same_name {
                         self.report.notes.push("a source of this name was read before with other content: this is a new source".into());
