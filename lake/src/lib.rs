@@ -23,12 +23,14 @@
 mod durable;
 mod file;
 mod layout;
+mod read;
 mod sort;
 mod stats;
 mod table;
 
 pub use durable::DurableLocal;
 pub use layout::{DATE_MAX, DATE_MIN, partition_value};
+pub use read::FileRows;
 pub use stats::{Bound, Stats};
 pub use table::{Committed, FileInfo, Lake, Snapshot, Table, Txn};
 

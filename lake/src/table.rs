@@ -251,6 +251,18 @@ impl Table {
         Ok(None)
     }
 
+    /// What every commit says under `key` of its commitInfo, the oldest first, each with its version.
+    pub async fn infos(&self, key: &str) -> Result<Vec<(u64, Value)>, Error> {
+        let mut infos = Vec::new();
+        // Version 0 made the table.
+        for version in 1..=self.version() {
+            let gone = || self.place.storage("reading the table's log", format!("version {version} is gone"));
+            let bytes = self.entry(version).await?.ok_or_else(gone)?;
+            infos.extend(commit_info(&bytes, key).map(|info| (version, info)));
+        }
+        Ok(infos)
+    }
+
     /// The version of an application transaction, as of the table's version; `None` when it never was.
     pub async fn txn_version(&mut self, app_id: &str) -> Result<Option<i64>, Error> {
         if self.doubtful || self.base.is_none() {
