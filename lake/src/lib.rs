@@ -20,14 +20,17 @@
 //! # }
 //! ```
 
+mod compact;
 mod durable;
 mod file;
 mod layout;
+mod merge;
 mod read;
 mod sort;
 mod stats;
 mod table;
 
+pub use compact::{Compacted, Compaction, most_files, plan};
 pub use durable::DurableLocal;
 pub use layout::{DATE_MAX, DATE_MIN, partition_value};
 pub use read::FileRows;

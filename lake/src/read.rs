@@ -46,6 +46,13 @@ impl Lake {
     }
 }
 
+impl FileRows {
+    /// Path of the file below the table's root.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
 impl Iterator for FileRows {
     type Item = Result<RecordBatch, Error>;
 

@@ -135,6 +135,19 @@ async fn what_nobody_touched_is_whole() {
     assert_eq!(verified.tables["quarantine"].rows, 2);
 }
 
+/// A rewrite takes away files, and no proof.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rewritten_is_whole() {
+    let home = Home::new().await;
+    for family in [F, Family::Quarantine] {
+        let mut table = home.lake.existing(family).await.unwrap().unwrap();
+        let options = lake::Compaction { small_files_max: 1, ..lake::Compaction::default() };
+        let done = table.compact(&options, &|| false).await.unwrap();
+        assert_eq!(done.files_before, if family == F { 0 } else { 2 }, "a day of trades has one file");
+    }
+    assert_eq!(home.verify().await.findings, []);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_changed_value() {
     let home = Home::new().await;
