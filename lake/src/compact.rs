@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// Files of a partition that one rewrite reads.
 const INPUTS_MAX: usize = 128;
 
+/// What the partition columns of a file are.
+type Values = [(&'static str, Option<String>)];
+
 /// When to rewrite.
 #[derive(Debug, Clone, Copy)]
 pub struct Compaction {
@@ -50,7 +53,7 @@ pub struct Compacted {
 
 /// The files that go together, each group into one file. A partition's files keep their order. Pure.
 pub fn plan(files: &[Arc<FileInfo>], options: &Compaction) -> Vec<Vec<Arc<FileInfo>>> {
-    let mut partitions: BTreeMap<&[(&'static str, Option<String>)], Vec<&Arc<FileInfo>>> = BTreeMap::new();
+    let mut partitions: BTreeMap<&Values, Vec<&Arc<FileInfo>>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.size < options.target_bytes) {
         partitions.entry(&file.partition_values).or_default().push(file);
     }
@@ -115,7 +118,7 @@ impl Table {
 
 /// Files of the table's partitions: how many each has, the most of any.
 pub fn most_files(snapshot: &Snapshot) -> usize {
-    let mut counts: BTreeMap<&[(&'static str, Option<String>)], usize> = BTreeMap::new();
+    let mut counts: BTreeMap<&Values, usize> = BTreeMap::new();
     snapshot.files().iter().for_each(|file| *counts.entry(&file.partition_values).or_default() += 1);
     counts.into_values().max().unwrap_or(0)
 }

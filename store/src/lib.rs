@@ -20,6 +20,7 @@ mod read_ahead;
 pub mod record;
 mod report;
 mod run;
+mod spool;
 mod tail;
 pub mod verify;
 

@@ -9,7 +9,8 @@
 
 use crate::ledger::app_id;
 use crate::proof::{Hash, Hasher, Tree};
-use crate::record;
+use crate::record::{self, Record};
+use crate::spool::{Sorted, Spool};
 use crate::{Error, info};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -19,14 +20,15 @@ use schemas::Family;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Offsets of one partition that are put in order at a time, as a power of two.
 const BUCKET_BITS: u32 = 20;
-/// Bytes of a leaf that waits: its offset and its hash.
-const SPOOLED: usize = 8 + 32;
+/// Leaves that wait for their order: the offset, then the hash.
+type Leaves = Spool<(Family, i32, i64), 40>;
+/// The records' own bytes, by a hash of them; then where each stood: family, partition, offset. Equal ones come together.
+type Doubles = Spool<u8, 29>;
 /// Findings of one kind and partition that are told one by one.
 const TOLD_MAX: usize = 20;
 
@@ -41,7 +43,7 @@ pub struct Finding {
     /// First and last offset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offsets: Option<(i64, i64)>,
-    /// What kind of thing it is, one word: `missing`, `repeated`, `unclaimed`, `altered`, `gap`, `overlap`, `transaction`, `unreadable`, `unproven`, `lost`.
+    /// What kind of thing it is, one word: `missing`, `repeated`, `doubled`, `unclaimed`, `altered`, `gap`, `overlap`, `transaction`, `unreadable`, `unproven`, `lost`.
     pub kind: &'static str,
     /// In words.
     pub what: String,
@@ -117,10 +119,10 @@ pub async fn verify(lake: &Lake, progress: &mut (dyn FnMut(u64) + Send)) -> Resu
             }),
         }
     }
-    let mut spool = Spool::new()?;
+    let mut spools = Spools { leaves: Spool::new()?, doubles: Spool::new()?, seeds: [RandomState::new(), RandomState::new()] };
     let mut lost: BTreeSet<(String, i32, i64, i64)> = BTreeSet::new();
     for table in &tables {
-        read_rows(lake, table, &claims, &mut spool, &mut lost, &mut verified, progress).await?;
+        read_rows(lake, table, &claims, &mut spools, &mut lost, &mut verified, progress).await?;
     }
     for table in &mut tables {
         let Some(claimed) = claims.get(&table.family()) else { continue };
@@ -131,11 +133,46 @@ pub async fn verify(lake: &Lake, progress: &mut (dyn FnMut(u64) + Send)) -> Resu
             partition.contiguous(intervals, &lost);
             let txn = table.txn_version(&app_id(table.family().topic().name, &claimed.topic.id, partition.partition)).await?;
             partition.transaction(intervals, txn);
-            let count = partition.intervals(intervals, &mut spool)?;
+            let count = partition.intervals(intervals, &mut spools.leaves)?;
             verified.tables.entry(table.family().topic().name).or_default().intervals += count;
         }
     }
+    doubles(&mut spools.doubles, &mut verified)?;
     Ok(verified)
+}
+
+/// Records whose own bytes are there twice, at two offsets: those bytes name source, record and revision, so one of them was published twice.
+fn doubles(spool: &mut Doubles, verified: &mut Verified) -> Result<(), Error> {
+    let mut told: HashMap<&'static str, usize> = HashMap::new();
+    let mut entries = spool.take(0..=u8::MAX)?;
+    let mut before: Option<[u8; 29]> = None;
+    while let Some(entry) = entries.next()? {
+        let family = Family::ALL[usize::from(entry[16])];
+        let place = |entry: &[u8; 29]| {
+            let partition = i32::from_be_bytes(entry[17..21].try_into().expect("four bytes"));
+            (partition, i64::from_be_bytes(entry[21..].try_into().expect("eight bytes")))
+        };
+        if let Some(first) = before.filter(|first| first[..17] == entry[..17] && place(first) != place(&entry)) {
+            let told = told.entry(family.topic().name).or_default();
+            *told += 1;
+            if *told <= TOLD_MAX {
+                let ((first_partition, first_offset), (partition, offset)) = (place(&first), place(&entry));
+                verified.findings.push(Finding {
+                    table: family.topic().name,
+                    partition: Some(partition),
+                    offsets: Some((offset, offset)),
+                    kind: "doubled",
+                    what: format!("the same record of the same source as partition {first_partition}, offset {first_offset}"),
+                });
+            }
+        }
+        before = Some(entry);
+    }
+    for (table, more) in told.into_iter().filter(|(_, told)| *told > TOLD_MAX) {
+        let what = format!("and {} more of this table", more - TOLD_MAX);
+        verified.findings.push(Finding { table, partition: None, offsets: None, kind: "doubled", what });
+    }
+    Ok(())
 }
 
 async fn read_claims(table: &Table, looked: &mut Looked) -> Result<Option<Claims>, Error> {
@@ -183,7 +220,7 @@ async fn read_rows(
     lake: &Lake,
     table: &Table,
     claims: &HashMap<Family, Claims>,
-    spool: &mut Spool,
+    spools: &mut Spools,
     lost: &mut BTreeSet<(String, i32, i64, i64)>,
     verified: &mut Verified,
     progress: &mut (dyn FnMut(u64) + Send),
@@ -224,15 +261,15 @@ async fn read_rows(
             if family == Family::Gaps {
                 lost.extend(lost_ranges(&batch));
             }
-            let leaves = match caught(|| hashers.leaves(family, &batch)) {
+            let leaves = match caught(|| hashers.leaves(family, &batch, &spools.seeds)) {
                 Ok(leaves) => leaves,
                 Err(why) => {
                     verified.findings.push(unreadable(format!("{}: {why}", file.path)));
                     break;
                 }
             };
-            for (family, partition, offset, leaf) in leaves {
-                spool.push(family, partition, offset, &leaf)?;
+            for leaf in leaves {
+                spools.push(&leaf)?;
             }
         }
     }
@@ -282,29 +319,73 @@ impl<'a> Hashers<'a> {
     }
 
     /// Where each row of a batch stood, and its leaf. Rows that the store wrote of its own have none, but in `quarantine` that of what they hold.
-    fn leaves(&mut self, family: Family, rows: &RecordBatch) -> Result<Vec<(Family, i32, i64, Hash)>, Error> {
+    fn leaves(&mut self, family: Family, rows: &RecordBatch, seeds: &[RandomState; 2]) -> Result<Vec<Leaf>, Error> {
         let topic = family.topic();
         let partition = rows.column(topic.column("_partition")).as_primitive::<Int32Type>();
         let offset = rows.column(topic.column("_offset")).as_primitive::<Int64Type>();
         let mut leaves = Vec::with_capacity(rows.num_rows());
+        let mut add = |hashers: &mut Hashers, family: Family, partition: i32, offset: i64, record: &Record, bytes: Option<[u64; 2]>| {
+            if let Some(hasher) = hashers.of(family, partition) {
+                leaves.push(Leaf { family, partition, offset, hash: hasher.record(offset, record), bytes });
+            }
+        };
         let of_log = partition.null_count() < rows.num_rows();
         let records = if of_log { record::rebuild(family, rows)? } else { Vec::new() };
         for (row, record) in records.iter().enumerate().filter(|(row, _)| partition.is_valid(*row) && offset.is_valid(*row)) {
-            let (partition, offset) = (partition.value(row), offset.value(row));
-            if let Some(hasher) = self.of(family, partition) {
-                leaves.push((family, partition, offset, hasher.record(offset, record)));
-            }
+            let bytes = seeds.each_ref().map(|seed| seed.hash_one(record.value.as_deref()));
+            add(self, family, partition.value(row), offset.value(row), record, Some(bytes));
         }
         if family == Family::Quarantine {
             for (topic, partition, offset, record) in record::rebuild_quarantined(rows)? {
-                let Some(family) = self.by_topic.get(topic.as_str()).copied() else { continue };
-                if let Some(hasher) = self.of(family, partition) {
-                    leaves.push((family, partition, offset, hasher.record(offset, &record)));
+                if let Some(family) = self.by_topic.get(topic.as_str()).copied() {
+                    add(self, family, partition, offset, &record, None);
                 }
             }
         }
         Ok(leaves)
     }
+}
+
+/// A record of the tables: where it stood in the log, its hash with all that the log says of it, and a hash of its own bytes.
+struct Leaf {
+    family: Family,
+    partition: i32,
+    offset: i64,
+    hash: Hash,
+    /// `None` for what is no record of a family: poison may well come twice.
+    bytes: Option<[u64; 2]>,
+}
+
+/// What waits to be put in order.
+struct Spools {
+    leaves: Leaves,
+    doubles: Doubles,
+    /// Of the hash of a record's own bytes.
+    seeds: [RandomState; 2],
+}
+
+impl Spools {
+    fn push(&mut self, leaf: &Leaf) -> Result<(), Error> {
+        let mut entry = [0; 40];
+        entry[..8].copy_from_slice(&leaf.offset.to_be_bytes());
+        entry[8..].copy_from_slice(&leaf.hash);
+        self.leaves.push((leaf.family, leaf.partition, leaf.offset >> BUCKET_BITS), &entry)?;
+        let Some(bytes) = leaf.bytes else { return Ok(()) };
+        let mut entry = [0; 29];
+        entry[..8].copy_from_slice(&bytes[0].to_be_bytes());
+        entry[8..16].copy_from_slice(&bytes[1].to_be_bytes());
+        entry[16] = Family::ALL.iter().position(|family| *family == leaf.family).unwrap_or_default() as u8;
+        entry[17..21].copy_from_slice(&leaf.partition.to_be_bytes());
+        entry[21..].copy_from_slice(&leaf.offset.to_be_bytes());
+        self.doubles.push(entry[0], &entry)
+    }
+}
+
+/// The leaves of one partition in the order of their offsets.
+fn next_leaf(leaves: &mut Sorted<40>) -> Result<Option<(i64, Hash)>, Error> {
+    let Some(entry) = leaves.next()? else { return Ok(None) };
+    let (offset, hash) = entry.split_at(8);
+    Ok(Some((i64::from_be_bytes(offset.try_into().expect("eight bytes")), hash.try_into().expect("32 bytes"))))
 }
 
 /// Compares one partition with what is claimed of it.
@@ -356,12 +437,13 @@ impl Partition<'_> {
     }
 
     /// Recomputes the root of every interval. Gives how many.
-    fn intervals(&mut self, claims: &[Claim], spool: &mut Spool) -> Result<u64, Error> {
+    fn intervals(&mut self, claims: &[Claim], spool: &mut Leaves) -> Result<u64, Error> {
         let mut claims: Vec<Claim> = claims.to_vec();
         claims.sort_by_key(|claim| claim.from);
-        let mut leaves = spool.sorted(self.family, self.partition)?;
+        let at = |bucket: i64| (self.family, self.partition, bucket);
+        let mut leaves = spool.take(at(i64::MIN)..=at(i64::MAX))?;
         let mut told: HashMap<&'static str, usize> = HashMap::new();
-        let mut pending = leaves.next()?;
+        let mut pending = next_leaf(&mut leaves)?;
         let count = claims.len() as u64;
         for claim in claims {
             let (mut tree, mut expected, mut missing, mut repeated) = (Tree::default(), claim.from + 1, Vec::new(), 0u64);
@@ -370,7 +452,7 @@ impl Partition<'_> {
                 if offset > claim.to {
                     break;
                 }
-                pending = leaves.next()?;
+                pending = next_leaf(&mut leaves)?;
                 if offset <= claim.from {
                     self.tell(&mut told, "unclaimed", (offset, offset), "a row that no commit claims");
                     continue;
@@ -407,7 +489,7 @@ impl Partition<'_> {
         }
         while let Some((offset, _)) = pending {
             self.tell(&mut told, "unclaimed", (offset, offset), "a row that no commit claims");
-            pending = leaves.next()?;
+            pending = next_leaf(&mut leaves)?;
         }
         for (kind, more) in told.into_iter().filter(|(_, told)| *told > TOLD_MAX) {
             self.found(kind, None, format!("and {} more of this partition", more - TOLD_MAX));
@@ -438,83 +520,4 @@ fn holes(first: i64, last: i64, absent: &[(i64, i64)]) -> Vec<(i64, i64)> {
         holes.push((next, last));
     }
     holes
-}
-
-/// Leaves that wait for their order, in files of a folder that is removed at the end.
-struct Spool {
-    folder: tempfile::TempDir,
-    buckets: BTreeMap<(Family, i32, i64), BufWriter<File>>,
-}
-
-impl Spool {
-    fn new() -> Result<Spool, Error> {
-        Ok(Spool { folder: tempfile::tempdir().map_err(|e| spool_error(&e))?, buckets: BTreeMap::new() })
-    }
-
-    fn push(&mut self, family: Family, partition: i32, offset: i64, leaf: &Hash) -> Result<(), Error> {
-        let key = (family, partition, offset >> BUCKET_BITS);
-        let number = self.buckets.len();
-        let file = match self.buckets.entry(key) {
-            std::collections::btree_map::Entry::Occupied(file) => file.into_mut(),
-            std::collections::btree_map::Entry::Vacant(free) => {
-                let path = self.folder.path().join(number.to_string());
-                let file = File::options().create_new(true).read(true).write(true).open(path).map_err(|e| spool_error(&e))?;
-                free.insert(BufWriter::with_capacity(SPOOLED * 1024, file))
-            }
-        };
-        file.write_all(&offset.to_be_bytes()).and_then(|()| file.write_all(leaf)).map_err(|e| spool_error(&e))
-    }
-
-    /// The leaves of one partition in the order of their offsets.
-    fn sorted(&mut self, family: Family, partition: i32) -> Result<Sorted, Error> {
-        let keys: Vec<_> = self.buckets.range((family, partition, i64::MIN)..=(family, partition, i64::MAX)).map(|(key, _)| *key).collect();
-        let mut files = Vec::new();
-        for key in keys.iter().rev() {
-            let Some(writer) = self.buckets.remove(key) else { continue };
-            let mut file = writer.into_inner().map_err(|e| spool_error(e.error()))?;
-            file.rewind().map_err(|e| spool_error(&e))?;
-            files.push(file);
-        }
-        Ok(Sorted { files, bucket: Vec::new().into_iter() })
-    }
-}
-
-/// The buckets of one partition, one after the other.
-struct Sorted {
-    /// The last one first.
-    files: Vec<File>,
-    bucket: std::vec::IntoIter<(i64, Hash)>,
-}
-
-impl Sorted {
-    fn next(&mut self) -> Result<Option<(i64, Hash)>, Error> {
-        loop {
-            if let Some(leaf) = self.bucket.next() {
-                return Ok(Some(leaf));
-            }
-            let Some(file) = self.files.pop() else { return Ok(None) };
-            self.bucket = read_bucket(file).map_err(|e| spool_error(&e))?.into_iter();
-        }
-    }
-}
-
-fn read_bucket(file: File) -> io::Result<Vec<(i64, Hash)>> {
-    let mut reader = BufReader::with_capacity(1 << 16, file);
-    let mut leaves = Vec::new();
-    let mut spooled = [0; SPOOLED];
-    loop {
-        match reader.read_exact(&mut spooled) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break,
-            Err(e) => return Err(e),
-        }
-        let (offset, leaf) = spooled.split_at(8);
-        leaves.push((i64::from_be_bytes(offset.try_into().expect("eight bytes")), leaf.try_into().expect("32 bytes")));
-    }
-    leaves.sort_unstable_by_key(|(offset, _)| *offset);
-    Ok(leaves)
-}
-
-fn spool_error(e: &io::Error) -> Error {
-    Error::Ended { part: "verification", why: format!("its files in {} cannot be written or read: {e}", std::env::temp_dir().display()) }
 }

@@ -283,7 +283,8 @@ impl Home {
     /// Every event of the family is a row that tells it exactly, or is in quarantine with its bytes; each once. Returns how many were bad.
     async fn check(&self, family: Family) -> usize {
         let verified = store::verify::verify(&self.lake, &mut |_| {}).await.unwrap();
-        assert!(verified.findings.iter().all(|finding| finding.kind == "lost"), "{:#?}", verified.findings);
+        // Some stories lose offsets, or publish the same rows again: the proof says so.
+        assert!(verified.findings.iter().all(|finding| ["lost", "doubled"].contains(&finding.kind)), "{:#?}", verified.findings);
         let rows = self.rows(family).await;
         let mut expected: BTreeMap<(i32, i64), Event> = BTreeMap::new();
         for partition in 0..family.topic().partitions {

@@ -135,6 +135,25 @@ async fn what_nobody_touched_is_whole() {
     assert_eq!(verified.tables["quarantine"].rows, 2);
 }
 
+/// The log itself may hold a record twice, as a late write of a dead transaction would leave it: each has its offset and its proof, and still
+/// one of them is too many.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_the_log_has_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Arc<dyn EventLog> = Arc::new(Embedded::open(&dir.path().join("log"), &LogOptions::default()).unwrap());
+    log.create_topics().unwrap();
+    let lake = Lake::open(dir.path().join("tables").to_str().unwrap()).unwrap();
+    let rows = trades(0);
+    let again = rows.slice(7, 1);
+    for rows in [&rows, &again] {
+        let records = Records { family: F, keys: frame::keys(F, rows), values: frame::encode(F, rows).unwrap() };
+        log.writer("test").unwrap().publish(&Batch { records: vec![records], states: vec![] }).unwrap();
+    }
+    Store::new(log, lake.clone(), Options::default()).run_once(&mut |_| {}).await.unwrap();
+    let findings = verify(&lake, &mut |_| {}).await.unwrap().findings;
+    assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), ["doubled"], "{findings:?}");
+}
+
 /// A rewrite takes away files, and no proof.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_rewritten_is_whole() {
