@@ -67,6 +67,47 @@ pub fn encode(topic: &'static Topic, batches: &[RecordBatch], partition: &Partit
     Ok(Encoded { bytes: writer.into_inner().map_err(fault)?.into(), stats })
 }
 
+/// Writes a file whose rows come in order, batch by batch: one row group in memory.
+pub struct FileWriter {
+    topic: &'static Topic,
+    kept: Vec<usize>,
+    writer: ArrowWriter<Vec<u8>>,
+    has_stats: Vec<bool>,
+    stats: Stats,
+}
+
+impl FileWriter {
+    /// A file for rows of which these are the first: they settle how its columns are encoded.
+    pub fn new(topic: &'static Topic, first: &RecordBatch) -> Result<FileWriter, Error> {
+        let fault = |e: ParquetError| Error::Batch { table: topic.name, why: e.to_string() };
+        let columns = Columns::new(topic, std::slice::from_ref(first));
+        let order: Vec<(usize, usize)> = (0..first.num_rows()).map(|row| (0, row)).collect();
+        let encodings = columns.choose_encodings(&order, 1).map_err(fault)?;
+        let options =
+            ArrowWriterOptions::new().with_properties(properties(topic, &columns.schema, &encodings)).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), columns.schema.clone(), options).map_err(fault)?;
+        let kept = columns.schema.fields().iter().map(|field| topic.column(field.name())).collect();
+        Ok(FileWriter { topic, kept, writer, has_stats: columns.has_stats, stats: Stats { rows: Some(0), ..Stats::default() } })
+    }
+
+    /// Writes the next rows, in the table's stored schema.
+    pub fn write(&mut self, rows: &RecordBatch) -> Result<(), Error> {
+        let fault = |why: String| Error::Batch { table: self.topic.name, why };
+        let rows = rows.project(&self.kept).map_err(|e| fault(e.to_string()))?;
+        for (column, field) in rows.schema().fields().iter().enumerate().filter(|(column, _)| self.has_stats[*column]) {
+            self.stats.add(field.name(), rows.column(column));
+        }
+        self.stats.rows = self.stats.rows.map(|before| before + rows.num_rows() as u64);
+        self.writer.write(&rows).map_err(|e| fault(e.to_string()))
+    }
+
+    /// The file.
+    pub fn finish(self) -> Result<Encoded, Error> {
+        let bytes = self.writer.into_inner().map_err(|e| Error::Batch { table: self.topic.name, why: e.to_string() })?;
+        Ok(Encoded { bytes: bytes.into(), stats: self.stats })
+    }
+}
+
 /// The columns that go into the file.
 struct Columns {
     schema: SchemaRef,

@@ -20,15 +20,20 @@
 //! # }
 //! ```
 
+mod compact;
 mod durable;
 mod file;
 mod layout;
+mod merge;
+mod read;
 mod sort;
 mod stats;
 mod table;
 
+pub use compact::{Compacted, Compaction, most_files, plan};
 pub use durable::DurableLocal;
 pub use layout::{DATE_MAX, DATE_MIN, partition_value};
+pub use read::FileRows;
 pub use stats::{Bound, Stats};
 pub use table::{Committed, FileInfo, Lake, Snapshot, Table, Txn};
 

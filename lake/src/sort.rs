@@ -191,7 +191,8 @@ fn values(topic: &'static Topic, columns: &[ArrayRef], row: usize) -> Result<Vec
     topic.partition_by.iter().zip(columns).map(value).collect()
 }
 
-fn converter(topic: &'static Topic, names: &[&str]) -> Result<RowConverter, arrow::error::ArrowError> {
+/// Makes keys that compare as the rows do.
+pub fn converter(topic: &'static Topic, names: &[&str]) -> Result<RowConverter, arrow::error::ArrowError> {
     let stored = topic.stored_schema();
     // SortField's default is ascending, NULLs first.
     RowConverter::new(names.iter().map(|name| SortField::new(stored.field(topic.column(name)).data_type().clone())).collect())

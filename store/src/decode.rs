@@ -128,7 +128,7 @@ fn decode_each(family: Family, events: &[Event]) -> Result<Decoded, Error> {
 
 fn readable(event: &Event) -> Result<&[u8], String> {
     if event.ts_ms.checked_mul(NS_PER_MS).is_none() {
-        return Err(format!("timestamp {} ms is beyond the range of nanoseconds", event.ts_ms));
+        return Err(record::ts_reason(event.ts_ms));
     }
     event.value.as_deref().ok_or_else(|| "the value is null: records are never deleted".to_string())
 }

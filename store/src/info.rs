@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::ledger::Span;
+use crate::proof::Tree;
 use crate::tail::{self, Tail};
 use eventlog::TopicInfo;
 use lake::Table;
@@ -11,39 +12,48 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Our part of a commitInfo.
-const KEY: &str = "tokentape";
+pub(crate) const KEY: &str = "tokentape";
+/// Why an offset holds no record that a consumer can see: the marker that ends a transaction, or a record of one that was aborted. Which of the
+/// two, a consumer cannot tell. What retention took before it was stored is never in an interval: it has a row in `gaps`.
+const CONTROL_OR_ABORTED: &str = "control_or_aborted";
 
-/// The commitInfo of one commit: cluster and topic, and per partition the offsets in (`from`, `to`], those of them that hold no record,
-/// and how many records went to `quarantine`; and of every partition of the topic the last record that is stored. The RFC 6962 root over a partition's records belongs beside its `to`.
-pub fn commit_info(
-    cluster_id: &str,
-    topic: &TopicInfo,
-    family: Family,
-    spans: &BTreeMap<i32, Span>,
-    quarantined: &BTreeMap<i32, u64>,
-    tails: &BTreeMap<i32, Tail>,
-    schema_ids: &BTreeSet<u32>,
-) -> Map<String, Value> {
-    let partitions: Vec<Value> = spans
-        .iter()
-        .map(|(partition, span)| {
-            json!({
-                "partition": partition,
-                "from": span.from - 1,
-                "to": span.next - 1,
-                "records": span.records,
-                "quarantined": quarantined.get(partition).copied().unwrap_or(0),
-                "absent": span.absent.iter().map(|(first, last)| json!([first, last])).collect::<Vec<_>>(),
-            })
+/// What a commit holds of the log.
+pub struct Held<'a> {
+    /// The offsets of each partition.
+    pub spans: &'a BTreeMap<i32, Span>,
+    /// How many of its records went to `quarantine`.
+    pub quarantined: &'a BTreeMap<i32, u64>,
+    /// The tree over its records.
+    pub trees: &'a BTreeMap<i32, Tree>,
+    /// The last record that is stored, of every partition of the topic.
+    pub tails: &'a BTreeMap<i32, Tail>,
+    /// The schemas that the records were written by.
+    pub schema_ids: &'a BTreeSet<u32>,
+}
+
+/// The commitInfo of one commit: cluster and topic; per partition the offsets in (`from`, `to`], those of them that hold no record and why,
+/// how many records there are and how many went to `quarantine`, and the RFC 6962 root over all of them (proof.rs).
+pub fn commit_info(cluster_id: &str, topic: &TopicInfo, family: Family, held: &Held) -> Map<String, Value> {
+    let partition = |(partition, span): (&i32, &Span)| {
+        json!({
+            "partition": partition,
+            "from": span.from - 1,
+            "to": span.next - 1,
+            "records": span.records,
+            "quarantined": held.quarantined.get(partition).copied().unwrap_or(0),
+            "absent": span.absent.iter().map(|(first, last)| json!([first, last, CONTROL_OR_ABORTED])).collect::<Vec<_>>(),
+            "root": held.trees.get(partition).map(|tree| hex::encode(tree.root())),
         })
-        .collect();
-    let schemas: Vec<Value> = schema_ids.iter().map(|id| json!({ "id": id, "sha256": schema_sha256(family, *id) })).collect();
+    };
+    let schemas: Vec<Value> = held.schema_ids.iter().map(|id| json!({ "id": id, "sha256": schema_sha256(family, *id) })).collect();
     let log = json!({
         "cluster": cluster_id,
+        "table": family.topic().name,
         "topic": topic.name,
         "topicId": topic.id,
-        "partitions": partitions,
-        "tails": tail::to_json(tails),
+        "writer": concat!("tokentape ", env!("CARGO_PKG_VERSION")),
+        "partitions": held.spans.iter().map(partition).collect::<Vec<_>>(),
+        "tails": tail::to_json(held.tails),
         "schemas": schemas,
     });
     Map::from_iter([(KEY.to_string(), log)])

@@ -15,11 +15,14 @@ pub mod decode;
 mod info;
 pub mod ledger;
 mod opened;
+pub mod proof;
 mod read_ahead;
 pub mod record;
 mod report;
 mod run;
+mod spool;
 mod tail;
+pub mod verify;
 
 pub use opened::refuse_other_log;
 pub use report::Report;

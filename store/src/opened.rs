@@ -1,13 +1,14 @@
 //! Where the store begins: the tables and the log as they are found, and from which offset each partition is to be read.
 
 use crate::ledger::{Ledger, app_id};
+use crate::proof::Hasher;
 use crate::tail::{self, Tail};
 use crate::{Error, Report, decode, info};
 use eventlog::{EventLog, Start, TopicInfo, Watermarks};
 use lake::{Lake, Table, Txn};
 use schemas::Family;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Refuses tables that were stored from another log than this one, or from a part of it that it no longer has, as a store of it would.
@@ -105,6 +106,8 @@ pub(crate) struct Opened {
     pub(crate) cluster_id: String,
     pub(crate) topics: HashMap<Family, TopicInfo>,
     pub(crate) names: HashMap<Family, String>,
+    /// What hashes the records of each partition.
+    pub(crate) hashers: HashMap<(Family, i32), Hasher>,
     pub(crate) tables: Tables,
     pub(crate) places: HashMap<(Family, i32), Place>,
     pub(crate) starts: Vec<Start>,
@@ -127,6 +130,7 @@ impl Opened {
             cluster_id,
             topics,
             names: found.iter().map(|(family, topic, _)| (*family, topic.name.clone())).collect(),
+            hashers: HashMap::new(),
             tables,
             places: HashMap::new(),
             starts: Vec::new(),
@@ -141,6 +145,7 @@ impl Opened {
                 let place = Place { tail, ..opened.place(family, &topic, partition).await? };
                 let wanted = place.txn.unwrap_or(0);
                 refuse_ahead(&topic, partition, wanted, &watermarks)?;
+                opened.hashers.insert((family, partition), Hasher::new(&opened.cluster_id, &topic, partition));
                 let next = wanted.max(watermarks.low);
                 opened.begin(family, partition, next, place);
                 to_read += (watermarks.high - next).unsigned_abs();
@@ -186,8 +191,9 @@ impl Opened {
         }
         tracing::error!(topic = topic.name, partition, first, last = next - 1, "the log lost offsets that were never stored");
         let row = decode::gap(&topic.name, partition, first, next - 1)?;
-        let info =
-            info::commit_info(&self.cluster_id, topic, family, &BTreeMap::new(), &BTreeMap::new(), &BTreeMap::new(), &BTreeSet::new());
+        let (spans, quarantined, trees, tails, schema_ids) = Default::default();
+        let held = info::Held { spans: &spans, quarantined: &quarantined, trees: &trees, tails: &tails, schema_ids: &schema_ids };
+        let info = info::commit_info(&self.cluster_id, topic, family, &held);
         let gaps = self.tables.of(Family::Gaps).await?;
         gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], info).await?;
         if family == Family::Gaps {

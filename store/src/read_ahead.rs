@@ -1,6 +1,7 @@
 //! Reads and decodes ahead of the commits: one thread polls the log while another one decodes what came before, its work shared out.
 
 use crate::ledger::{Ledger, Span, Verdict};
+use crate::proof::{Hash, Hasher};
 use crate::tail::Tail;
 use crate::{Error, decode};
 use arrow::array::RecordBatch;
@@ -29,6 +30,7 @@ pub(crate) struct ReadAhead {
     pub(crate) starts: Vec<Start>,
     pub(crate) ledger: Ledger,
     pub(crate) names: HashMap<Family, String>,
+    pub(crate) hashers: HashMap<(Family, i32), Hasher>,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -52,6 +54,8 @@ pub(crate) struct Piece {
     pub(crate) bad: Vec<(i32, String)>,
     pub(crate) spans: BTreeMap<i32, Span>,
     pub(crate) schema_ids: Vec<u32>,
+    /// Partition and hash of every event, good and bad, in order.
+    pub(crate) leaves: Vec<(i32, Hash)>,
     /// The last event of each partition.
     pub(crate) tails: BTreeMap<i32, Tail>,
 }
@@ -147,7 +151,10 @@ impl ReadAhead {
         let bad = decoded.bad.into_iter().map(|bad| (events[bad.index].partition, bad.reason)).collect();
         let last: BTreeMap<i32, &Event> = events.iter().map(|event| (event.partition, event)).collect();
         let tails = last.into_iter().map(|(partition, event)| (partition, Tail::of(event))).collect();
-        Ok(Piece { family, rows: decoded.rows, quarantine, bad, spans, schema_ids: decoded.schema_ids, tails })
+        let mut hashers: HashMap<i32, Hasher> = spans.keys().map(|at| (*at, self.hashers[&(family, *at)].clone())).collect();
+        let mut leaf = |event: &Event| hashers.get_mut(&event.partition).map(|hasher| (event.partition, hasher.event(event)));
+        let leaves = events.iter().filter_map(&mut leaf).collect();
+        Ok(Piece { family, rows: decoded.rows, quarantine, bad, spans, schema_ids: decoded.schema_ids, leaves, tails })
     }
 }
 

@@ -58,8 +58,8 @@ pub fn ts_type_cell(ts_type: TimestampType) -> Option<i32> {
 pub struct Record {
     /// Key; null and empty are different.
     pub key: Option<Bytes>,
-    /// Value.
-    pub value: Bytes,
+    /// Value; null and empty are different.
+    pub value: Option<Bytes>,
     /// Headers in order.
     pub headers: Headers,
     /// Milliseconds since 1970 UTC.
@@ -96,20 +96,77 @@ pub fn rebuild(family: Family, rows: &RecordBatch) -> Result<Vec<Record>, Error>
                         _ => return Err(fault("a _key is neither the null key nor a key".into())),
                     },
                 },
-                value: bytes("_raw", row).unwrap_or_else(|| values[row].clone()),
+                value: bytes("_raw", row).or_else(|| Some(values[row].clone())),
                 headers: match bytes("_headers", row) {
                     None => Vec::new(),
                     Some(cell) => headers(cell).ok_or_else(|| fault("_headers is cut short".into()))?,
                 },
                 ts_ms: log_ts.value(row) / NS_PER_MS,
-                ts_type: match ts_type.is_valid(row).then(|| ts_type.value(row)) {
-                    None => TimestampType::LogAppend,
-                    Some(0) => TimestampType::Create,
-                    Some(_) => TimestampType::None,
-                },
+                ts_type: self::ts_type(ts_type.is_valid(row).then(|| ts_type.value(row))),
             })
         })
         .collect()
+}
+
+/// Why an event is bad whose time no column of nanoseconds holds: the reason is where its time is kept.
+pub fn ts_reason(ts_ms: i64) -> String {
+    format!("timestamp {ts_ms} ms is beyond the range of nanoseconds")
+}
+
+fn ts_in_reason(reason: &str) -> Option<i64> {
+    reason.strip_prefix("timestamp ")?.strip_suffix(" ms is beyond the range of nanoseconds")?.parse().ok()
+}
+
+/// Makes the records that the store put into `quarantine` again: topic, partition and offset where each stood, and the record.
+pub fn rebuild_quarantined(rows: &RecordBatch) -> Result<Vec<(String, i32, i64, Record)>, Error> {
+    let topic = Family::Quarantine.topic();
+    let fault = |why: &str| Error::Rows { table: topic.name, why: why.into() };
+    let column = |name: &str| rows.column(topic.column(name));
+    let bytes = |name: &str, row: usize| {
+        let cells = column(name).as_binary::<i32>();
+        cells.is_valid(row).then(|| Bytes::copy_from_slice(cells.value(row)))
+    };
+    let int = |name: &str, row: usize| {
+        let cells = column(name).as_primitive::<Int32Type>();
+        cells.is_valid(row).then(|| cells.value(row))
+    };
+    let long = |name: &str, row: usize| {
+        let cells = column(name).as_primitive::<Int64Type>();
+        cells.is_valid(row).then(|| cells.value(row))
+    };
+    let origin = column("origin_topic").as_string::<i32>();
+    let reason = column("reason").as_string::<i32>();
+    // Rows of the log's own topic `quarantine` have a place in it; these have only that of what they hold.
+    let by_store = (0..rows.num_rows()).filter(|row| int("_partition", *row).is_none() && origin.is_valid(*row));
+    by_store
+        .map(|row| {
+            let place = int("origin_partition", row).zip(long("origin_offset", row)).ok_or_else(|| fault("a row names no offset"))?;
+            let key = match bytes("_key", row).ok_or_else(|| fault("a row has no _key"))? {
+                cell if cell.first() == Some(&0) => None,
+                cell if cell.first() == Some(&1) => Some(cell.slice(1..)),
+                _ => return Err(fault("a _key is neither the null key nor a key")),
+            };
+            let record = Record {
+                key,
+                value: bytes("raw", row),
+                headers: bytes("_headers", row).map_or(Some(Vec::new()), headers).ok_or_else(|| fault("_headers is cut short"))?,
+                ts_ms: match long("_log_ts", row) {
+                    Some(ns) => ns / NS_PER_MS,
+                    None => ts_in_reason(reason.value(row)).ok_or_else(|| fault("a row has no time"))?,
+                },
+                ts_type: ts_type(int("_ts_type", row)),
+            };
+            Ok((origin.value(row).to_string(), place.0, place.1, record))
+        })
+        .collect()
+}
+
+fn ts_type(cell: Option<i32>) -> TimestampType {
+    match cell {
+        None => TimestampType::LogAppend,
+        Some(0) => TimestampType::Create,
+        Some(_) => TimestampType::None,
+    }
 }
 
 fn headers(mut cell: Bytes) -> Option<Headers> {

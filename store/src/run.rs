@@ -6,6 +6,7 @@
 use crate::batcher::{self, Limits, Pending};
 use crate::ledger::{Span, app_id};
 use crate::opened::{Opened, Place, Tables, blocking, side_id};
+use crate::proof::Tree;
 use crate::read_ahead::{Decoded, Message, Piece, ReadAhead, follow};
 use crate::tail::Tail;
 use crate::{Error, Report, info};
@@ -116,8 +117,14 @@ impl Store {
         let opened = Opened::open(&self.log, &self.lake, report).await?;
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = mpsc::channel(QUEUE_POLLS);
-        let reader =
-            ReadAhead { log: self.log.clone(), starts: opened.starts, ledger: opened.ledger, names: opened.names, stop: stop.clone() };
+        let reader = ReadAhead {
+            log: self.log.clone(),
+            starts: opened.starts,
+            ledger: opened.ledger,
+            names: opened.names,
+            hashers: opened.hashers,
+            stop: stop.clone(),
+        };
         let reading = tokio::task::spawn_blocking(move || reader.run(&sender));
         let mut session = Session {
             ends: if once { reader_ends(&opened.places) } else { HashSet::new() },
@@ -171,6 +178,7 @@ struct Batch {
     bad: Vec<(i32, String)>,
     spans: BTreeMap<i32, Span>,
     schema_ids: BTreeSet<u32>,
+    trees: BTreeMap<i32, Tree>,
     tails: BTreeMap<i32, Tail>,
     bytes: usize,
     since: Instant,
@@ -185,6 +193,7 @@ impl Batch {
             bad: Vec::new(),
             spans: BTreeMap::new(),
             schema_ids: BTreeSet::new(),
+            trees: BTreeMap::new(),
             tails: BTreeMap::new(),
             bytes: 0,
             since: now,
@@ -200,6 +209,7 @@ impl Batch {
         self.bad.extend(piece.bad);
         piece.spans.into_iter().for_each(|(partition, span)| follow(&mut self.spans, partition, span));
         self.schema_ids.extend(piece.schema_ids);
+        piece.leaves.into_iter().for_each(|(partition, leaf)| self.trees.entry(partition).or_default().push(leaf));
         self.tails.extend(piece.tails);
     }
 
@@ -423,11 +433,12 @@ async fn commit(
     mut places: BTreeMap<i32, Place>,
     tally: Arc<Mutex<Tally>>,
 ) -> Result<Done, Error> {
-    let Batch { family, mut rows, quarantine, bad, spans, schema_ids, tails, .. } = batch;
+    let Batch { family, mut rows, quarantine, bad, spans, schema_ids, trees, tails, .. } = batch;
     let topic = &context.topics[&family];
     let mut quarantined: BTreeMap<i32, u64> = BTreeMap::new();
     bad.iter().for_each(|(partition, _)| *quarantined.entry(*partition).or_default() += 1);
-    let info = info::commit_info(&context.cluster_id, topic, family, &spans, &quarantined, &tails, &schema_ids);
+    let held = info::Held { spans: &spans, quarantined: &quarantined, trees: &trees, tails: &tails, schema_ids: &schema_ids };
+    let info = info::commit_info(&context.cluster_id, topic, family, &held);
     let mut bad: Vec<(Family, String)> = bad.into_iter().map(|(_, reason)| (family, reason)).collect();
     let mut done = |table: Family, committed: Committed| {
         let mut tally = tally.lock().expect("nothing that holds the tally can panic");

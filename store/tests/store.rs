@@ -282,6 +282,9 @@ impl Home {
 
     /// Every event of the family is a row that tells it exactly, or is in quarantine with its bytes; each once. Returns how many were bad.
     async fn check(&self, family: Family) -> usize {
+        let verified = store::verify::verify(&self.lake, &mut |_| {}).await.unwrap();
+        // Some stories lose offsets, or publish the same rows again: the proof says so.
+        assert!(verified.findings.iter().all(|finding| ["lost", "doubled"].contains(&finding.kind)), "{:#?}", verified.findings);
         let rows = self.rows(family).await;
         let mut expected: BTreeMap<(i32, i64), Event> = BTreeMap::new();
         for partition in 0..family.topic().partitions {
@@ -292,7 +295,7 @@ impl Home {
         for (row, record) in records.into_iter().enumerate() {
             let (Some(partition), Some(offset)) = (partitions[row], offsets[row]) else { continue };
             let event = expected.remove(&(partition, offset)).unwrap_or_else(|| panic!("{partition}/{offset} is there twice"));
-            let told = (record.key, Some(record.value), record.headers, record.ts_ms, record.ts_type);
+            let told = (record.key, record.value, record.headers, record.ts_ms, record.ts_type);
             assert_eq!(told, (event.key, event.value, event.headers, event.ts_ms, event.ts_type));
         }
         let quarantine = self.rows(Family::Quarantine).await;
@@ -531,7 +534,7 @@ async fn holes_are_named_and_losses_are_gaps() {
     assert_eq!(said["schemas"][0]["sha256"].as_str().unwrap().len(), 64);
     let partition = &said["partitions"][0];
     assert_eq!((partition["from"].as_i64(), partition["to"].as_i64(), partition["records"].as_u64()), (Some(99), Some(128), Some(10)));
-    assert_eq!(partition["absent"][4], serde_json::json!([109, 119]));
+    assert_eq!(partition["absent"][4], serde_json::json!([109, 119, "control_or_aborted"]));
     home.log.low.lock().unwrap().insert((family, 0), 104);
     assert_eq!(home.once().await.lost, 0, "what was stored before it was lost is no loss");
     assert_eq!(home.rows(Family::Gaps).await.num_rows(), 1);

@@ -62,6 +62,14 @@ pub enum Command {
     Schema(Schema),
     /// Create the missing topics and check all of them
     Topics(Topics),
+    /// Rewrite many small files of the tables to few large sorted ones; ingest, store and queries may go on meanwhile
+    ///
+    /// The files that are replaced stay on disk: queries that began before still read them, and auditors may.
+    Upkeep,
+    /// Is the archive complete and unaltered? Recomputes from the rows what every commit said of itself when it was made
+    ///
+    /// Reads every row of every table, and nothing of the log. Exit code 1 where something is missing, twice, altered, or cannot be read.
+    Verify,
     /// Check configuration, log, tables and clock, and say what to do
     ///
     /// Of the tables: every file of their newest versions must be there with the length that the table's log states; what is in the files is

@@ -8,6 +8,8 @@ pub mod sql;
 mod store;
 mod topics;
 mod up;
+mod upkeep;
+mod verify;
 
 use crate::args::Command;
 use crate::settings::Settings;
@@ -36,6 +38,8 @@ pub fn run(command: &Command, settings: &Settings) -> Result<Code> {
         Command::Query(args) => query::run(args, settings),
         Command::Schema(args) => schema::run(args, settings),
         Command::Topics(args) => topics::run(args, settings),
+        Command::Upkeep => upkeep::run(settings),
+        Command::Verify => verify::run(settings),
         Command::Doctor => doctor::run(settings),
     }
 }

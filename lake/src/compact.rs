@@ -1,0 +1,124 @@
+//! Many small files of a partition to few large ones: which files go together (pure), and the commit that puts one in the place of many.
+//!
+//! A rewrite is one Delta version: the files it read are removed, the file it wrote is added, nothing that a row says is changed
+//! (`dataChange` false), and the transaction `maintenance` moves. Two that rewrite the same table at the same time meet there, and the second
+//! one gives way; appends go on beside it. The removed files stay on disk until they are vacuumed.
+
+use crate::layout;
+use crate::table::{FileInfo, Snapshot, Table};
+use crate::{Error, merge};
+use schemas::Topic;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Files of a partition that one rewrite reads.
+const INPUTS_MAX: usize = 128;
+
+/// What the partition columns of a file are.
+type Values = [(&'static str, Option<String>)];
+
+/// When to rewrite.
+#[derive(Debug, Clone, Copy)]
+pub struct Compaction {
+    /// Bytes of a file that is large enough, and that a rewrite should reach.
+    pub target_bytes: u64,
+    /// Small files of a partition that are left alone.
+    pub small_files_max: usize,
+}
+
+impl Default for Compaction {
+    /// Files of 128 MiB and more are large; up to three small ones wait for more beside them.
+    fn default() -> Compaction {
+        Compaction { target_bytes: 128 << 20, small_files_max: 3 }
+    }
+}
+
+/// What was rewritten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Compacted {
+    /// Rewrites that were committed.
+    pub commits: u64,
+    /// Files that were taken away.
+    pub files_before: u64,
+    /// Files in their place.
+    pub files_after: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Bytes before.
+    pub bytes_before: u64,
+    /// Bytes after.
+    pub bytes_after: u64,
+}
+
+/// The files that go together, each group into one file. A partition's files keep their order. Pure.
+pub fn plan(files: &[Arc<FileInfo>], options: &Compaction) -> Vec<Vec<Arc<FileInfo>>> {
+    let mut partitions: BTreeMap<&Values, Vec<&Arc<FileInfo>>> = BTreeMap::new();
+    for file in files.iter().filter(|file| file.size < options.target_bytes) {
+        partitions.entry(&file.partition_values).or_default().push(file);
+    }
+    let mut groups = Vec::new();
+    for small in partitions.into_values().filter(|small| small.len() > options.small_files_max) {
+        let (mut group, mut bytes): (Vec<Arc<FileInfo>>, u64) = (Vec::new(), 0);
+        for file in small {
+            if !group.is_empty() && (bytes + file.size > 2 * options.target_bytes || group.len() == INPUTS_MAX) {
+                groups.push(std::mem::take(&mut group));
+                bytes = 0;
+            }
+            bytes += file.size;
+            group.push(file.clone());
+        }
+        groups.push(group);
+    }
+    groups.retain(|group| group.len() > 1);
+    groups
+}
+
+impl Table {
+    /// Rewrites what [`plan`] names, one commit for each group. Stops before the next one when `stop` says so.
+    pub async fn compact(&mut self, options: &Compaction, stop: &(dyn Fn() -> bool + Sync)) -> Result<Compacted, Error> {
+        let mut compacted = Compacted::default();
+        self.refresh().await?;
+        for group in plan(self.snapshot().files(), options) {
+            if stop() {
+                break;
+            }
+            self.rewrite(&group, &mut compacted).await?;
+        }
+        Ok(compacted)
+    }
+
+    async fn rewrite(&mut self, group: &[Arc<FileInfo>], compacted: &mut Compacted) -> Result<(), Error> {
+        let family = self.family();
+        let topic: &'static Topic = family.topic();
+        let lake = self.lake();
+        let mut inputs = Vec::with_capacity(group.len());
+        for file in group {
+            let bytes = lake.fetch(family, file).await?;
+            inputs.push(lake.rows(family, file, bytes)?);
+        }
+        let encoded = self.blocking(move || merge::merge(topic, inputs)).await?;
+        let expected: Option<u64> = group.iter().map(|file| file.stats.rows).sum();
+        if expected.is_some_and(|rows| Some(rows) != encoded.stats.rows) {
+            let why = format!("a rewrite has {:?} rows, the files it was made of {expected:?}: nothing was changed", encoded.stats.rows);
+            return Err(Error::Batch { table: topic.name, why });
+        }
+        let (rows, bytes) = (encoded.stats.rows.unwrap_or(0), encoded.bytes.len() as u64);
+        let json = encoded.stats.json(&layout::stats_fields(topic));
+        self.replace(group, encoded.bytes, json).await?;
+        compacted.commits += 1;
+        compacted.files_before += group.len() as u64;
+        compacted.files_after += 1;
+        compacted.rows += rows;
+        compacted.bytes_before += group.iter().map(|file| file.size).sum::<u64>();
+        compacted.bytes_after += bytes;
+        Ok(())
+    }
+}
+
+/// Files of the table's partitions: how many each has, the most of any.
+pub fn most_files(snapshot: &Snapshot) -> usize {
+    let mut counts: BTreeMap<&Values, usize> = BTreeMap::new();
+    snapshot.files().iter().for_each(|file| *counts.entry(&file.partition_values).or_default() += 1);
+    counts.into_values().max().unwrap_or(0)
+}

@@ -1,0 +1,93 @@
+//! One data file back to rows of the table's stored schema: the partition's values stand in the log, columns that the file lacks are NULL.
+
+use crate::table::{FileInfo, Lake};
+use crate::{Error, layout};
+use arrow::array::{ArrayRef, Date32Array, RecordBatch, StringArray, new_null_array};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use bytes::Bytes;
+use object_store::ObjectStoreExt;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use schemas::{Family, Topic};
+use std::sync::Arc;
+
+/// Rows of one batch.
+const BATCH_ROWS: usize = 1 << 14;
+
+/// The rows of one file, batch by batch, in the file's order.
+pub struct FileRows {
+    topic: &'static Topic,
+    path: String,
+    partition_values: Vec<(&'static str, Option<String>)>,
+    reader: ParquetRecordBatchReader,
+}
+
+impl Lake {
+    /// Fetches a file whole; one that has another length than the log states is an error.
+    pub async fn fetch(&self, family: Family, file: &FileInfo) -> Result<Bytes, Error> {
+        let bytes = self.object_store().get(&file.location).await.map_err(|e| self.unreadable(family, &file.path, e.to_string()))?;
+        let bytes = bytes.bytes().await.map_err(|e| self.unreadable(family, &file.path, e.to_string()))?;
+        if bytes.len() as u64 != file.size {
+            return Err(self.unreadable(family, &file.path, format!("has {} bytes, the table's log states {}", bytes.len(), file.size)));
+        }
+        Ok(bytes)
+    }
+
+    /// The rows of a file that was fetched.
+    pub fn rows(&self, family: Family, file: &FileInfo, bytes: Bytes) -> Result<FileRows, Error> {
+        let fault = |why: String| self.unreadable(family, &file.path, why);
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| fault(e.to_string()))?;
+        let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|e| fault(e.to_string()))?;
+        Ok(FileRows { topic: family.topic(), path: file.path.clone(), partition_values: file.partition_values.clone(), reader })
+    }
+
+    fn unreadable(&self, family: Family, path: &str, why: String) -> Error {
+        Error::Storage { table: family.topic().name, url: self.root().to_string(), doing: format!("reading {path}"), why }
+    }
+}
+
+impl FileRows {
+    /// Path of the file below the table's root.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Iterator for FileRows {
+    type Item = Result<RecordBatch, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let fault = |why: String| Error::Batch { table: self.topic.name, why: format!("{}: {why}", self.path) };
+        let batch = match self.reader.next()? {
+            Ok(batch) => batch,
+            Err(e) => return Some(Err(fault(e.to_string()))),
+        };
+        let schema = self.topic.stored_schema();
+        let column = |field: &Arc<arrow::datatypes::Field>| -> Result<ArrayRef, String> {
+            if let Some((_, value)) = self.partition_values.iter().find(|(name, _)| name == field.name()) {
+                return constant(field.data_type(), value.as_deref(), batch.num_rows());
+            }
+            match batch.column_by_name(field.name()) {
+                None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+                Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
+                Some(column) => cast(column, field.data_type()).map_err(|e| e.to_string()),
+            }
+        };
+        let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>();
+        let rows = columns.and_then(|columns| RecordBatch::try_new(schema.clone(), columns).map_err(|e| e.to_string()));
+        Some(rows.map_err(fault))
+    }
+}
+
+/// A partition column.
+fn constant(data_type: &DataType, value: Option<&str>, rows: usize) -> Result<ArrayRef, String> {
+    let Some(value) = value else { return Ok(new_null_array(data_type, rows)) };
+    match data_type {
+        DataType::Utf8 => Ok(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows)))),
+        DataType::Date32 => {
+            let days = layout::date_days(value).ok_or_else(|| format!("{value:?} is no date"))?;
+            Ok(Arc::new(Date32Array::from_value(days, rows)))
+        }
+        other => Err(format!("no partition column is a {other}")),
+    }
+}

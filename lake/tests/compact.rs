@@ -1,0 +1,148 @@
+//! Rewriting: the same rows in fewer files, in order, whatever else happens to the table meanwhile.
+
+#[path = "support/dice.rs"]
+mod dice;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::row::{RowConverter, SortField};
+use dice::{Dice, column};
+use lake::{Compacted, Compaction, Lake, Table, Txn, most_files};
+use proptest::prelude::*;
+use schemas::Family;
+use serde_json::Map;
+
+struct Home {
+    _dir: tempfile::TempDir,
+    lake: Lake,
+}
+
+impl Home {
+    fn new() -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
+        Home { _dir: dir, lake }
+    }
+
+    async fn rows(&self, family: Family) -> Vec<RecordBatch> {
+        let table = self.lake.find(family).await.unwrap().unwrap();
+        let mut files = Vec::new();
+        for file in table.snapshot().files() {
+            let bytes = self.lake.fetch(family, file).await.unwrap();
+            let batches: Vec<RecordBatch> = self.lake.rows(family, file, bytes).unwrap().map(Result::unwrap).collect();
+            files.push(concat_batches(family.topic().stored_schema(), &batches).unwrap());
+        }
+        files
+    }
+}
+
+/// Rows of one dataset and day, so that all commits fall into one partition.
+fn batch(family: Family, dice: &mut Dice, rows: usize) -> RecordBatch {
+    let topic = family.topic();
+    let columns = topic.stored_fields().into_iter().zip(topic.stored_schema().fields()).map(|(field, arrow)| match field.name.as_ref() {
+        "dataset" => std::sync::Arc::new(arrow::array::StringArray::from(vec!["T.DATA"; rows])) as ArrayRef,
+        "date" => arrow::array::new_null_array(arrow.data_type(), rows),
+        _ => column(dice, &field, rows),
+    });
+    RecordBatch::try_new(topic.stored_schema().clone(), columns.collect()).unwrap()
+}
+
+async fn append(table: &mut Table, batch: RecordBatch, number: i64) {
+    let txn = Txn { app_id: "t/x/0".into(), from: (number > 0).then_some(number), to: number + 1 };
+    table.commit(&[batch], &[txn], Map::new()).await.unwrap();
+}
+
+fn now() -> Compaction {
+    Compaction { small_files_max: 1, ..Compaction::default() }
+}
+
+async fn compact(table: &mut Table) -> Result<Compacted, lake::Error> {
+    table.compact(&now(), &|| false).await
+}
+
+/// Whole rows as comparable bytes.
+fn keys(batches: &[RecordBatch]) -> Vec<Vec<u8>> {
+    let fields = batches[0].schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+    let converter = RowConverter::new(fields).unwrap();
+    let of =
+        |batch: &RecordBatch| converter.convert_columns(batch.columns()).unwrap().iter().map(|row| row.data().to_vec()).collect::<Vec<_>>();
+    batches.iter().flat_map(of).collect()
+}
+
+fn is_sorted(family: Family, rows: &RecordBatch) -> bool {
+    let topic = family.topic();
+    let columns: Vec<ArrayRef> = topic.sort_key.iter().map(|name| rows.column(topic.column(name)).clone()).collect();
+    let converter = RowConverter::new(columns.iter().map(|column| SortField::new(column.data_type().clone())).collect()).unwrap();
+    let keys = converter.convert_columns(&columns).unwrap();
+    (1..keys.num_rows()).all(|row| keys.row(row - 1) <= keys.row(row))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+    /// Given any rows of any family in any number of commits, then a rewrite leaves one sorted file of the same rows.
+    #[test]
+    fn the_same_rows_in_one_sorted_file(
+        seed in any::<u64>(),
+        family in proptest::sample::select(&Family::ALL[..]),
+        sizes in proptest::collection::vec(1usize..300, 2..9),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let home = Home::new();
+            let mut dice = Dice(seed);
+            let mut table = home.lake.table(family).await.unwrap();
+            for (number, size) in sizes.iter().enumerate() {
+                append(&mut table, batch(family, &mut dice, *size), number as i64).await;
+            }
+            let mut before = keys(&home.rows(family).await);
+            let done = compact(&mut table).await.unwrap();
+            let after = home.rows(family).await;
+            prop_assert_eq!((done.files_before, done.files_after, after.len()), (sizes.len() as u64, 1, 1));
+            prop_assert!(is_sorted(family, &after[0]));
+            let mut after = keys(&after);
+            before.sort_unstable();
+            after.sort_unstable();
+            prop_assert!(before == after, "rows differ");
+            prop_assert_eq!(compact(&mut table).await.unwrap(), Compacted::default(), "there is nothing more to do");
+            Ok(())
+        })?;
+    }
+}
+
+/// Given a writer that does not know of the rewrite, then its next commit goes on, and keeps its transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_go_on_beside_a_rewrite() {
+    let home = Home::new();
+    let (family, mut dice) = (Family::Bars, Dice(3));
+    let mut writer = home.lake.table(family).await.unwrap();
+    for number in 0..5 {
+        append(&mut writer, batch(family, &mut dice, 20), number).await;
+    }
+    let mut upkeep = home.lake.table(family).await.unwrap();
+    assert_eq!(compact(&mut upkeep).await.unwrap().files_before, 5);
+    append(&mut writer, batch(family, &mut dice, 20), 5).await;
+    assert_eq!(writer.snapshot().files().len(), 2);
+    let mut fresh = home.lake.table(family).await.unwrap();
+    assert_eq!(fresh.txn_version("t/x/0").await.unwrap(), Some(6));
+    assert_eq!((fresh.snapshot().files().len(), most_files(&fresh.snapshot())), (2, 2));
+    assert_eq!(home.rows(family).await.iter().map(RecordBatch::num_rows).sum::<usize>(), 120);
+}
+
+/// Given two that rewrite the same table at the same time, then one of them wins and no row is there twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_rewriters_do_not_double() {
+    let home = Home::new();
+    let (family, mut dice) = (Family::Trades, Dice(4));
+    let mut writer = home.lake.table(family).await.unwrap();
+    for number in 0..6 {
+        append(&mut writer, batch(family, &mut dice, 50), number).await;
+    }
+    let (mut one, mut other) = (home.lake.table(family).await.unwrap(), home.lake.table(family).await.unwrap());
+    let (first, second) = tokio::join!(compact(&mut one), compact(&mut other));
+    let won = [&first, &second].iter().filter(|done| done.as_ref().is_ok_and(|done| done.commits == 1)).count();
+    assert_eq!(won, 1, "{first:?} {second:?}");
+    for lost in [first, second].into_iter().filter_map(Result::err) {
+        assert!(matches!(lost, lake::Error::Fenced { .. } | lake::Error::Moved { .. }), "{lost}");
+    }
+    assert_eq!(home.rows(family).await.iter().map(RecordBatch::num_rows).sum::<usize>(), 300);
+}
