@@ -54,7 +54,9 @@ fn copies_of_different_length_that_come_together_are_one_source() {
             ready();
             ingestor.ingest(&input).map(|report| report.outcome)
         };
-        let together = |rows: u64| match run(rows, &|| drop(barrier.wait())) {
+        let together = |rows: u64| match run(rows, &|| {
+            barrier.wait();
+        }) {
             Err(eventlog::Error::Fenced { .. }) => (rows, None),
             outcome => (rows, Some(outcome.expect("the log has no fault"))),
         };
