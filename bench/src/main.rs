@@ -18,6 +18,10 @@ use clap::{Parser, ValueEnum};
 use report::Report;
 use std::path::PathBuf;
 
+/// The allocator of `tape`: both sides of a measurement have it, as C code takes it too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Measures tokentape against yardsticks taken in the same run.
 #[derive(Debug, Parser)]
 pub struct Args {

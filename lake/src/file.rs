@@ -235,14 +235,12 @@ struct Choice {
 
 const DICTIONARY: Choice = Choice { dictionary: true, encoding: Encoding::PLAIN };
 const DELTA: Choice = Choice { dictionary: false, encoding: Encoding::DELTA_BINARY_PACKED };
-const SPLIT: Choice = Choice { dictionary: false, encoding: Encoding::BYTE_STREAM_SPLIT };
 const PLAIN: Choice = Choice { dictionary: false, encoding: Encoding::PLAIN };
 
 fn candidates(field: &ArrowField) -> &'static [Choice] {
     use arrow::datatypes::DataType;
     match field.data_type() {
-        DataType::Int64 | DataType::Int32 => &[DELTA, DICTIONARY, PLAIN, SPLIT],
-        DataType::Date32 => &[DELTA, DICTIONARY, PLAIN],
+        DataType::Int64 | DataType::Int32 | DataType::Date32 => &[DELTA, DICTIONARY, PLAIN],
         DataType::Decimal128(precision, _) if *precision <= 18 => &[DICTIONARY, DELTA, PLAIN],
         DataType::Boolean => &[PLAIN],
         // Whole pages and frames: a dictionary would only hold them twice.

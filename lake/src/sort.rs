@@ -28,26 +28,27 @@ pub fn partitions(topic: &'static Topic, batches: &[RecordBatch]) -> Result<Vec<
     }
     let fault = |why: String| Error::Batch { table: topic.name, why };
     let mut found = split(topic, batches)?;
-    let keys = Keys::new(topic, topic.sort_key, batches).map_err(|e| fault(e.to_string()))?;
-    let leads = Keys::new(topic, &topic.sort_key[..1], batches).map_err(|e| fault(e.to_string()))?;
+    let (lead, rest) = topic.sort_key.split_at(1);
+    let leads = Keys::new(topic, lead, batches).map_err(|e| fault(e.to_string()))?;
+    let rests = Keys::new(topic, rest, batches).map_err(|e| fault(e.to_string()))?;
     for partition in &mut found {
-        partition.order = ordered(std::mem::take(&mut partition.order), &leads, &keys);
+        partition.order = ordered(std::mem::take(&mut partition.order), &leads, &rests);
     }
     Ok(found)
 }
 
 /// Rows in the order of their keys, equal keys as they came. Rows of one leading key mostly come in order already: put together, they only have
 /// to be looked over.
-fn ordered(mut order: Vec<(usize, usize)>, leads: &Keys, keys: &Keys) -> Vec<(usize, usize)> {
-    let by_key = |a: &(usize, usize), b: &(usize, usize)| keys.of(a).cmp(&keys.of(b));
-    let Some(groups) = groups(&order, leads, keys) else {
-        order.sort_by(by_key);
+fn ordered(mut order: Vec<(usize, usize)>, leads: &Keys, rests: &Keys) -> Vec<(usize, usize)> {
+    let by_rest = |a: &(usize, usize), b: &(usize, usize)| rests.of(a).cmp(&rests.of(b));
+    let Some(groups) = groups(&order, leads, rests) else {
+        order.sort_by(|a, b| leads.of(a).cmp(&leads.of(b)).then_with(|| by_rest(a, b)));
         return order;
     };
     order.clear();
     for mut group in groups {
         if !group.sorted {
-            group.rows.sort_by(by_key);
+            group.rows.sort_by(by_rest);
         }
         order.append(&mut group.rows);
     }
@@ -58,28 +59,28 @@ fn ordered(mut order: Vec<(usize, usize)>, leads: &Keys, keys: &Keys) -> Vec<(us
 struct Group<'a> {
     lead: Row<'a>,
     rows: Vec<(usize, usize)>,
-    /// The last of them, and whether all are in order.
+    /// The rest of the last one's key, and whether all are in order.
     last: Row<'a>,
     sorted: bool,
 }
 
 /// The rows by their leading keys, in the order of those; `None` where there are too many of them to be worth it.
-fn groups<'a>(order: &[(usize, usize)], leads: &'a Keys, keys: &'a Keys) -> Option<Vec<Group<'a>>> {
+fn groups<'a>(order: &[(usize, usize)], leads: &'a Keys, rests: &'a Keys) -> Option<Vec<Group<'a>>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     let mut numbers: HashMap<Row<'_>, usize> = HashMap::new();
     let mut number = 0;
     for at in order {
-        let (lead, key) = (leads.of(at), keys.of(at));
+        let (lead, rest) = (leads.of(at), rests.of(at));
         // Neighbours often share it.
         if groups.get(number).is_none_or(|group| group.lead != lead) {
             number = *numbers.entry(lead).or_insert(groups.len());
         }
         match groups.get_mut(number) {
             None if number == GROUPS_MAX => return None,
-            None => groups.push(Group { lead, rows: vec![*at], last: key, sorted: true }),
+            None => groups.push(Group { lead, rows: vec![*at], last: rest, sorted: true }),
             Some(group) => {
-                group.sorted &= group.last <= key;
-                group.last = key;
+                group.sorted &= group.last <= rest;
+                group.last = rest;
                 group.rows.push(*at);
             }
         }
@@ -218,12 +219,12 @@ mod tests {
         ) {
             let symbols: ArrayRef = Arc::new(rows.iter().map(|(symbol, _)| symbol.clone()).collect::<StringArray>());
             let times: ArrayRef = Arc::new(rows.iter().map(|(_, time)| *time).collect::<Int64Array>());
-            let (leads, all) = (keys(std::slice::from_ref(&symbols)), keys(&[symbols, times]));
+            let (leads, rests) = (keys(std::slice::from_ref(&symbols)), keys(std::slice::from_ref(&times)));
             // None sorts before any value: NULLs first.
             let mut plain: Vec<(usize, usize)> = (0..rows.len()).map(|row| (0, row)).collect();
             plain.sort_by_key(|(_, row)| rows[*row].clone());
             let came: Vec<(usize, usize)> = (0..rows.len()).map(|row| (0, row)).collect();
-            prop_assert_eq!(ordered(came, &leads, &all), plain);
+            prop_assert_eq!(ordered(came, &leads, &rests), plain);
         }
     }
 
@@ -231,9 +232,9 @@ mod tests {
     fn more_leading_keys_than_are_worth_it_are_sorted_as_well() {
         let count = GROUPS_MAX as i64 + 10;
         let numbers: ArrayRef = Arc::new((0..count).rev().collect::<Int64Array>());
-        let (leads, all) = (keys(std::slice::from_ref(&numbers)), keys(std::slice::from_ref(&numbers)));
+        let (leads, rests) = (keys(std::slice::from_ref(&numbers)), keys(std::slice::from_ref(&numbers)));
         let came: Vec<(usize, usize)> = (0..GROUPS_MAX + 10).map(|row| (0, row)).collect();
         let turned: Vec<(usize, usize)> = came.iter().rev().copied().collect();
-        assert_eq!(ordered(came, &leads, &all), turned);
+        assert_eq!(ordered(came, &leads, &rests), turned);
     }
 }

@@ -2,16 +2,18 @@
 //! decides which schema, which key, and what becomes of a frame that is not one.
 
 use crate::field::Kind;
-use crate::spelling::{Speller, Spelling};
+use crate::spelling::{Differing, Speller, Spelling};
 use crate::topic::{Family, Topic};
 use crate::{Error, exact};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type};
-use arrow_avro::reader::ReaderBuilder;
+use arrow::error::ArrowError;
+use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, FingerprintStrategy, SchemaStore};
 use arrow_avro::writer::{WriterBuilder, format::AvroSoeFormat};
 use bytes::Bytes;
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -142,7 +144,7 @@ pub fn decode(family: Family, frames: &[&[u8]]) -> Result<Decoded, Error> {
     let mut batches = Vec::new();
     let mut at = 0;
     while at < good.len() {
-        let (batch, failed) = decode_run(topic, frames, &good[at..], None)?;
+        let (batch, failed) = decode_run(topic, frames, &good[at..])?;
         at += batch.num_rows();
         batches.push(batch);
         if let Some(reason) = failed {
@@ -174,15 +176,45 @@ pub fn decode_alike(family: Family, frames: &[&[u8]]) -> Result<Option<Alike>, E
     if frames.iter().any(|frame| writer_schema(topic, frame).is_err()) {
         return Ok(None);
     }
-    let Some(differing) = Speller::new(topic).differing(frames).filter(|columns| !columns.is_empty()) else { return Ok(None) };
-    let mut indices: Vec<usize> = (0..frames.len()).collect();
-    let (rows, failed) = decode_run(topic, frames, &indices, Some(&differing))?;
-    indices.truncate(1);
-    let (first, first_failed) = decode_run(topic, frames, &indices, None)?;
-    if failed.or(first_failed).is_some() || !in_range(&first) || !in_range(&rows) {
+    let Some(differing) = Speller::new(topic).differing(frames).filter(|differing| !differing.columns.is_empty()) else { return Ok(None) };
+    let (first, failed) = decode_run(topic, frames, &[0])?;
+    if failed.is_some() || !in_range(&first) {
         return Ok(None);
     }
-    Ok(Some(Alike { first, differing: rows }))
+    let differing = decode_differing(topic, &differing, frames.len())?.filter(in_range);
+    Ok(differing.map(|differing| Alike { first, differing }))
+}
+
+/// Decodes what is left of frames by what is left of their schema; `None` where one of them fails.
+fn decode_differing(topic: &Topic, differing: &Differing, rows: usize) -> Result<Option<RecordBatch>, Error> {
+    let fault = |e: String| Error::Decode { topic: topic.name, why: e };
+    let mut avro: Value = serde_json::from_str(topic.avro()).map_err(|e| fault(e.to_string()))?;
+    let fields = differing.columns.iter().zip(&differing.never_null).map(|(column, never_null)| {
+        let mut field = avro["fields"][*column].take();
+        if *never_null {
+            // A default of null is none of the value's type.
+            field = json!({ "name": field["name"], "type": field["type"][1] });
+        }
+        field
+    });
+    let fields: Vec<Value> = fields.collect();
+    avro["fields"] = fields.into();
+    let mut decoder = decoder(topic, avro.to_string(), rows)?;
+    if !decoder.decode(&differing.frames).is_ok_and(|consumed| consumed == differing.frames.len()) {
+        return Ok(None);
+    }
+    let batch = decoder.flush().map_err(|e| fault(e.to_string()))?.filter(|batch| batch.num_rows() == rows);
+    let batch = batch.ok_or_else(|| fault(format!("other rows came out of {rows} frames")))?;
+    let schema = topic.wire_schema().project(&differing.columns).map_err(|e| fault(e.to_string()))?;
+    RecordBatch::try_new(Arc::new(schema), batch.columns().to_vec()).map(Some).map_err(|e| fault(e.to_string()))
+}
+
+fn decoder(topic: &Topic, avro: String, rows: usize) -> Result<Decoder, Error> {
+    let fault = |e: ArrowError| Error::Decode { topic: topic.name, why: e.to_string() };
+    let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
+    store.set(Fingerprint::Id(topic.schema_id), AvroSchema::new(avro)).map_err(fault)?;
+    let builder = ReaderBuilder::new().with_writer_schema_store(store).with_active_fingerprint(Fingerprint::Id(topic.schema_id));
+    builder.with_batch_size(rows.max(1)).build_decoder().map_err(fault)
 }
 
 impl Alike {
@@ -230,31 +262,11 @@ fn writer_schema(topic: &Topic, frame: &[u8]) -> Result<u32, String> {
     Ok(id)
 }
 
-/// Decodes frames until one fails, all their columns or only these: the rows so far, and why the next one failed. A decoder that met a bad
-/// frame is never used again.
-fn decode_run(
-    topic: &Topic,
-    frames: &[&[u8]],
-    indices: &[usize],
-    columns: Option<&[usize]>,
-) -> Result<(RecordBatch, Option<String>), Error> {
+/// Decodes frames until one fails: the rows so far, and why the next one failed. A decoder that met a bad frame is never used again.
+fn decode_run(topic: &Topic, frames: &[&[u8]], indices: &[usize]) -> Result<(RecordBatch, Option<String>), Error> {
     let fault = |e: String| Error::Decode { topic: topic.name, why: e };
-    let schema = match columns {
-        None => topic.wire_schema().clone(),
-        Some(columns) => Arc::new(topic.wire_schema().project(columns).map_err(|e| fault(e.to_string()))?),
-    };
     let run = |count: usize| -> Result<(Option<RecordBatch>, usize, Option<String>), Error> {
-        let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
-        store.set(Fingerprint::Id(topic.schema_id), AvroSchema::new(topic.avro().to_string())).map_err(|e| fault(e.to_string()))?;
-        let builder = ReaderBuilder::new()
-            .with_writer_schema_store(store)
-            .with_active_fingerprint(Fingerprint::Id(topic.schema_id))
-            .with_batch_size(count.max(1));
-        let builder = match columns {
-            None => builder,
-            Some(columns) => builder.with_projection(columns.to_vec()),
-        };
-        let mut decoder = builder.build_decoder().map_err(|e| fault(e.to_string()))?;
+        let mut decoder = decoder(topic, topic.avro().to_string(), count)?;
         for (done, index) in indices[..count].iter().enumerate() {
             let frame = frames[*index];
             let room = decoder.capacity();
@@ -273,8 +285,8 @@ fn decode_run(
         Some(_) => run(done)?.0,
     };
     let batch = match batch {
-        None => RecordBatch::new_empty(schema),
-        Some(batch) => RecordBatch::try_new(schema, batch.columns().to_vec()).map_err(|e| fault(e.to_string()))?,
+        None => RecordBatch::new_empty(topic.wire_schema().clone()),
+        Some(batch) => RecordBatch::try_new(topic.wire_schema().clone(), batch.columns().to_vec()).map_err(|e| fault(e.to_string()))?,
     };
     if batch.num_rows() != done {
         return Err(fault(format!("{} rows came out of {done} frames", batch.num_rows())));

@@ -20,6 +20,21 @@ pub(crate) enum Spelling {
     NotText(usize),
 }
 
+/// Frames without the columns that are the same in all of them.
+pub(crate) struct Differing {
+    /// The columns that are left.
+    pub(crate) columns: Vec<usize>,
+    /// For each of them whether its union is gone too, as every cell has a value.
+    pub(crate) never_null: Vec<bool>,
+    /// The frames, one after the other.
+    pub(crate) frames: Vec<u8>,
+}
+
+/// The branch of a union that is NULL: the whole cell.
+const NULL: u8 = 0;
+/// What is left of most frames is shorter: a guess for the memory of many.
+const SHORT_BYTES: usize = 72;
+
 /// The columns of a family as they lie in its frames.
 pub(crate) struct Speller {
     columns: Vec<Column>,
@@ -80,23 +95,28 @@ impl Speller {
         if cursor.ours && cursor.rest.is_empty() { Spelling::Ours } else { Spelling::Other }
     }
 
-    /// The columns whose bytes are not the same in all frames; `None` unless every frame is spelled our way. What the frames have alike is
-    /// compared, not read: it lies in long stretches.
-    pub(crate) fn differing(&self, frames: &[&[u8]]) -> Option<Vec<usize>> {
+    /// What is left of the frames without the columns that are the same in all of them; `None` unless every frame is spelled our way. What
+    /// the frames have alike is compared, not read: it lies in long stretches.
+    pub(crate) fn differing(&self, frames: &[&[u8]]) -> Option<Differing> {
         let (first, others) = frames.split_first()?;
         let cells = self.cells(first)?;
         let mut differs = vec![false; self.columns.len()];
+        let mut has_null: Vec<bool> = cells.iter().map(|cell| first[cell.clone()] == [NULL]).collect();
         let mut stretches = stretches(first, &cells, &differs);
         for frame in others {
             let mut cursor = Cursor::after_prefix(frame);
             let mut more = false;
             for stretch in &stretches {
                 match stretch {
-                    Stretch::Differs(column) => cursor.cell(self.columns[*column]).ok()?,
+                    Stretch::Differs(column) => {
+                        has_null[*column] |= cursor.rest.first() == Some(&NULL);
+                        cursor.cell(self.columns[*column]).ok()?;
+                    }
                     Stretch::Alike(_, bytes) if cursor.skip(bytes) => {}
                     Stretch::Alike(columns, _) => {
                         for column in columns.clone() {
                             if !cursor.skip(&first[cells[column].clone()]) {
+                                has_null[column] |= cursor.rest.first() == Some(&NULL);
                                 cursor.cell(self.columns[column]).ok()?;
                                 (differs[column], more) = (true, true);
                             }
@@ -111,7 +131,29 @@ impl Speller {
                 stretches = self::stretches(first, &cells, &differs);
             }
         }
-        Some((0..differs.len()).filter(|column| differs[*column]).collect())
+        let columns: Vec<usize> = (0..differs.len()).filter(|column| differs[*column]).collect();
+        let never_null = columns.iter().map(|column| !self.columns[*column].required && !has_null[*column]).collect();
+        Some(Differing { frames: self.shortened(frames, &stretches, &has_null)?, columns, never_null })
+    }
+
+    /// The frames, one after the other, without what they have alike, and without the branch where a column always has a value.
+    fn shortened(&self, frames: &[&[u8]], stretches: &[Stretch<'_>], has_null: &[bool]) -> Option<Vec<u8>> {
+        let mut short = Vec::with_capacity(frames.len() * SHORT_BYTES);
+        for frame in frames {
+            short.extend_from_slice(&frame[..PREFIX_LEN]);
+            let mut cursor = Cursor::after_prefix(frame);
+            for stretch in stretches {
+                match stretch {
+                    Stretch::Alike(_, bytes) => drop(cursor.take(bytes.len()).ok()?),
+                    Stretch::Differs(column) => {
+                        let (cell, branch) = (cursor.rest, !self.columns[*column].required && !has_null[*column]);
+                        cursor.cell(self.columns[*column]).ok()?;
+                        short.extend_from_slice(&cell[usize::from(branch)..cell.len() - cursor.rest.len()]);
+                    }
+                }
+            }
+        }
+        Some(short)
     }
 
     /// Where each cell of a frame lies, if it is spelled our way.
@@ -222,10 +264,14 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// True where no shorter two's complement says the same. (One that is too long for 128 bits is refused when it is decoded.)
+/// Bytes of the longest decimal.
+const DECIMAL_BYTES_MAX: usize = 16;
+
+/// True where no shorter two's complement says the same, and the number is none that arrow-avro refuses.
 fn is_shortest(digits: &[u8]) -> bool {
     match digits {
         [] => false,
+        _ if digits.len() > DECIMAL_BYTES_MAX => false,
         [_] => true,
         [first, second, ..] => !matches!((first, second >> 7), (0x00, 0) | (0xff, 1)),
     }

@@ -339,3 +339,74 @@ fn dataset_of(event: &Event) -> &str {
     let prefix = key.split(|byte| *byte == b'/').next().unwrap_or_default();
     std::str::from_utf8(prefix).ok().filter(|text| key.contains(&b'/') && is_dataset(text)).unwrap_or(DATASET_UNKNOWN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use eventlog::TimestampType;
+
+    /// Trades of two partitions, some without a price, one with a header, one with another key, one with another kind of time.
+    fn events(count: usize) -> Vec<Event> {
+        let topic = Family::Trades.topic();
+        let mut rows = Rows::new(Family::Trades);
+        for i in 0..count {
+            common(&mut rows, "GLBX.MDP3", "x");
+            rows.text(topic.column("symbol"), ["GPU1V6", "TOK", ""][i % 3]);
+            rows.i64(topic.column("ts_event"), i as i64 * 1_000);
+            rows.date(topic.column("date"), 20_000 + (i > count / 2) as i32);
+            if i % 7 > 0 {
+                rows.decimal(topic.column("price"), i as i128 - 100);
+            }
+            rows.end_row();
+        }
+        let batch = rows.finish().expect("every required column is set");
+        let frames = frame::encode(Family::Trades, &batch).expect("it encodes");
+        let event = |(i, (key, value)): (usize, (Bytes, Bytes))| Event {
+            family: Family::Trades,
+            partition: (i / 10) as i32 % 2,
+            offset: i as i64,
+            ts_ms: 1_764_000_000_000 + i as i64,
+            ts_type: if i == 5 { TimestampType::Create } else { TimestampType::LogAppend },
+            key: (i != 6).then_some(key),
+            value: Some(value),
+            headers: if i == 7 { vec![("a".to_string(), None)] } else { vec![] },
+        };
+        frame::keys(Family::Trades, &batch).into_iter().zip(frames).enumerate().map(event).collect()
+    }
+
+    #[test]
+    fn what_is_alike_is_decoded_once_and_the_rows_are_the_same() {
+        let events = events(3 * ONCE_ROWS_MIN);
+        let alike = decode_alike(Family::Trades, &events).expect("they decode").expect("all are of our spelling");
+        let each = decode_each(Family::Trades, &events).expect("they decode");
+        assert_eq!(alike.rows, each.rows);
+        assert_eq!((alike.bad, alike.schema_ids), (each.bad, each.schema_ids));
+    }
+
+    #[test]
+    fn one_frame_of_another_spelling_keeps_its_bytes_and_harms_no_other() {
+        let mut events = events(ONCE_ROWS_MIN);
+        let plain = events[9].value.clone().expect("it has a value");
+        // The last column's branch, NULL, in two bytes instead of one.
+        let at = (5..plain.len()).rev().find(|at| plain[*at] == 0).expect("a NULL at the end");
+        let longer = Bytes::from([&plain[..at], &[0x80], &plain[at..]].concat());
+        events[9].value = Some(longer.clone());
+        assert!(decode_alike(Family::Trades, &events).expect("they decode").is_none());
+        let decoded = decode(Family::Trades, &events).expect("they decode");
+        let raw = decoded.rows.column_by_name("_raw").expect("a value is kept").as_binary::<i32>();
+        assert_eq!((raw.null_count(), raw.value(9), decoded.bad), (events.len() - 1, longer.as_ref(), vec![]));
+    }
+
+    #[test]
+    fn a_record_that_can_name_no_partition_is_bad_among_alike_ones() {
+        let mut events = events(ONCE_ROWS_MIN);
+        let mut rows = Rows::new(Family::Trades);
+        common(&mut rows, "A.DATASET.WITH.A.LONG.NAME", "x");
+        rows.end_row();
+        let frames = frame::encode(Family::Trades, &rows.finish().expect("complete")).expect("it encodes");
+        events[3].value = Some(frames[0].clone());
+        let decoded = decode(Family::Trades, &events).expect("they decode");
+        assert_eq!((decoded.rows.num_rows(), decoded.bad.len(), decoded.bad[0].index), (events.len() - 1, 1, 3));
+    }
+}

@@ -96,32 +96,36 @@ impl ReadAhead {
         })
     }
 
-    fn decode(&mut self, events: Vec<Event>) -> Result<Decoded, Error> {
+    fn decode(&mut self, mut events: Vec<Event>) -> Result<Decoded, Error> {
         let mut decoded = Decoded::default();
-        let mut families: Vec<(Family, Accepted)> = Vec::new();
-        let count = events.len();
-        for event in events {
-            let Verdict::Accept { absent } = self.ledger.offer(event.family, event.partition, event.offset) else {
+        let mut absent = Vec::with_capacity(events.len());
+        events.retain(|event| match self.ledger.offer(event.family, event.partition, event.offset) {
+            Verdict::Accept { absent: hole } => {
+                absent.push(hole);
+                true
+            }
+            Verdict::Skip => {
                 decoded.skipped += 1;
-                continue;
-            };
-            let at = match families.iter().position(|(family, _)| *family == event.family) {
-                Some(at) => at,
-                None => {
-                    families.push((event.family, Accepted::with_capacity(count)));
-                    families.len() - 1
-                }
-            };
-            families[at].1.push(event, absent);
-        }
-        for (family, accepted) in families {
-            decoded.pieces.extend(self.decode_family(family, accepted)?);
+                false
+            }
+        });
+        // Mostly all are of one family, and stay where they are.
+        while let Some(family) = events.first().map(|event| event.family) {
+            let mut holes = std::mem::take(&mut absent);
+            let mut others = Vec::new();
+            if events.iter().any(|event| event.family != family) {
+                let all = events.into_iter().zip(holes);
+                let (of_family, of_others): (Vec<_>, Vec<_>) = all.partition(|(event, _)| event.family == family);
+                (events, holes) = of_family.into_iter().unzip();
+                (others, absent) = of_others.into_iter().unzip();
+            }
+            decoded.pieces.extend(self.decode_family(family, &events, &holes)?);
+            events = others;
         }
         Ok(decoded)
     }
 
-    fn decode_family(&self, family: Family, accepted: Accepted) -> Result<Vec<Piece>, Error> {
-        let Accepted { events, absent } = accepted;
+    fn decode_family(&self, family: Family, events: &[Event], absent: &[Option<(i64, i64)>]) -> Result<Vec<Piece>, Error> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(DECODE_THREADS_MAX);
         let length = events.len().div_ceil(threads).max(DECODE_EVENTS_MIN);
         let parts: Vec<_> = events.chunks(length).zip(absent.chunks(length)).collect();
@@ -145,9 +149,16 @@ impl ReadAhead {
             false => Some(decode::quarantine(&self.names[&family], events, &decoded.bad)?),
         };
         let mut spans: BTreeMap<i32, Span> = BTreeMap::new();
+        // Neighbours mostly share a partition: they are put together first.
+        let mut last: Option<(i32, Span)> = None;
         for (event, absent) in events.iter().zip(absent) {
-            follow(&mut spans, event.partition, Span::of(event.offset, *absent));
+            let span = Span::of(event.offset, *absent);
+            match &mut last {
+                Some((partition, before)) if *partition == event.partition => before.extend(span),
+                _ => last.replace((event.partition, span)).into_iter().for_each(|(partition, span)| follow(&mut spans, partition, span)),
+            }
         }
+        last.into_iter().for_each(|(partition, span)| follow(&mut spans, partition, span));
         let bad = decoded.bad.into_iter().map(|bad| (events[bad.index].partition, bad.reason)).collect();
         let last: BTreeMap<i32, &Event> = events.iter().map(|event| (event.partition, event)).collect();
         let tails = last.into_iter().map(|(partition, event)| (partition, Tail::of(event))).collect();
@@ -155,23 +166,6 @@ impl ReadAhead {
         let mut leaf = |event: &Event| hashers.get_mut(&event.partition).map(|hasher| (event.partition, hasher.event(event)));
         let leaves = events.iter().filter_map(&mut leaf).collect();
         Ok(Piece { family, rows: decoded.rows, quarantine, bad, spans, schema_ids: decoded.schema_ids, leaves, tails })
-    }
-}
-
-/// Events that the ledger accepted, and the hole before each.
-pub(crate) struct Accepted {
-    events: Vec<Event>,
-    absent: Vec<Option<(i64, i64)>>,
-}
-
-impl Accepted {
-    fn with_capacity(count: usize) -> Accepted {
-        Accepted { events: Vec::with_capacity(count), absent: Vec::with_capacity(count) }
-    }
-
-    fn push(&mut self, event: Event, absent: Option<(i64, i64)>) {
-        self.events.push(event);
-        self.absent.push(absent);
     }
 }
 

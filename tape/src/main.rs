@@ -22,6 +22,10 @@ use std::process::ExitCode;
 /// what to do.
 const LOGGED: &str = "warn,fjall=off,lsm_tree=off";
 
+/// glibc keeps what threads that have ended leave behind: the store held much more with it (docs/benchmarks.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let args = args::Args::parse();
     tracing_subscriber::fmt()
