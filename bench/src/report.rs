@@ -179,7 +179,7 @@ mod tests {
     fn the_ratio_is_that_of_neighbours() {
         let seconds = |values: [u64; 3]| values.map(Duration::from_secs).to_vec();
         // The machine slows down by half in the middle; the ratio does not notice.
-        let times = Times { yardstick: seconds([2, 4, 4]), ours: seconds([4, 8, 8]) };
+        let times = Times { yardstick: seconds([2, 4, 4]), ours: seconds([4, 8, 8]), cpu: vec![] };
         let row = rate("x", "y", 8_000_000, &times, reached::ratio_at_least(0.5));
         assert_eq!((row.figure.as_str(), row.yardstick.as_str(), row.met), ("1,000,000/s", "2,000,000/s (y)", true));
         assert_eq!(row.ratio.map(|ratio| format!("{ratio:.2}")).as_deref(), Some("0.50"));

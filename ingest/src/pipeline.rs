@@ -10,7 +10,7 @@ use crate::report::{FileReport, Outcome};
 use crate::source::{Chunk, End, Format, HEAD_BYTES, Parser};
 use crate::sources::{self, dbn, document, mapping};
 use crate::trail::Trail;
-use crate::unpack::{self, Input};
+use crate::unpack::{self, Held, Input};
 use begin::Begin;
 use eventlog::{EventLog, StateTopic};
 use stage::{Stage, Staged};
@@ -58,7 +58,7 @@ impl<'a> Ingestor<'a> {
         self.progress.begin(&report.file, input.bytes);
         let mut turned_away = 0;
         for attempt in 1.. {
-            match (Run { run: self, input, report: &mut report }).run() {
+            match self.attempt(input, &mut report) {
                 Ok(()) => break,
                 // Another source was let in meanwhile, and nothing of this one was published: who this one is must be asked again.
                 Err(Error::Log(eventlog::Error::Fenced { id })) if begin::is_door(&id) && turned_away < DOOR_ATTEMPTS => {
@@ -79,23 +79,30 @@ impl<'a> Ingestor<'a> {
         self.progress.end();
         Ok(report)
     }
+
+    fn attempt(&mut self, input: &Input, report: &mut FileReport) -> Result<(), Error> {
+        match input.hold(self.stop)? {
+            Some(held) => (Run { run: self, input, held: &held, report }).run(),
+            None => {
+                report.outcome = Outcome::Interrupted;
+                Ok(())
+            }
+        }
+    }
 }
 
 /// One attempt at one input.
 struct Run<'a, 'b> {
     run: &'a mut Ingestor<'b>,
     input: &'a Input,
+    held: &'a Held<'a>,
     report: &'a mut FileReport,
 }
 
 impl Run<'_, '_> {
     fn run(&mut self) -> Result<(), Error> {
         let given = &self.input.given;
-        let Some(_alone) = self.input.lock(self.run.stop)? else {
-            self.report.outcome = Outcome::Interrupted;
-            return Ok(());
-        };
-        let (head, content) = unpack::sniff(self.input.open()?, HEAD_BYTES);
+        let (head, content) = unpack::sniff(self.held.open()?, HEAD_BYTES);
         let format = sources::all().into_iter().find(|format| (format.recognise)(&head, given)).ok_or_else(|| Error::Input {
             file: given.label(),
             what: "is of no known format".into(),
@@ -131,7 +138,9 @@ impl Run<'_, '_> {
         let Begin { id, position, mut writer, mut at_door, path_facts, mapping } = begin;
         let mut skip = position.as_ref().map_or(0, |position| position.records);
         let corrects = match &position {
-            Some(position) if is_lines(format) && begin::line_goes_on(self.input, position)? => Some(position.last_revision),
+            Some(position) if is_lines(format) && begin::line_goes_on(self.held, &self.input.given, position)? => {
+                Some(position.last_revision)
+            }
             _ => None,
         };
         if corrects.is_some() {
@@ -159,6 +168,7 @@ impl Run<'_, '_> {
             corrects,
             reads,
             ends,
+            grown_document: None,
             known_state,
         };
         let stop = self.run.stop;
@@ -185,13 +195,16 @@ impl Run<'_, '_> {
                     return Ok(());
                 }
                 if let Some(batch) = &staged.batch {
+                    if staged.ended && !self.held.is_as_it_was(staged.bytes, &staged.sha256)? {
+                        return Err(overwritten(self.input, self.report.total()));
+                    }
                     if std::mem::take(&mut through_door) {
                         writer = self.own_writer(&own_id, &id, published)?;
                     }
                     writer.publish(batch)?;
                     published = staged.records;
                     through_door = std::mem::take(&mut at_door);
-                    self.run.progress.published(staged.report.total(), self.input.bytes_read());
+                    self.run.progress.published(staged.report.total(), self.held.bytes_read());
                 }
                 self.report.add(staged.report);
             }
@@ -208,6 +221,14 @@ fn is_snapshot(format: &Format) -> bool {
 /// True when a source of this format is lines of text, of which the last may have been read before its end was there.
 fn is_lines(format: &Format) -> bool {
     format.parser != document::PARSER && format.parser != dbn::FORMAT.parser && !is_snapshot(format)
+}
+
+fn overwritten(input: &Input, published: u64) -> Error {
+    let todo = match published {
+        0 => "nothing of it was published; ingest it again when nobody writes to it".to_string(),
+        _ => format!("{published} records were published already and may be of no version of it; copy the file, and ingest the copy"),
+    };
+    Error::Input { file: input.given.label(), what: "was overwritten while it was read: what was read is no version of it".into(), todo }
 }
 
 /// The end of a source whose rest cannot be read: what came before it is kept, and the source is told of.

@@ -9,6 +9,9 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use schemas::{Family, Rows};
 use std::sync::Arc;
 
+/// Why something is said again.
+const GROWN: &str = "the source has grown";
+
 /// Fills what every row has and no parser sets: the source, and `new`, revision 0 where the row does not say otherwise.
 pub fn complete(rows: &mut Rows, id: &SourceId) {
     let topic = rows.topic();
@@ -49,6 +52,21 @@ pub fn corrected(batch: RecordBatch, family: Family, record: i64, revision: i32)
     columns[topic.column("reason")] = text("reason", &|own| own.map_or(went_on.into(), |own| format!("{own}; {went_on}")));
     columns[topic.column("revision")] = number("revision", revision + 1);
     columns[topic.column("supersedes")] = number("supersedes", revision);
+    RecordBatch::try_new(batch.schema(), columns)
+        .map_err(|e| Error::Schema(schemas::Error::Build { topic: topic.name, why: e.to_string() }))
+}
+
+/// Rows that are told again because the source has grown: a correction of what the reading before said.
+pub fn grown(batch: RecordBatch, family: Family, revision: i32) -> Result<RecordBatch, Error> {
+    let topic = family.topic();
+    let rows = batch.num_rows();
+    let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text; rows])) };
+    let number = |number: i32| -> ArrayRef { Arc::new(Int32Array::from(vec![number; rows])) };
+    let mut columns = batch.columns().to_vec();
+    columns[topic.column("change")] = text("correct");
+    columns[topic.column("reason")] = text(GROWN);
+    columns[topic.column("revision")] = number(revision);
+    columns[topic.column("supersedes")] = number(revision - 1);
     RecordBatch::try_new(batch.schema(), columns)
         .map_err(|e| Error::Schema(schemas::Error::Build { topic: topic.name, why: e.to_string() }))
 }
@@ -106,7 +124,7 @@ pub fn source_row(
     if reads > 0 {
         rows.text(column("change"), "correct");
         rows.i32(column("supersedes"), reads - 1);
-        rows.text(column("reason"), "the source has grown");
+        rows.text(column("reason"), GROWN);
     }
     if let Some(captured_ms) = given.captured_ms {
         rows.i64(column("ts_recv"), captured_ms * 1_000_000);

@@ -53,6 +53,11 @@ impl Trail {
         seen.sha.clone().finalize().into()
     }
 
+    /// Hash of all bytes that have passed, on a trail in steps.
+    pub fn hash_of_all(&self) -> [u8; 32] {
+        self.lock().sha.clone().finalize().into()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().expect("no thread panics while it holds the trail")
     }

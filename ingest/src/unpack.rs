@@ -4,12 +4,14 @@ use crate::Error;
 use crate::source::Given;
 use flate2::Crc;
 use flate2::read::{DeflateDecoder, MultiGzDecoder};
+use sha2::{Digest, Sha256};
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How deep packings may lie in one another (a gz in a zip is two).
 const DEPTH_MAX: usize = 4;
@@ -31,29 +33,50 @@ pub struct Input {
     read: Arc<AtomicU64>,
 }
 
-/// Nobody else ingests the file while this lives. Holds nothing where the file system knows no locks.
-pub struct Alone(#[expect(dead_code, reason = "the lock goes with the open file")] Option<File>);
+/// An input that is being read: one file, whatever else takes its name meanwhile. No other ingest on this machine reads it while this lives,
+/// where the file system knows locks.
+pub struct Held<'a> {
+    input: &'a Input,
+    file: Arc<File>,
+    /// The file when it was opened.
+    was: Stamp,
+}
+
+/// What tells that a file was written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Stamp> {
+        let metadata = file.metadata()?;
+        Ok(Stamp { bytes: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
 
 enum Opener {
     Whole(std::path::PathBuf),
-    Member { path: std::path::PathBuf, offset: u64, packed: u64, deflated: bool, crc: u32 },
+    Member { path: std::path::PathBuf, archive: Stamp, offset: u64, packed: u64, deflated: bool, crc: u32 },
 }
 
 impl Input {
-    /// Keeps other ingests on this machine off the file while it is read: two that met a growing file at different lengths would take it for
-    /// two sources. Waits for the one that has it, whichever log that one writes to; `None` when told to stop while waiting. A file system
-    /// without locks is read without one.
-    pub fn lock(&self, stop: &AtomicBool) -> Result<Option<Alone>, Error> {
+    /// Opens the file, and keeps other ingests on this machine off it while it is read: two that met a growing file at different lengths would
+    /// take it for two sources. Waits for the one that has it, whichever log that one writes to; `None` when told to stop while waiting. A file
+    /// system without locks is read without one.
+    pub fn hold(&self, stop: &AtomicBool) -> Result<Option<Held<'_>>, Error> {
+        let fault = |why: io::Error| refusal(&self.given.label(), &why);
         let (Opener::Whole(path) | Opener::Member { path, .. }) = &self.opener;
-        let file = File::open(path).map_err(|why| refusal(&self.given.label(), &why))?;
+        let file = File::open(path).map_err(fault)?;
         let mut waiting = false;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Some(Alone(Some(file)))),
+                Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(why)) => {
                     tracing::debug!(file = self.given.label(), %why, "the file system knows no locks");
-                    return Ok(Some(Alone(None)));
+                    break;
                 }
             }
             if stop.load(Ordering::Relaxed) {
@@ -65,11 +88,40 @@ impl Input {
             }
             std::thread::sleep(LOCK_CHECK);
         }
+        let was = Stamp::of(&file).map_err(fault)?;
+        match &self.opener {
+            Opener::Member { archive, .. } if *archive != was => Err(Error::Input {
+                file: self.given.label(),
+                what: "lies in an archive that was written to since its members were listed".into(),
+                todo: "nothing of it was published; ingest the archive again when it is whole".into(),
+            }),
+            _ => Ok(Some(Held { input: self, file: Arc::new(file), was })),
+        }
     }
+}
 
+impl Held<'_> {
     /// Bytes read of [`Input::bytes`] since the last `open`, for progress.
     pub fn bytes_read(&self) -> u64 {
-        self.read.load(Ordering::Relaxed)
+        self.input.read.load(Ordering::Relaxed)
+    }
+
+    /// True unless what was read may be of no version of the file: where it was written to since it was opened, its first `consumed` unpacked
+    /// bytes are read again, and must have the hash that they had. Growing does no harm.
+    pub fn is_as_it_was(&self, consumed: u64, sha256: &[u8; 32]) -> Result<bool, Error> {
+        let unread = |why| Error::Read { file: self.input.given.label(), byte: 0, why };
+        if Stamp::of(&self.file).map_err(unread)? == self.was {
+            return Ok(true);
+        }
+        let mut content = self.open()?.take(consumed);
+        let mut sha = Sha256::new();
+        match io::copy(&mut content, &mut sha) {
+            Ok(_) => Ok(sha.finalize()[..] == sha256[..]),
+            Err(why) if matches!(why.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
+                Ok(false)
+            }
+            Err(why) => Err(unread(why)),
+        }
     }
 
     /// Reads a packed file to its end, before anything of it is published: its checksums come last, and what a damaged packing unpacks to
@@ -89,7 +141,7 @@ impl Input {
                 Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => break,
                 Err(why) => {
                     return Err(Error::Input {
-                        file: self.given.label(),
+                        file: self.input.given.label(),
                         what: format!("is damaged: behind byte {done} of the unpacked content: {why}"),
                         todo: "nothing of it was published; fetch it again".into(),
                     });
@@ -100,32 +152,37 @@ impl Input {
     }
 
     fn is_packed(&self) -> Result<bool, Error> {
-        match &self.opener {
+        match &self.input.opener {
             Opener::Member { .. } => Ok(true),
-            Opener::Whole(path) => {
-                let head = File::open(path).and_then(|mut file| head_of(&mut file, 4)).map_err(|why| refusal(&self.given.label(), &why))?;
-                Ok(head.starts_with(GZIP) || head.starts_with(ZSTD))
+            Opener::Whole(_) => {
+                let head = head_of(&mut self.packed(0), 4).map_err(|why| refusal(&self.input.given.label(), &why))?;
+                Ok(is_packed(&head))
             }
         }
     }
 
     /// A new reader of the unpacked content from its beginning.
     pub fn open(&self) -> Result<Box<dyn Read + Send>, Error> {
-        let fault = |why: io::Error| refusal(&self.given.label(), &why);
-        self.read.store(0, Ordering::Relaxed);
-        let counted = |inner: File| Counted { inner, read: self.read.clone() };
-        let packed: Box<dyn Read + Send> = match &self.opener {
-            Opener::Whole(path) => Box::new(counted(File::open(path).map_err(fault)?)),
-            Opener::Member { path, offset, packed, deflated, crc } => {
-                let mut file = File::open(path).map_err(fault)?;
-                file.seek(SeekFrom::Start(*offset)).map_err(fault)?;
-                let raw = BufReader::new(counted(file).take(*packed));
+        self.input.read.store(0, Ordering::Relaxed);
+        let packed: Box<dyn Read + Send> = match &self.input.opener {
+            Opener::Whole(_) => Box::new(self.packed(0)),
+            Opener::Member { offset, packed, deflated, crc, .. } => {
+                let raw = BufReader::new(self.packed(*offset).take(*packed));
                 let plain: Box<dyn Read + Send> = if *deflated { Box::new(DeflateDecoder::new(raw)) } else { Box::new(raw) };
                 Box::new(Checked { inner: plain, crc: Crc::new(), expected: *crc })
             }
         };
-        through(packed, &self.given.label(), DEPTH_MAX)
+        through(packed, &self.input.given.label(), DEPTH_MAX)
     }
+
+    fn packed(&self, at: u64) -> Counted {
+        Counted { file: self.file.clone(), at, read: self.input.read.clone() }
+    }
+}
+
+/// True for the first four bytes of a packed file.
+pub fn is_packed(head: &[u8]) -> bool {
+    [GZIP, ZSTD, ZIP, EMPTY_ZIP].iter().any(|packing| head.starts_with(packing))
 }
 
 /// The inputs of one path: the file itself, or every member of a zip archive, each that cannot be read with its reason.
@@ -143,16 +200,23 @@ pub fn inputs(path: &Path, given: &Given) -> Result<Vec<Result<Input, Error>>, E
         })]);
     }
     file.seek(SeekFrom::Start(0)).map_err(fault)?;
+    let stamp = Stamp::of(&file).map_err(fault)?;
     let broken = |why: zip::result::ZipError| Error::Input {
         file: given.name.clone(),
         what: format!("is a zip archive that cannot be read: {why}"),
         todo: "check that it was copied whole".into(),
     };
     let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(broken)?;
-    Ok((0..archive.len()).filter_map(|index| member(&mut archive, index, path, given).transpose()).collect())
+    Ok((0..archive.len()).filter_map(|index| member(&mut archive, stamp, index, path, given).transpose()).collect())
 }
 
-fn member(archive: &mut zip::ZipArchive<BufReader<File>>, index: usize, path: &Path, given: &Given) -> Result<Option<Input>, Error> {
+fn member(
+    archive: &mut zip::ZipArchive<BufReader<File>>,
+    stamp: Stamp,
+    index: usize,
+    path: &Path,
+    given: &Given,
+) -> Result<Option<Input>, Error> {
     let refuse = |name: &str, what: String, todo: &str| Error::Input { file: format!("{}:{name}", given.name), what, todo: todo.into() };
     let member = archive.by_index_raw(index).map_err(|why| refuse(&format!("member {index}"), why.to_string(), "check the archive"))?;
     if member.is_dir() {
@@ -173,7 +237,14 @@ fn member(archive: &mut zip::ZipArchive<BufReader<File>>, index: usize, path: &P
         }
     };
     let offset = member.data_start().ok_or_else(|| refuse(&name, "has no data in the archive".into(), "check the archive"))?;
-    let opener = Opener::Member { path: path.to_path_buf(), offset, packed: member.compressed_size(), deflated, crc: member.crc32() };
+    let opener = Opener::Member {
+        path: path.to_path_buf(),
+        archive: stamp,
+        offset,
+        packed: member.compressed_size(),
+        deflated,
+        crc: member.crc32(),
+    };
     let bytes = member.compressed_size();
     Ok(Some(Input { given: Given { member: Some(name), ..given.clone() }, bytes, opener, read: Arc::default() }))
 }
@@ -248,15 +319,17 @@ fn refusal(file: &str, why: &io::Error) -> Error {
     Error::Input { file: file.into(), what: format!("cannot be opened: {why}"), todo: todo.into() }
 }
 
-/// Counts what is read of the packed bytes.
+/// Reads the packed bytes from where it stands, whoever else reads the same file, and counts them.
 struct Counted {
-    inner: File,
+    file: Arc<File>,
+    at: u64,
     read: Arc<AtomicU64>,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
         self.read.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
     }
@@ -271,7 +344,11 @@ struct Checked<R> {
 
 impl<R: Read> Read for Checked<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
+        let count = self.inner.read(buffer).map_err(|why| match why.kind() {
+            // All of its packed bytes are there: it is not cut short.
+            io::ErrorKind::UnexpectedEof => io::Error::new(io::ErrorKind::InvalidData, "the archive member's packed bytes do not end it"),
+            _ => why,
+        })?;
         self.crc.update(&buffer[..count]);
         if count == 0 && !buffer.is_empty() && self.crc.sum() != self.expected {
             return Err(io::Error::new(
@@ -288,6 +365,10 @@ mod tests {
     use super::*;
     use std::io::Write;
 
+    fn hold(input: &Input) -> Held<'_> {
+        input.hold(&AtomicBool::new(false)).expect("opens").expect("nobody says stop")
+    }
+
     fn read(path: &Path) -> Vec<(String, Vec<u8>)> {
         let given = Given { name: path.display().to_string(), ..Given::default() };
         inputs(path, &given)
@@ -296,7 +377,7 @@ mod tests {
             .map(|input| {
                 let input = input.expect("it can be read");
                 let mut content = Vec::new();
-                input.open().expect("opens").read_to_end(&mut content).expect("reads");
+                hold(&input).open().expect("opens").read_to_end(&mut content).expect("reads");
                 (input.given.inner_name().to_string(), content)
             })
             .collect()
@@ -310,15 +391,15 @@ mod tests {
         std::fs::write(&path, "a\n1\n").expect("writes");
         let input = inputs(&path, &Given::default()).expect("inputs").remove(0).expect("it can be read");
         let stop = AtomicBool::new(false);
-        let first = input.lock(&stop).expect("no fault").expect("free");
+        let first = input.hold(&stop).expect("no fault").expect("free");
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| input.lock(&stop).expect("no fault").is_some());
+            let second = scope.spawn(|| input.hold(&stop).expect("no fault").is_some());
             drop(first);
             assert!(second.join().expect("no panic"), "the second one has the file after the first");
         });
-        let held = input.lock(&stop).expect("no fault").expect("free again");
+        let held = input.hold(&stop).expect("no fault").expect("free again");
         stop.store(true, Ordering::Relaxed);
-        assert!(input.lock(&stop).expect("no fault").is_none(), "a stop ends the wait");
+        assert!(input.hold(&stop).expect("no fault").is_none(), "a stop ends the wait");
         drop(held);
     }
 
@@ -366,13 +447,8 @@ mod tests {
         std::fs::write(&path, bytes).expect("written");
         let given = Given { name: "p.zip".into(), ..Given::default() };
         let mut content = Vec::new();
-        let result = inputs(&path, &given)
-            .expect("the directory is whole")
-            .remove(0)
-            .expect("a member")
-            .open()
-            .expect("opens")
-            .read_to_end(&mut content);
+        let input = inputs(&path, &given).expect("the directory is whole").remove(0).expect("a member");
+        let result = hold(&input).open().expect("opens").read_to_end(&mut content);
         assert_eq!(result.expect_err("checksum").kind(), io::ErrorKind::InvalidData);
     }
 

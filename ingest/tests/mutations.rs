@@ -7,6 +7,7 @@ use ingest::{sources, synthetic, unpack};
 use schemas::Rows;
 use std::io::{Cursor, Read};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 /// All parsers together take about fifteen seconds on two cores.
@@ -268,7 +269,14 @@ fn seeds() -> Vec<Seed> {
         for input in unpack::inputs(&feed.path, &given).expect("opens") {
             let input = input.expect("it can be read");
             let mut content = Vec::new();
-            input.open().expect("opens").read_to_end(&mut content).expect("reads");
+            input
+                .hold(&AtomicBool::new(false))
+                .expect("opens")
+                .expect("nobody says stop")
+                .open()
+                .expect("opens")
+                .read_to_end(&mut content)
+                .expect("reads");
             cut_at_record(&mut content);
             seeds.push(Seed { given: input.given, content });
         }

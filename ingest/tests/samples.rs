@@ -4,6 +4,7 @@ use ingest::source::{End, Given, HEAD_BYTES};
 use ingest::{sources, synthetic, unpack};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
+use std::sync::atomic::AtomicBool;
 
 #[test]
 fn every_sample_feed_is_read_without_fault() {
@@ -15,7 +16,14 @@ fn every_sample_feed_is_read_without_fault() {
         for input in unpack::inputs(&feed.path, &given).expect("opens") {
             let input = input.expect("it can be read");
             let mut content = Vec::new();
-            input.open().expect("opens").read_to_end(&mut content).expect("reads");
+            input
+                .hold(&AtomicBool::new(false))
+                .expect("opens")
+                .expect("nobody says stop")
+                .open()
+                .expect("opens")
+                .read_to_end(&mut content)
+                .expect("reads");
             let head = &content[..content.len().min(HEAD_BYTES)];
             let format = sources::all().into_iter().find(|format| (format.recognise)(head, &input.given)).expect("a format");
             assert_ne!(format.parser, "document/1", "{} is read for what it is", given.name);

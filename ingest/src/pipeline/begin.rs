@@ -7,7 +7,7 @@ use crate::report::Outcome;
 use crate::source::{Chunk, End, Format, Given, Parser};
 use crate::sources::document;
 use crate::trail::Trail;
-use crate::unpack::Input;
+use crate::unpack::Held;
 use eventlog::{EventLog, StateTopic, Writer};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -49,14 +49,16 @@ impl Run<'_, '_> {
         let mapping = mapping_sha256(&self.input.given);
         let path_facts = path_facts(format, parser, &self.input.given, mapping.as_deref());
         let name = self.input.given.label();
-        let first_sha256 = trail.hash_at(first.bytes);
+        // A document is all of its content, of which its parts are only pieces.
+        let is_document = format.parser == document::PARSER;
+        let first_sha256 = if is_document { trail.hash_of_all() } else { trail.hash_at(first.bytes) };
         let look = |positions: &HashMap<SourceId, Position>| -> Result<(SourceId, Known), Error> {
-            let grows = format.parser != document::PARSER && !is_snapshot(format);
+            let grows = !is_document && !is_snapshot(format);
             let is_own = self.input.given.another_source;
             let sought = Sought { parser: format.parser, path_facts: &path_facts, name: &name, head, grows, is_own };
-            let known = match position::find(positions, &sought, || self.input.open())? {
-                // A page or document does not grow: a longer one is another one, unless this one's parts were not all published yet.
-                Known::Source { grown: true, position, .. } if !grows && position.reads > 0 => {
+            let known = match position::find(positions, &sought, || self.held.open())? {
+                // A page or document does not grow: a longer one is another one, unless it is this one, of which not all parts are published.
+                Known::Source { grown: true, id, .. } if !grows && id != position::source_id(format.parser, &path_facts, &first_sha256) => {
                     Known::New { same_name: false, whole_sha256: None }
                 }
                 // A source without records can double none: an empty answer to the query that a fuller one began with.
@@ -100,7 +102,7 @@ impl Run<'_, '_> {
                 return Ok(None);
             }
             if !std::mem::replace(&mut verified, true) {
-                self.input.verify(self.run.stop)?;
+                self.held.verify(self.run.stop)?;
             }
             let at_door = matches!(known, Known::New { .. }) && !is_snapshot(format);
             let transactional_id = if at_door { door(format, &path_facts) } else { transactional_id(format, parser, &id) };
@@ -151,12 +153,12 @@ pub(super) fn wait_at_door(times: u32, stop: &AtomicBool) {
 }
 
 /// True when the position stands inside a line of the input: neither behind a line end nor before one.
-pub(super) fn line_goes_on(input: &Input, position: &Position) -> Result<bool, Error> {
+pub(super) fn line_goes_on(held: &Held, given: &Given, position: &Position) -> Result<bool, Error> {
     if position.records == 0 || position.bytes == 0 {
         return Ok(false);
     }
-    let unread = |why| Error::Read { file: input.given.label(), byte: position.bytes, why };
-    let mut content = input.open()?;
+    let unread = |why| Error::Read { file: given.label(), byte: position.bytes, why };
+    let mut content = held.open()?;
     io::copy(&mut content.by_ref().take(position.bytes - 1), &mut io::sink()).map_err(unread)?;
     let mut around = Vec::new();
     content.take(2).read_to_end(&mut around).map_err(unread)?;

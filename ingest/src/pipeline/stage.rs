@@ -7,7 +7,9 @@ use crate::position::{self, Position, SourceId};
 use crate::report::{FileReport, Outcome};
 use crate::rows;
 use crate::source::{Chunk, End, Format, Given, Parser};
+use crate::sources::document;
 use crate::trail::Trail;
+use arrow::array::RecordBatch;
 use eventlog::{Batch, Records, State, StateTopic};
 use schemas::{Family, frame};
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +19,11 @@ pub(super) struct Staged {
     pub(super) batch: Option<Batch>,
     /// Records consumed since the source's beginning.
     pub(super) records: i64,
+    /// Unpacked bytes consumed, and their hash.
+    pub(super) bytes: u64,
+    pub(super) sha256: [u8; 32],
+    /// Nothing comes behind it.
+    pub(super) ended: bool,
     pub(super) report: FileReport,
 }
 
@@ -35,6 +42,8 @@ pub(super) struct Stage<'a> {
     pub(super) corrects: Option<i32>,
     pub(super) reads: i32,
     pub(super) ends: Vec<(u64, String)>,
+    /// What the file has become as a document, until there is something new to go with it.
+    pub(super) grown_document: Option<RecordBatch>,
     pub(super) known_state: HashMap<String, bytes::Bytes>,
 }
 
@@ -46,6 +55,12 @@ impl Stage<'_> {
         for mut family_rows in chunk.rows {
             let family = family_rows.family();
             rows::complete(&mut family_rows, &self.id);
+            if family == Family::Documents && self.format.parser != document::PARSER && self.skip > 0 {
+                // The file as a whole, beside the records that it was read for: it has grown too.
+                let grown = rows::grown(family_rows.finish()?, family, self.reads.max(1))?;
+                self.grown_document = Some(rows::as_received(grown, self.bytes)?);
+                continue;
+            }
             let batch = rows::from_record(family_rows.finish()?, family, self.skip)?;
             let batch = match self.corrects {
                 Some(revision) => rows::corrected(batch, family, self.skip, revision)?,
@@ -69,9 +84,6 @@ impl Stage<'_> {
         }
         report.quarantine(&bad, self.given);
         report.notes = chunk.notes;
-        for (family, batch) in &batches {
-            report.count(*family, batch.num_rows() as u64);
-        }
         match &chunk.end {
             End::More => {}
             End::Finished | End::OpenQuote => report.outcome = Outcome::Done,
@@ -81,8 +93,13 @@ impl Stage<'_> {
         let ended = chunk.end != End::More;
         let sha256 = self.trail.hash_at(chunk.bytes);
         let nothing_new = batches.iter().all(|(_, batch)| batch.num_rows() == 0) && chunk.records <= self.skip;
+        let staged = |batch, report| Staged { batch, records: chunk.records, bytes: chunk.bytes, sha256, ended, report };
         if nothing_new && (!ended || self.reads > 0) {
-            return Ok(Staged { batch: None, records: chunk.records, report });
+            return Ok(staged(None, report));
+        }
+        batches.extend(self.grown_document.take().map(|document| (Family::Documents, document)));
+        for (family, batch) in &batches {
+            report.count(*family, batch.num_rows() as u64);
         }
         if ended {
             let row = rows::source_row(self.format.parser, self.given, self.bytes, parser, &self.id, self.reads, &sha256)?;
@@ -113,6 +130,6 @@ impl Stage<'_> {
                 Ok(Records { family: *family, keys: frame::keys(*family, batch), values: frame::encode(*family, batch)? })
             })
             .collect::<Result<_, schemas::Error>>()?;
-        Ok(Staged { batch: Some(Batch { records, states }), records: chunk.records, report })
+        Ok(staged(Some(Batch { records, states }), report))
     }
 }

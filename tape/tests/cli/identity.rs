@@ -175,10 +175,16 @@ fn a_damaged_packing_is_refused_and_its_good_copy_is_stored_once() {
     let at = stored.windows(4).position(|bytes| bytes == b"2.01").expect("a price");
     let mut damaged_zip = stored.clone();
     damaged_zip[at] = b'3';
+    // The member's packed bytes end early, though all of them are there.
+    let mut endless_zip = feed::zip("t.csv", &plain);
+    let middle = endless_zip.len() / 2;
+    endless_zip[middle..middle + 200].fill(0xaa);
     let mut damaged_gz = feed::gz(&plain);
     let checksum_at = damaged_gz.len() - 8;
     damaged_gz[checksum_at] ^= 1;
-    for (name, damaged, good) in [("t.zip", damaged_zip, stored), ("t.csv.gz", damaged_gz, feed::gz(&plain))] {
+    let good_zip = feed::zip("t.csv", &plain);
+    let cases = [("t.zip", damaged_zip, stored), ("t.csv.gz", damaged_gz, feed::gz(&plain)), ("t.zip", endless_zip, good_zip)];
+    for (name, damaged, good) in cases {
         let home = Home::embedded();
         let path = home.path(name);
         feed::write(&path, &damaged);
@@ -252,4 +258,53 @@ fn copies_of_different_length_that_come_together_are_one_source() {
         let (n, sources) = ((round + 1) * 66_000, round + 1);
         assert_eq!(counted(&home, question), json!({ "n": n, "sources": sources }), "round {round}: {said:#?}");
     }
+}
+
+/// A shorter copy is refused however small it is: it may be a correction.
+#[test]
+fn a_shorter_correction_of_a_small_file_is_not_taken_for_an_old_copy() {
+    let home = Home::embedded();
+    let (first, shorter) = (home.path("p1.csv"), home.path("p2.csv"));
+    feed::write(&first, format!("{}{}00", feed::HEADER, feed::GOOD).as_bytes());
+    feed::write(&shorter, format!("{}{}", feed::HEADER, feed::GOOD).as_bytes());
+    assert_eq!(home.ingest(&first, &[]).published(), 1);
+    let refused = home.run(&["ingest", shorter.to_str().expect("UTF-8")], "");
+    assert_eq!(refused.status.code(), Some(3), "{}", text(&refused));
+    assert!(text(&refused).contains("--another-source"), "{}", text(&refused));
+}
+
+/// A mapping may keep the whole file as a document, beside the records: a file that grew is kept as it is now.
+#[test]
+fn a_file_that_is_a_document_too_is_kept_as_it_grew() {
+    let home = Home::embedded();
+    let mapping = home.path("m.toml");
+    let lines = "family = \"token_usage\"\ndataset = \"T.USAGE\"\ndocument = true\nfields = [\"day\", \"tokens\"]\nskip_without = \"tokens\"\n\
+                 [columns]\nperiod_start = { from = \"day\" }\ntokens = { from = \"tokens\" }\nschema = { text = \"usage\" }\n";
+    std::fs::write(&mapping, lines).expect("written");
+    let path = home.path("usage.csv");
+    let flags = ["--mapping", mapping.to_str().expect("UTF-8")];
+    let first = "day,tokens\n2026-10-05,7\n";
+    for (content, figures) in [(first.to_string(), 1), (format!("{first}2026-10-06,\n2026-10-07,9\n"), 1)] {
+        feed::write(&path, content.as_bytes());
+        let ingested = home.ingest(&path, &flags);
+        assert_eq!((ingested.code, ingested.published()), (0, figures + 1), "{}", ingested.report);
+        home.store();
+        let question =
+            "SELECT count(*) AS n FROM documents d JOIN (SELECT DISTINCT doc_sha256 FROM token_usage) u ON d.sha256 = u.doc_sha256 \
+                        WHERE octet_length(d.body) = "
+                .to_string()
+                + &content.len().to_string();
+        assert_eq!(counted(&home, &question), json!({ "n": 1 }));
+    }
+    let question = "SELECT count(*) AS n, max(revision) AS revision, max(supersedes) AS supersedes FROM documents";
+    assert_eq!(counted(&home, question), json!({ "n": 2, "revision": 1, "supersedes": 0 }));
+}
+
+/// A file that was written this moment and has no line end behind its last line: it is given the time to become old, and is read whole.
+#[test]
+fn the_last_line_of_a_file_that_was_just_written_is_read() {
+    let home = Home::embedded();
+    let path = home.path("fresh.csv");
+    std::fs::write(&path, format!("{}{}", feed::HEADER, feed::GOOD)).expect("written");
+    assert_eq!(home.ingest(&path, &[]).published(), 1);
 }
