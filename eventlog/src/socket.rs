@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 
 /// Connections served at a time; a process uses one, and one more per writer and reader.
 const CONNECTIONS_MAX: usize = 128;
+/// How long a connection may take to say what it is. Until then it takes a place, which honest clients want.
+const GREETING_WAIT: Duration = Duration::from_secs(2);
 /// A server never waits longer for events than this, so that it can stop; the client asks again.
 const POLL_SLICE: Duration = Duration::from_millis(250);
 /// How long an answer may take. A publish waits for the disk, nothing else takes long.
@@ -133,6 +135,10 @@ fn admit(stream: UnixStream, shared: &Arc<Shared>) {
     let Ok(kept) = stream.try_clone() else { return };
     let id = shared.next.fetch_add(1, Ordering::SeqCst);
     let mut connections = shared.connections();
+    if connections.len() >= 2 * CONNECTIONS_MAX {
+        // More than can be told why: the greeting of the others is soon over.
+        return;
+    }
     let room = connections.len() < CONNECTIONS_MAX;
     let served = shared.clone();
     let spawned = std::thread::Builder::new().name("log client".to_string()).spawn(move || {
@@ -146,7 +152,14 @@ fn admit(stream: UnixStream, shared: &Arc<Shared>) {
 }
 
 fn attend(stream: UnixStream, shared: &Shared, room: bool) {
+    if stream.set_read_timeout(Some(GREETING_WAIT)).is_err() {
+        return;
+    }
+    let Ok(patience) = stream.try_clone() else { return };
     let Ok(mut channel) = Channel::accept(stream) else { return };
+    if patience.set_read_timeout(None).is_err() {
+        return;
+    }
     if !room {
         let why = format!("it already serves {CONNECTIONS_MAX} connections: end some of the processes that use it");
         let _ = channel.send(&Answer::Refused(Error::Failed { doing: "connecting to the log's socket".to_string(), why }), &[]);

@@ -107,6 +107,25 @@ fn nonsense_at_the_socket_harms_nobody() {
     Socket::connect(&path).unwrap().cluster_id().unwrap();
 }
 
+/// Connections that never say what they are give their places back.
+#[test]
+fn silent_connections_do_not_keep_others_out_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = socket_path(dir.path());
+    let server = serve(Arc::new(open_embedded(dir.path())), &path).unwrap();
+    let silent: Vec<UnixStream> = (0..300).filter_map(|_| UnixStream::connect(&path).ok()).collect();
+    assert!(silent.len() > 128, "more than there are places");
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let answer = loop {
+        match Socket::connect(&path).and_then(|log| log.cluster_id()) {
+            Err(_) if std::time::Instant::now() < deadline => {}
+            answer => break answer,
+        }
+    };
+    answer.expect("a place within half a minute");
+    server.stop();
+}
+
 #[test]
 fn only_what_is_old_and_stored_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
