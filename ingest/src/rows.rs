@@ -56,6 +56,12 @@ pub fn corrected(batch: RecordBatch, family: Family, record: i64, revision: i32)
         .map_err(|e| Error::Schema(schemas::Error::Build { topic: topic.name, why: e.to_string() }))
 }
 
+/// True where the rows are of records; those of a header have the record −1.
+pub fn is_of_records(batch: &RecordBatch, family: Family) -> bool {
+    let records = batch.column(family.topic().column("source_record")).as_primitive::<Int64Type>();
+    records.values().iter().any(|record| *record >= 0)
+}
+
 /// Rows that are told again because the source has grown: a correction of what the reading before said.
 pub fn grown(batch: RecordBatch, family: Family, revision: i32) -> Result<RecordBatch, Error> {
     let topic = family.topic();

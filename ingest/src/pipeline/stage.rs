@@ -55,13 +55,14 @@ impl Stage<'_> {
         for mut family_rows in chunk.rows {
             let family = family_rows.family();
             rows::complete(&mut family_rows, &self.id);
-            if family == Family::Documents && self.format.parser != document::PARSER && self.skip > 0 {
-                // The file as a whole, beside the records that it was read for: it has grown too.
-                let grown = rows::grown(family_rows.finish()?, family, self.reads.max(1))?;
-                self.grown_document = Some(rows::as_received(grown, self.bytes)?);
+            let batch = family_rows.finish()?;
+            if family == Family::Documents && self.format.parser != document::PARSER && self.skip > 0 && rows::is_of_records(&batch, family)
+            {
+                // The file as a whole, beside the records that it was read for: it has grown too. A header has not.
+                self.grown_document = Some(rows::as_received(rows::grown(batch, family, self.reads.max(1))?, self.bytes)?);
                 continue;
             }
-            let batch = rows::from_record(family_rows.finish()?, family, self.skip)?;
+            let batch = rows::from_record(batch, family, self.skip)?;
             let batch = match self.corrects {
                 Some(revision) => rows::corrected(batch, family, self.skip, revision)?,
                 None => batch,

@@ -1,4 +1,4 @@
-//! `kill -9` of ingest and of store, five times each at random moments: after a restart every record is there once.
+//! `kill -9` of ingest, of store and of upkeep, five times each at random moments: after a restart every record is there once, and proven.
 
 use crate::counted;
 use crate::feed::{self, Random};
@@ -62,7 +62,7 @@ fn kill_and_count(home: &Home, other: &Home, mut file: File, name: &str) {
     }
     let (ingest, store) = (["ingest", path.as_str()], ["store", "--once"]);
     // How long each takes when nobody disturbs it, so that a kill can come at any moment of it.
-    let undisturbed = [timed(other, &ingest), timed(other, &store)];
+    let undisturbed = [timed(other, &ingest), timed(other, &store), timed(other, &["upkeep"])];
 
     kill_often(home, &ingest, undisturbed[0], &mut random, || file.grow());
     finish(home, &ingest);
@@ -74,6 +74,14 @@ fn kill_and_count(home: &Home, other: &Home, mut file: File, name: &str) {
     count(home, file.records);
     finish(home, &ingest);
     finish(home, &store);
+    count(home, file.records);
+
+    kill_often(home, &["upkeep"], undisturbed[2], &mut random, || {
+        file.grow();
+        finish(home, &ingest);
+        finish(home, &store);
+    });
+    finish(home, &["upkeep"]);
     count(home, file.records);
 }
 
@@ -116,7 +124,9 @@ fn kill_often(home: &Home, args: &[&str], undisturbed: Duration, random: &mut Ra
     panic!("only {kills} kills in {TRIES} tries");
 }
 
+/// Every record is there once, and every commit's proof holds.
 fn count(home: &Home, records: u64) {
+    finish(home, &["verify"]);
     let sums = "SELECT count(*) AS n, count(DISTINCT source_record) AS places, count(DISTINCT source_id) AS sources, \
          CAST(sum(price) AS VARCHAR) AS price, sum(size) AS size, max(source_record) AS last FROM trades";
     let strange = "SELECT (SELECT count(*) FROM gaps) + (SELECT count(*) FROM quarantine) AS n";
