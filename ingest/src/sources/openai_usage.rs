@@ -296,6 +296,8 @@ mod tests {
 
     #[test]
     fn results_that_differ_in_any_unknown_grouping_are_series_of_their_own() {
+        let (batch, _, bad) = page_of(&[r#"{"input_tokens":7,"a":"1&b=2"}"#, r#"{"input_tokens":8,"a":"1","b":"2"}"#]);
+        assert_eq!((text(&batch, TokenUsage, "series_id", 0).as_deref(), bad.len()), (Some("?a=1%26b%3D2"), 0));
         for values in [["1", "2", "3"], ["true", "false", "null"], [r#"{"a": [1, "x  y"]}"#, r#"{"a": [2]}"#, "1.5"]] {
             let results = values.map(|value| format!(r#"{{"input_tokens":7,"region_id":{value}}}"#));
             let (batch, notes, bad) = page_of(&results.each_ref().map(String::as_str));

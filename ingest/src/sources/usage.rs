@@ -161,7 +161,9 @@ impl Table<'_> {
             let known = seen.iter().find(|known| (known.direction, known.modality) == (figure.direction, figure.modality));
             if known.is_some_and(|known| known != figure) {
                 let what = format!("an earlier result of this page has other {} figures for the same group and period", figure.direction);
-                return Err(Fault::whole(format!("{what}; of two captures make a page each and ingest them in their order")));
+                return Err(Fault::whole(format!(
+                    "{what}; if the page holds two captures, ingest each as a file of its own, in their order"
+                )));
             }
         }
         seen.extend(result.figures.iter().cloned());
@@ -241,8 +243,10 @@ pub(crate) fn beyond(report: Option<&str>, result: &Members, known: &[&str]) -> 
         match scalar(value).map_err(|why| Fault::of(name, why))? {
             Scalar::Null => {}
             Scalar::Number(_) | Scalar::Nested if is_figure(name, value) => figures.push(name),
-            Scalar::Text(text) => groups.push(format!("{name}={text}")),
-            Scalar::Bool(_) | Scalar::Number(_) | Scalar::Nested => groups.push(format!("{name}={}", compact(value.get()))),
+            Scalar::Text(text) => groups.push(format!("{}={}", escaped(name), escaped(&text))),
+            Scalar::Bool(_) | Scalar::Number(_) | Scalar::Nested => {
+                groups.push(format!("{}={}", escaped(name), escaped(&compact(value.get()))));
+            }
         }
     }
     let series_id = match (report, groups.is_empty()) {
@@ -251,6 +255,11 @@ pub(crate) fn beyond(report: Option<&str>, result: &Members, known: &[&str]) -> 
     };
     let note = (!figures.is_empty()).then(|| format!("figures of a kind that is not known are in documents only: {}", figures.join(", ")));
     Ok(Beyond { series_id, note })
+}
+
+/// A text in which nothing joins groupings.
+fn escaped(text: &str) -> String {
+    text.replace('%', "%25").replace('&', "%26").replace('=', "%3D")
 }
 
 /// A number with the name of a figure, or an object of nothing but such numbers.

@@ -67,8 +67,9 @@ impl Pattern {
         if ns >= NS_PER_S {
             return Err(format!("{:?} is a leap second, which no clock here can say", shortened(text)));
         }
-        let written = self.write(&time).filter(|written| self.is_written(text, written, ns));
-        written.ok_or_else(|| not_a_time(text, &self.text))?;
+        if !self.writes(&time, text) && !self.write(&time).is_some_and(|written| self.is_written(text, &written, ns)) {
+            return Err(not_a_time(text, &self.text));
+        }
         let zone = if self.states == States::Nothing { zone } else { UTC };
         zone.to_utc(time.timestamp(), ns)
     }
@@ -86,6 +87,12 @@ impl Pattern {
             parsed.to_naive_datetime_with_offset(0).ok()?
         };
         Some(time.and_utc().fixed_offset())
+    }
+
+    /// Whether a text is the time to the letter, as most are.
+    fn writes(&self, time: &DateTime<FixedOffset>, text: &str) -> bool {
+        let mut written = String::with_capacity(text.len());
+        write!(written, "{}", time.format_with_items(self.items.iter())).is_ok() && written == text
     }
 
     /// The time as each item of the pattern writes it; `None` where one cannot.
