@@ -14,12 +14,12 @@ use std::fmt::Write;
 pub struct Pattern {
     text: String,
     items: Vec<Item<'static>>,
-    /// It says the time without the zone: by an offset, or by seconds since 1970.
     states: States,
+    /// It has no time of day, and tells midnight.
     only_date: bool,
 }
 
-/// What a pattern says of the zone.
+/// How a time says where it stands to UTC; one that states nothing is in the mapping's zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum States {
     Nothing,
