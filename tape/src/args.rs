@@ -110,7 +110,7 @@ pub struct Ingest {
     /// Mapping of CSV columns: a TOML file
     #[arg(long, value_name = "FILE")]
     pub mapping: Option<PathBuf>,
-    /// Time of the capture, where the content does not say it (RFC 3339): ts_recv of pages that were fetched
+    /// Time of the capture, where the content does not say it (RFC 3339, to the millisecond): ts_recv of pages that were fetched
     #[arg(long, value_name = "TIME")]
     pub captured: Option<String>,
     /// The files are sources of their own, not older or cut copies of longer ones that begin alike

@@ -3,7 +3,7 @@
 use crate::source::Format;
 use crate::sources::page::{Fault, count, last, members, text};
 use crate::sources::sniff::{first_byte, holds};
-use crate::sources::usage::{Figure, Figures, Group, Members, Period, Provider, read, series};
+use crate::sources::usage::{Figure, Figures, Group, Members, Period, Provider, beyond, read};
 use chrono::DateTime;
 
 const PROVIDER: Provider = Provider { dataset: "ANTHROPIC.USAGE", name: "Anthropic", period, figures };
@@ -35,11 +35,25 @@ fn time(bucket: &Members, name: &str) -> Result<i64, Fault> {
     time.timestamp_nanos_opt().ok_or_else(|| Fault::of(name, format!("{text:?} is not between 1678 and 2262, {expected}")))
 }
 
-const KNOWN: &[&str] = &["model", "workspace_id", "api_key_id", "service_tier", "context_window", "account_id"];
+/// The members of a result that [`figures`] reads.
+const KNOWN: &[&str] = &[
+    "model",
+    "workspace_id",
+    "api_key_id",
+    "service_tier",
+    "context_window",
+    "account_id",
+    "uncached_input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation",
+    "output_tokens",
+    "server_tool_use",
+];
 
 fn figures(result: &Members) -> Result<Figures, Fault> {
+    let beyond = beyond(Some("messages"), result, KNOWN)?;
     let group = Group {
-        series_id: series(Some("messages"), result, KNOWN)?,
+        series_id: beyond.series_id,
         model: text(result, "model")?,
         project_id: text(result, "workspace_id")?,
         user_id: text(result, "account_id")?,
@@ -60,7 +74,7 @@ fn figures(result: &Members) -> Result<Figures, Fault> {
     if figures.is_empty() {
         return Err(Fault::whole("the result has no token count, expected uncached_input_tokens, cache_read_input_tokens, output_tokens"));
     }
-    Ok(Figures { group, figures, note: None })
+    Ok(Figures { group, figures, notes: Vec::from_iter(beyond.note) })
 }
 
 /// Tokens written to the cache, of all lifetimes together; how they divide stays in the note as it came.
@@ -115,6 +129,19 @@ mod tests {
         assert_eq!(text(&batch, TokenUsage, "note", 3).as_deref(), Some(r#"{"web_search_requests":10}"#));
         assert_eq!(int(&batch, TokenUsage, "period_start", 0), Some(1_754_006_400_000_000_000));
         assert_eq!(decimal(&batch, TokenUsage, "input_reported", 0), None);
+    }
+
+    #[test]
+    fn workspaces_that_differ_in_a_number_are_two_series() {
+        let result = |more: &str| format!(r#"{{"uncached_input_tokens":5,"output_tokens":1,{more}}}"#);
+        let bucket = r#"{"data":[{"starting_at":"2025-08-01T00:00:00Z","ending_at":"2025-08-02T00:00:00Z","results":["#;
+        let page =
+            format!("{bucket}{},{}]}}]}}", result(r#""workspace_no":1"#), result(r#""workspace_no":2,"thinking":{"output_tokens":9}"#));
+        let chunk = open(page.into()).unwrap();
+        assert_eq!(chunk.notes, ["figures of a kind that is not known are in documents only: thinking"]);
+        let batch = family(chunk, TokenUsage);
+        let series: Vec<_> = (0..4).map(|row| text(&batch, TokenUsage, "series_id", row).unwrap()).collect();
+        assert_eq!(series, ["1", "1", "2", "2"].map(|no| format!("messages?workspace_no={no}")));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Time texts of the sources to nanoseconds UTC: exact, or refused with the reason.
 
-use chrono::format::{Fixed, Item, Numeric, StrftimeItems};
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, offset::LocalResult};
+mod pattern;
+
+use chrono::{NaiveDate, TimeZone, offset::LocalResult};
+use pattern::Pattern;
 
 const NS_PER_S: i64 = 1_000_000_000;
 const S_PER_DAY: i64 = 86_400;
@@ -19,22 +21,24 @@ pub enum Clock {
     /// Seconds, milliseconds or nanoseconds since 1970 UTC: how many nanoseconds one is.
     Unix(i64),
     /// A date and time by a pattern of `chrono`'s, for example `%Y%m%d %H:%M`.
-    Pattern(String),
+    Pattern(Pattern),
 }
 
 impl Clock {
-    /// The clock that a mapping names.
-    pub fn named(name: &str) -> Option<Clock> {
-        match name {
-            "iso" => Some(Clock::Iso),
-            "ms_of_day" => Some(Clock::MsOfDay),
-            "unix_s" => Some(Clock::Unix(NS_PER_S)),
-            "unix_ms" => Some(Clock::Unix(1_000_000)),
-            "unix_us" => Some(Clock::Unix(1_000)),
-            "unix_ns" => Some(Clock::Unix(1)),
-            pattern if pattern.contains('%') && pattern_is_valid(pattern) => Some(Clock::Pattern(pattern.into())),
-            _ => None,
-        }
+    /// The clock that a mapping names, or what is wrong with the name.
+    pub fn named(name: &str) -> Result<Clock, String> {
+        Ok(match name {
+            "iso" => Clock::Iso,
+            "ms_of_day" => Clock::MsOfDay,
+            "unix_s" => Clock::Unix(NS_PER_S),
+            "unix_ms" => Clock::Unix(1_000_000),
+            "unix_us" => Clock::Unix(1_000),
+            "unix_ns" => Clock::Unix(1),
+            pattern if pattern.contains('%') => {
+                Clock::Pattern(Pattern::new(pattern).map_err(|why| format!("clock {name:?} is not known: {why}"))?)
+            }
+            _ => return Err(format!("clock {name:?} is not known; there are {}", Clock::NAMES)),
+        })
     }
 
     /// The names that [`Clock::named`] knows, for messages.
@@ -56,57 +60,9 @@ impl Clock {
                 let units: i64 = text.parse().map_err(|_| not_a_time(text, "a count since 1970"))?;
                 units.checked_mul(*ns).ok_or_else(|| out_of_range(text))
             }
-            Clock::Pattern(pattern) => {
-                let states_offset = OFFSETS.iter().any(|offset| pattern.contains(offset));
-                let (time, zone) = match states_offset {
-                    true => (DateTime::parse_from_str(text, pattern).map(|time| time.to_utc()), UTC),
-                    // Seconds since 1970 have no zone.
-                    false => {
-                        let zone = if pattern.contains("%s") { UTC } else { zone };
-                        (local_time(text, pattern).map(|time| time.and_utc()), zone)
-                    }
-                };
-                let time = time.map_err(|_| not_a_time(text, pattern))?;
-                // Chrono tells a leap second by a fraction of a second and more; the other clocks have none.
-                match i64::from(time.timestamp_subsec_nanos()) {
-                    ns if ns < NS_PER_S => zone.to_utc(time.timestamp(), ns),
-                    _ => Err(format!("{:?} is a leap second, which no clock here can say", shortened(text))),
-                }
-            }
+            Clock::Pattern(pattern) => pattern.parse(text, zone),
         }
     }
-}
-
-/// How a pattern says that a time states its offset from UTC.
-const OFFSETS: [&str; 5] = ["%z", "%:z", "%::z", "%#z", "%+"];
-
-/// A pattern with the abbreviation of a zone is none: what it means depends on who reads it. Nor is one that cannot read what it writes, as an
-/// hour without minutes or a day without a year.
-fn pattern_is_valid(pattern: &str) -> bool {
-    let known = !pattern.contains("%Z") && !StrftimeItems::new(pattern).any(|item| item == Item::Error);
-    let sample = DateTime::from_timestamp(1_381_063_996, 0).expect("a time of 2013");
-    known && Clock::Pattern(pattern.into()).parse(&sample.format(pattern).to_string(), UTC, None).is_ok()
-}
-
-/// A wall-clock time; a pattern that has no time of day tells midnight.
-fn local_time(text: &str, pattern: &str) -> Result<NaiveDateTime, chrono::ParseError> {
-    let time = NaiveDateTime::parse_from_str(text, pattern);
-    match time {
-        Err(_) if has_only_date(pattern) => NaiveDate::parse_from_str(text, pattern).map(|date| date.and_time(NaiveTime::MIN)),
-        time => time,
-    }
-}
-
-fn has_only_date(pattern: &str) -> bool {
-    use Numeric::{Hour, Hour12, Minute, Nanosecond, Second, Timestamp};
-    let is_time = |item: &Item| match item {
-        Item::Numeric(number, _) => matches!(number, Hour | Hour12 | Minute | Second | Nanosecond | Timestamp),
-        Item::Fixed(word) => {
-            !matches!(word, Fixed::ShortMonthName | Fixed::LongMonthName | Fixed::ShortWeekdayName | Fixed::LongWeekdayName)
-        }
-        _ => false,
-    };
-    !StrftimeItems::new(pattern).any(|item| is_time(&item))
 }
 
 /// The zone of times that do not state one.
@@ -121,7 +77,8 @@ pub enum Zone {
 /// UTC.
 pub const UTC: Zone = Zone::Fixed(0);
 
-/// Shanghai: UTC+8, without daylight saving since 1992 (tz database).
+/// Shanghai since 1992: UTC+8 without daylight saving (tz database). For the parsers of exchanges that began later; of any other time
+/// `Zone::named("Asia/Shanghai")` knows.
 pub const SHANGHAI: Zone = Zone::Fixed(8 * 3600);
 
 impl Zone {
@@ -129,7 +86,6 @@ impl Zone {
     pub fn named(name: &str) -> Option<Zone> {
         match name {
             "UTC" => Some(UTC),
-            "Asia/Shanghai" => Some(SHANGHAI),
             _ => name.parse().ok().map(Zone::Tz),
         }
     }
@@ -207,7 +163,13 @@ fn iso(text: &str, zone: Zone) -> Result<i64, String> {
         return zone.to_utc(seconds(day), 0);
     }
     let (clock, zone) = zone_suffix(&text[split + 1..], zone).ok_or_else(fail)?;
-    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let (clock, fraction) = match clock.split_once('.') {
+        // To ISO 8601 `09:30.5` is 09:30:30, to others 09:30:00.5.
+        Some((clock, _)) if clock.len() < "HH:MM:SS".len() => {
+            return Err(format!("{:?} has a fraction without seconds, expected HH:MM:SS.fraction", shortened(text)));
+        }
+        split => split.unwrap_or((clock, "0")),
+    };
     let s = time_of_day(clock.as_bytes()).ok_or_else(fail)?;
     let fraction = fraction.trim_end_matches('0');
     if fraction.len() > 9 {
@@ -286,6 +248,16 @@ mod tests {
     }
 
     #[test]
+    fn shanghai_had_daylight_saving() {
+        let shanghai = Zone::named("Asia/Shanghai").unwrap();
+        assert_eq!(iso("1988-07-01 10:00:00", shanghai), iso("1988-07-01 01:00Z", UTC));
+        assert_eq!(iso("1988-01-01 10:00:00", shanghai), iso("1988-01-01 02:00Z", UTC));
+        for text in ["1992-07-01 10:00", "2026-07-01 10:00"] {
+            assert_eq!(iso(text, shanghai), iso(text, SHANGHAI), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_time_is_refused() {
         for text in [
             "",
@@ -297,6 +269,9 @@ mod tests {
             "2026-01-01T10:00:00.0000000001",
             "9999-01-01",
             "2026-01-01 10:00+99:00",
+            "2026-01-01 09:30.5",
+            "2026-01-01T09:30.5Z",
+            "2026-01-01 09:30.",
         ] {
             assert!(iso(text, UTC).is_err(), "{text}");
         }
@@ -304,10 +279,7 @@ mod tests {
         assert!(iso("2026-03-08 02:30", new_york).unwrap_err().contains("does not exist"));
         assert!(iso("2026-11-01 01:30", new_york).unwrap_err().contains("exists twice"));
         assert!(Clock::MsOfDay.parse("1", UTC, None).is_err());
-        assert_eq!(Clock::named("yesterday"), None);
-        for pattern in ["%Q", "%Y%m%d %H", "%d %b", "%Y-%m-%d %H:%M %Z"] {
-            assert_eq!(Clock::named(pattern), None, "{pattern}");
-        }
+        assert!(Clock::named("yesterday").is_err());
     }
 
     proptest! {
@@ -315,7 +287,7 @@ mod tests {
         fn no_text_panics(text in "\\PC{0,40}", shaped in "[-0-9T :.Z+]{0,36}") {
             let berlin = Zone::named("Europe/Berlin").unwrap();
             for text in [text, shaped] {
-                for clock in [Clock::Iso, Clock::MsOfDay, Clock::Unix(NS_PER_S), Clock::Pattern("%Y%m%d %H:%M".into())] {
+                for clock in [Clock::Iso, Clock::MsOfDay, Clock::Unix(NS_PER_S), Clock::named("%Y%m%d %H:%M").unwrap()] {
                     let _ = clock.parse(&text, berlin, NaiveDate::from_ymd_opt(2024, 6, 3));
                 }
                 let _ = date(&text);
@@ -331,7 +303,6 @@ mod tests {
         assert_eq!(ns("2026-01-02T00:00:00+0000"), Clock::Iso.parse("2026-01-02T00:00:00Z", SHANGHAI, None));
         assert!(ns("2026-01-02T00:00:00").is_err(), "no offset");
         assert!(ns("2026-06-30T23:59:60+0000").is_err(), "a leap second");
-        assert_eq!(Clock::named("%Y-%m-%d %H:%M:%S %Z"), None);
         let seconds = Clock::named("%s").expect("a pattern");
         assert_eq!(seconds.parse("1795188600", SHANGHAI, None), Ok(1_795_188_600 * NS_PER_S));
     }

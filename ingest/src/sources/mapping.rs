@@ -276,7 +276,14 @@ impl Mapped {
         let file = given.label();
         let facts = Facts { facts: facts.clone(), lookups: mapping.lookups.clone() };
         let input = |what: String, todo: &str| Error::Input { file: file.clone(), what, todo: todo.into() };
-        let zone_name = facts.fill_alone(&mapping.zone);
+        let zone_name = facts.settle(&mapping.zone).ok_or_else(|| {
+            let missing: Vec<&str> = mapping.zone.names().filter(|name| !facts.facts.contains_key(*name)).collect();
+            let missing = missing.join(", ");
+            input(
+                format!("its path does not say {missing}, and so not the time zone of its times"),
+                &format!("type the path from the folder that says it on, such as future/<{missing}>/…"),
+            )
+        })?;
         let zone = clock::Zone::named(&zone_name).ok_or_else(|| {
             input(
                 format!("its mapping names the time zone {zone_name:?}, which does not exist"),

@@ -9,7 +9,7 @@
 use crate::source::Format;
 use crate::sources::page::{Fault, Scalar, count, excerpt, last, scalar, text};
 use crate::sources::sniff::{first_byte, holds};
-use crate::sources::usage::{Figure, Figures, Group, Members, Period, Provider, read, series};
+use crate::sources::usage::{Figure, Figures, Group, Members, Period, Provider, beyond, read};
 use schemas::exact;
 
 const PROVIDER: Provider = Provider { dataset: "OPENAI.USAGE", name: "OpenAI", period, figures };
@@ -44,13 +44,38 @@ fn seconds(bucket: &Members, name: &str) -> Result<i64, Fault> {
     i64::try_from(ns).map_err(|_| Fault::of(name, format!("{number} is beyond the year 2262, {expected}")))
 }
 
-const KNOWN: &[&str] = &["object", "model", "project_id", "user_id", "api_key_id", "service_tier", "batch"];
+/// The members of a result that [`figures`] reads.
+const KNOWN: &[&str] = &[
+    "object",
+    "model",
+    "project_id",
+    "user_id",
+    "api_key_id",
+    "service_tier",
+    "batch",
+    "num_model_requests",
+    "input_tokens",
+    "input_uncached_tokens",
+    "input_cached_tokens",
+    "input_cache_write_tokens",
+    "input_text_tokens",
+    "input_audio_tokens",
+    "input_image_tokens",
+    "input_cached_text_tokens",
+    "input_cached_audio_tokens",
+    "input_cached_image_tokens",
+    "output_tokens",
+    "output_text_tokens",
+    "output_audio_tokens",
+    "output_image_tokens",
+];
 
 fn figures(result: &Members) -> Result<Figures, Fault> {
     let object = text(result, "object")?;
     let report = object.as_deref().map(|name| name.trim_start_matches("organization.usage.").trim_end_matches(".result"));
+    let beyond = beyond(report, result, KNOWN)?;
     let group = Group {
-        series_id: series(report, result, KNOWN)?,
+        series_id: beyond.series_id,
         model: text(result, "model")?,
         project_id: text(result, "project_id")?,
         user_id: text(result, "user_id")?,
@@ -61,7 +86,7 @@ fn figures(result: &Members) -> Result<Figures, Fault> {
     };
     let split = ["input_text_tokens", "input_uncached_tokens", "output_text_tokens"].iter().any(|name| last(result, name).is_some());
     let mut figures = if split { by_modality(result)? } else { beside_audio(result, report == Some("completions"))? };
-    let mut note = None;
+    let mut notes = Vec::from_iter(beyond.note);
     if let Some(requests) = count(result, "num_model_requests")? {
         // Requests stand on an output row only; a result without output tokens gets one that says nothing of tokens.
         match figures.iter_mut().find(|figure| figure.direction == "output") {
@@ -70,9 +95,9 @@ fn figures(result: &Members) -> Result<Figures, Fault> {
         }
     }
     if figures.iter().all(|figure| figure.tokens.is_none()) {
-        note = Some(format!("results of {} count no tokens: their figures are in documents only", report.unwrap_or("an unnamed report")));
+        notes.push(format!("results of {} count no tokens: their figures are in documents only", report.unwrap_or("an unnamed report")));
     }
-    Ok(Figures { group, figures, note })
+    Ok(Figures { group, figures, notes })
 }
 
 fn flag(result: &Members, name: &str) -> Result<Option<bool>, Fault> {
@@ -260,6 +285,44 @@ mod tests {
         assert!(chunk.bad[1].reason.contains("expected Unix seconds"), "{}", chunk.bad[1].reason);
         assert_eq!(chunk.records, 6);
         assert_eq!(family(chunk, TokenUsage).num_rows(), 4);
+    }
+
+    /// The rows of a page with these results, and its notes.
+    fn page_of(results: &[&str]) -> (RecordBatch, Vec<String>, Vec<crate::source::Bad>) {
+        let chunk = chunk(&format!("[{BUCKET}{}]}}]", results.join(",")));
+        let (notes, bad) = (chunk.notes.clone(), chunk.bad.clone());
+        (family(chunk, TokenUsage), notes, bad)
+    }
+
+    #[test]
+    fn results_that_differ_in_any_unknown_grouping_are_series_of_their_own() {
+        let (batch, _, bad) = page_of(&[r#"{"input_tokens":7,"a":"1&b=2"}"#, r#"{"input_tokens":8,"a":"1","b":"2"}"#]);
+        assert_eq!((text(&batch, TokenUsage, "series_id", 0).as_deref(), bad.len()), (Some("?a=1%26b%3D2"), 0));
+        for values in [["1", "2", "3"], ["true", "false", "null"], [r#"{"a": [1, "x  y"]}"#, r#"{"a": [2]}"#, "1.5"]] {
+            let results = values.map(|value| format!(r#"{{"input_tokens":7,"region_id":{value}}}"#));
+            let (batch, notes, bad) = page_of(&results.each_ref().map(String::as_str));
+            let series: std::collections::HashSet<_> = (0..3).map(|row| text(&batch, TokenUsage, "series_id", row)).collect();
+            assert_eq!((series.len(), notes.len(), bad.len()), (3, 0, 0), "{series:?}");
+        }
+        let (batch, ..) = page_of(&[r#"{"input_tokens":7,"place": {"no": 1, "name": "a \\\" b"}}"#]);
+        assert_eq!(text(&batch, TokenUsage, "series_id", 0).as_deref(), Some(r#"?place={"no":1,"name":"a \\\" b"}"#));
+    }
+
+    #[test]
+    fn an_unknown_figure_is_no_grouping_and_is_said() {
+        for figure in [r#""new_kind_tokens":5"#, r#""num_things":5"#, r#""details":{"reasoning_tokens":5}"#, r#""amount":0.5"#] {
+            let (batch, notes, _) = page_of(&[&format!(r#"{{"input_tokens":7,{figure}}}"#)]);
+            assert_eq!(text(&batch, TokenUsage, "series_id", 0), None, "{figure}");
+            assert!(notes[0].contains("documents only"), "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn a_result_that_contradicts_an_earlier_one_of_the_page_is_quarantined() {
+        let other = r#"{"input_tokens":8,"num_model_requests":2}"#;
+        let (batch, _, bad) = page_of(&[r#"{"input_tokens":7,"num_model_requests":2}"#, other, r#"{"input_tokens":9,"user_id":"u"}"#]);
+        assert_eq!((batch.num_rows(), bad.len(), &bad[0].raw[..]), (3, 1, other.as_bytes()));
+        assert!(bad[0].reason.contains("other input figures"), "{}", bad[0].reason);
     }
 
     #[test]

@@ -323,23 +323,33 @@ fn decode(raw: &[u8], known: Encoding) -> Result<(Cow<'_, str>, Encoding), Strin
         (_, Ok(text)) => Ok((text.into(), known)),
         (Encoding::Utf8, Err(e)) => Err(format!("is not UTF-8 at its byte {}, as the file is before it", e.valid_up_to())),
         (Encoding::Undecided, Err(e)) => gbk(raw)
-            .filter(|_| has_gb2312(raw))
+            .filter(|_| decides_gbk(raw))
             .map(|text| (text, Encoding::Gbk))
-            .ok_or_else(|| format!("is not UTF-8 at its byte {}, and not GBK", e.valid_up_to())),
+            .ok_or_else(|| format!("is neither UTF-8 (see its byte {}) nor GBK", e.valid_up_to())),
     }
 }
 
-/// Chinese text hardly ever has only characters outside GB2312; Latin-1 that happens to fit GBK has no others, unless two letters with accents
-/// stand side by side.
-fn has_gb2312(raw: &[u8]) -> bool {
+/// Whether text that is no UTF-8 and fits GBK is Chinese: one of its characters is a common one (GB2312 level 1), which two accented letters of
+/// Latin-1 (`Größe`) hardly make, and it is no damaged UTF-8. Common characters alone are never that: UTF-8 of Chinese has lead bytes of rare ones.
+fn decides_gbk(raw: &[u8]) -> bool {
+    let (mut common, mut others) = (0, 0);
     let mut bytes = raw.iter();
     while let Some(lead) = bytes.next() {
         // A lead byte takes the next one with it.
-        if *lead >= 0x80 && bytes.next().is_some_and(|trail| *lead >= 0xa1 && *trail >= 0xa1) {
-            return true;
+        if *lead >= 0x80 {
+            match bytes.next() {
+                Some(trail) if (0xb0..=0xd7).contains(lead) && *trail >= 0xa1 => common += 1,
+                _ => others += 1,
+            }
         }
     }
-    false
+    common > 0 && (others == 0 || !is_damaged_utf8(raw))
+}
+
+/// Whether half or more of what is not ASCII stands in characters of three bytes or more that are whole.
+fn is_damaged_utf8(raw: &[u8]) -> bool {
+    let whole: usize = raw.utf8_chunks().flat_map(|chunk| chunk.valid().chars()).map(char::len_utf8).filter(|len| *len > 2).sum();
+    2 * whole >= raw.iter().filter(|byte| !byte.is_ascii()).count()
 }
 
 fn gbk(raw: &[u8]) -> Option<Cow<'_, str>> {
@@ -477,9 +487,38 @@ mod tests {
         assert_eq!(good.len(), 2);
         assert!(bad[0].1.contains("not UTF-8"), "{}", bad[0].1);
 
-        // Latin-1 whose accented letters each swallow the letter behind them.
-        let (good, bad, _) = read(b"caf\xe9s,1\n\xe9lan,2\nplain,3\n", LINES);
-        assert_eq!((good.len(), bad.len()), (1, 2), "{bad:?}");
+        // Latin-1 whose accented letters each swallow the letter behind them, or stand side by side.
+        let (good, bad, _) =
+            read("cafés,1\nélan,2\nGröße,3\nZürich,4\nplain,5\n".chars().map(|c| c as u8).collect::<Vec<_>>().as_slice(), LINES);
+        assert_eq!((good.len(), bad.len()), (1, 4), "{bad:?}");
+        assert!(bad.iter().all(|(_, why)| why.contains("is neither UTF-8") && why.contains("nor GBK")), "{bad:?}");
+    }
+
+    /// Whichever byte is lost or spoilt: the line is bad, and the good ones after it are read.
+    #[test]
+    fn damaged_utf8_is_not_taken_for_gbk() {
+        let text = "上海期货交易所铜价上涨".as_bytes();
+        for at in 0..text.len() {
+            let lost = [&text[..at], &text[at + 1..]].concat();
+            let spoilt = [&text[..at], b"\xff", &text[at + 1..]].concat();
+            let cut = text[..at].to_vec();
+            for damaged in [lost, spoilt, cut].iter().filter(|bytes| std::str::from_utf8(bytes).is_err()) {
+                let (good, bad, _) = read(&[b"a,0\n", &damaged[..], b",1\n", text, b",2\n", text, b",3\n"].concat(), LINES);
+                assert_eq!((good.len(), bad.len()), (3, 1), "byte {at}: {bad:?}");
+                assert_eq!(good[1].2[0].as_bytes(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn chinese_text_in_gbk_decides_with_its_first_line() {
+        for text in ["沪铜", "螺纹钢", "超过", "上海期货交易所", "动力煤 2405", "焦炭", "橡胶", "词元数", "豆粕"]
+        {
+            let bytes = encoding_rs::GBK.encode(text).0.into_owned();
+            let (good, bad, _) = read(&[&bytes[..], b",1\n"].concat(), LINES);
+            assert_eq!((good.len(), bad.len()), (1, 0), "{text}: {bad:?}");
+            assert_eq!(good[0].2[0], text);
+        }
     }
 
     #[test]

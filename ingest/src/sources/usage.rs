@@ -1,4 +1,11 @@
 //! Usage pages of a provider become `token_usage` rows whose directions add up; the page itself goes whole to `documents`.
+//!
+//! A member of a result that its provider's parser does not know is one of two things:
+//! - an unknown *figure*: a number whose name begins with `num_` or has, as its first or last word, one of [`FIGURE_WORDS`]
+//!   (`new_kind_tokens`, `amount`), or an object of nothing else. It gives no row and is said in a note: it is in `documents` only;
+//! - a *grouping*: everything else, be it text, number, boolean or nested. It is part of the series, so that two groups never share a key.
+//!
+//! Two results of a page that have the same key and other figures contradict each other: the second one is quarantined.
 
 use crate::Error;
 use crate::source::{Given, Header};
@@ -7,7 +14,7 @@ use crate::sources::document::document_rows;
 use crate::sources::page::{Content, Fault, Member, Page, PageParser, Scalar, elements, last, members, scalar};
 use schemas::{Family, Rows};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The members of a JSON object.
 pub(crate) type Members<'a> = [Member<'a>];
@@ -25,6 +32,7 @@ pub(crate) struct Provider {
 }
 
 /// When a bucket's figures were counted, ns UTC.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Period {
     pub(crate) start: i64,
     pub(crate) end: i64,
@@ -38,11 +46,11 @@ pub(crate) struct Figures {
     /// The figures, each a row.
     pub(crate) figures: Vec<Figure>,
     /// What the user should be told of this kind of result.
-    pub(crate) note: Option<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// The grouping columns of a result; `None` = not grouped.
-#[derive(Default)]
+#[derive(Default, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Group {
     pub(crate) series_id: Option<String>,
     pub(crate) model: Option<String>,
@@ -55,7 +63,7 @@ pub(crate) struct Group {
 }
 
 /// One figure.
-#[derive(Default, Debug, PartialEq)]
+#[derive(Default, Debug, Clone, PartialEq)]
 pub(crate) struct Figure {
     pub(crate) direction: &'static str,
     pub(crate) modality: Option<&'static str>,
@@ -69,8 +77,15 @@ pub(crate) struct Figure {
 pub(crate) fn parse(page: Page, provider: &Provider) -> Result<PageParser, Error> {
     let dataset = page.given.dataset.clone().unwrap_or_else(|| provider.dataset.into());
     let (document, sha256) = document_rows(&dataset, &page.given, "application/json", &page.body);
-    let mut table =
-        Table { provider, dataset: &dataset, page: &page, sha256, rows: Rows::new(Family::TokenUsage), content: Content::default() };
+    let mut table = Table {
+        provider,
+        dataset: &dataset,
+        page: &page,
+        sha256,
+        rows: Rows::new(Family::TokenUsage),
+        seen: HashMap::new(),
+        content: Content::default(),
+    };
     table.read(page.json()?)?;
     let Table { rows, mut content, .. } = table;
     content = content.checked(&page)?;
@@ -87,6 +102,8 @@ struct Table<'a> {
     page: &'a Page,
     sha256: [u8; 32],
     rows: Rows,
+    /// The figures of the page so far, by whose they are and when.
+    seen: HashMap<(Group, Period), Vec<Figure>>,
     content: Content,
 }
 
@@ -128,17 +145,33 @@ impl Table<'_> {
 
     fn result(&mut self, period: &Period, result: &RawValue) {
         let read = || (self.provider.figures)(&members(result).map_err(|why| Fault::whole(format!("{why}, expected a result")))?);
-        match read() {
+        match read().and_then(|figures| self.remember(period, &figures).map(|()| figures)) {
             Ok(figures) => {
                 figures.figures.iter().for_each(|figure| self.push(period, &figures.group, figure, self.page.offset(result)));
-                self.note(figures.note);
+                figures.notes.into_iter().for_each(|note| self.note(note));
             }
             Err(fault) => self.refuse(result, fault),
         }
     }
 
-    fn note(&mut self, note: Option<String>) {
-        if let Some(note) = note.filter(|note| !self.content.notes.contains(note)) {
+    /// Refuses a result that contradicts an earlier one of this page; one that repeats it says nothing wrong.
+    fn remember(&mut self, period: &Period, result: &Figures) -> Result<(), Fault> {
+        let seen = self.seen.entry((result.group.clone(), period.clone())).or_default();
+        for figure in &result.figures {
+            let known = seen.iter().find(|known| (known.direction, known.modality) == (figure.direction, figure.modality));
+            if known.is_some_and(|known| known != figure) {
+                let what = format!("an earlier result of this page has other {} figures for the same group and period", figure.direction);
+                return Err(Fault::whole(format!(
+                    "{what}; if the page holds two captures, ingest each as a file of its own, in their order"
+                )));
+            }
+        }
+        seen.extend(result.figures.iter().cloned());
+        Ok(())
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.content.notes.contains(&note) {
             self.content.notes.push(note);
         }
     }
@@ -190,21 +223,66 @@ impl Table<'_> {
     }
 }
 
-/// The series of a result: the report's own word, and every grouping that has no column of its own, so that two groups never share a key.
-pub(crate) fn series(report: Option<&str>, result: &Members, known: &[&str]) -> Result<Option<String>, Fault> {
-    let mut groups = BTreeMap::new();
-    for (name, value) in result.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
+/// First or last words of the names of figures.
+const FIGURE_WORDS: &[&str] = &["tokens", "requests", "calls", "count", "sessions", "images", "seconds", "characters", "bytes", "amount"];
+
+/// What a result says beyond the members that its provider's parser knows.
+pub(crate) struct Beyond {
+    /// The report's own word, and every grouping that has no column of its own, so that two groups never share a key.
+    pub(crate) series_id: Option<String>,
+    /// Says which figures give no row.
+    pub(crate) note: Option<String>,
+}
+
+/// Sorts the members that are not `known`; of a repeated name the last one counts.
+pub(crate) fn beyond(report: Option<&str>, result: &Members, known: &[&str]) -> Result<Beyond, Fault> {
+    let unknown: BTreeMap<&str, &RawValue> =
+        result.iter().filter(|(name, _)| !known.contains(&name.as_str())).map(|(name, value)| (name.as_str(), *value)).collect();
+    let (mut groups, mut figures) = (vec![], vec![]);
+    for (name, value) in unknown {
         match scalar(value).map_err(|why| Fault::of(name, why))? {
-            Scalar::Text(text) => drop(groups.insert(name, text)),
-            Scalar::Bool(flag) => drop(groups.insert(name, flag.to_string())),
-            Scalar::Null | Scalar::Number(_) | Scalar::Nested => drop(groups.remove(name)),
+            Scalar::Null => {}
+            Scalar::Number(_) | Scalar::Nested if is_figure(name, value) => figures.push(name),
+            Scalar::Text(text) => groups.push(format!("{}={}", escaped(name), escaped(&text))),
+            Scalar::Bool(_) | Scalar::Number(_) | Scalar::Nested => {
+                groups.push(format!("{}={}", escaped(name), escaped(&compact(value.get()))));
+            }
         }
     }
-    let groups: Vec<String> = groups.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-    Ok(match (report, groups.is_empty()) {
+    let series_id = match (report, groups.is_empty()) {
         (report, true) => report.map(str::to_string),
         (report, false) => Some(format!("{}?{}", report.unwrap_or(""), groups.join("&"))),
-    })
+    };
+    let note = (!figures.is_empty()).then(|| format!("figures of a kind that is not known are in documents only: {}", figures.join(", ")));
+    Ok(Beyond { series_id, note })
+}
+
+/// A text in which nothing joins groupings.
+fn escaped(text: &str) -> String {
+    text.replace('%', "%25").replace('&', "%26").replace('=', "%3D")
+}
+
+/// A number with the name of a figure, or an object of nothing but such numbers.
+fn is_figure(name: &str, value: &RawValue) -> bool {
+    let number = |name: &str, value: &RawValue| matches!(scalar(value), Ok(Scalar::Number(_))) && names_a_figure(name);
+    let nested = || members(value).is_ok_and(|parts| !parts.is_empty() && parts.iter().all(|(name, part)| number(name, part)));
+    number(name, value) || nested()
+}
+
+fn names_a_figure(name: &str) -> bool {
+    let is_word = |word: Option<&str>| word.is_some_and(|word| FIGURE_WORDS.contains(&word));
+    name.starts_with("num_") || is_word(name.split('_').next()) || is_word(name.rsplit('_').next())
+}
+
+/// JSON without the white space between its tokens, its numbers as they stand.
+fn compact(json: &str) -> String {
+    let (mut quoted, mut escaped) = (false, false);
+    let kept = json.chars().filter(|c| {
+        quoted ^= *c == '"' && !escaped;
+        escaped = *c == '\\' && !escaped;
+        quoted || !c.is_ascii_whitespace()
+    });
+    kept.collect()
 }
 
 /// What a provider's page is read from.

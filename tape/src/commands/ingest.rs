@@ -124,9 +124,7 @@ fn given(args: &Ingest, settings: &Settings) -> Result<Given> {
     }
     let captured_ms = match &args.captured {
         None => SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_millis() as i64,
-        Some(text) => chrono::DateTime::parse_from_rfc3339(text)
-            .map_err(|why| WrongUse(format!("--captured {text}: {why}; write for example 2026-10-05T14:30:00Z")))?
-            .timestamp_millis(),
+        Some(text) => captured_ms(text).map_err(|why| WrongUse(format!("--captured {text}: {why}")))?,
     };
     Ok(Given {
         dataset: args.dataset.clone(),
@@ -139,4 +137,39 @@ fn given(args: &Ingest, settings: &Settings) -> Result<Given> {
         document_bytes_max: settings.document_bytes_max,
         ..Given::default()
     })
+}
+
+/// Milliseconds since 1970 UTC of a capture time; what they cannot say is refused, not rounded.
+fn captured_ms(text: &str) -> Result<i64, String> {
+    let time = chrono::DateTime::parse_from_rfc3339(text).map_err(|why| format!("{why}; write for example 2026-10-05T14:30:00Z"))?;
+    let ns = time.timestamp_subsec_nanos();
+    if ns >= 1_000_000_000 {
+        return Err("is a leap second, which no time here can say; write the second before it".into());
+    }
+    if ns % 1_000_000 != 0 {
+        return Err("is finer than a millisecond; write at most three digits behind the point".into());
+    }
+    let in_range = time.timestamp_nanos_opt().map(|_| time.timestamp_millis());
+    in_range.ok_or_else(|| "is beyond the years 1678 to 2261 that nanoseconds reach".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::captured_ms;
+
+    #[test]
+    fn a_capture_time_is_exact_or_refused() {
+        assert_eq!(captured_ms("2026-10-05T14:30:00.25+08:00"), Ok(1_791_181_800_250));
+        assert_eq!(captured_ms("1969-12-31T23:59:59.999Z"), Ok(-1));
+        for (text, says) in [
+            ("yesterday", "2026-10-05T14:30:00Z"),
+            ("2300-01-01T00:00:00Z", "1678 to 2261"),
+            ("1600-01-01T00:00:00Z", "1678 to 2261"),
+            ("2026-10-05T14:30:00.0005Z", "three digits"),
+            ("2026-10-05T14:30:00.123456789Z", "three digits"),
+            ("2026-12-31T23:59:60Z", "leap second"),
+        ] {
+            assert!(captured_ms(text).expect_err(text).contains(says), "{text}");
+        }
+    }
 }

@@ -74,6 +74,11 @@ fn encodings_lines_and_ends() {
     let in_gbk = with(b"\xc2\xdd\xce\xc6", 1);
     let in_utf8 = with("螺纹".as_bytes(), 9);
     let mixed = [HEADER.as_bytes(), &in_gbk, b"\n", &in_utf8, b"\n", row(2).as_bytes(), b"\n"].concat();
+    // A line of UTF-8 that lost a byte, and Latin-1: neither says that the lines after them are GBK.
+    let damaged = with(&"螺纹".as_bytes()[..5], 9);
+    let then_utf8 = [HEADER.as_bytes(), &damaged, b"\n", &with("螺纹".as_bytes(), 1), b"\n", row(2).as_bytes(), b"\n"].concat();
+    let latin1 = with(b"Gr\xf6\xdfe", 9);
+    let then_more = [HEADER.as_bytes(), &latin1, b"\n", &with("螺纹".as_bytes(), 1), b"\n", row(2).as_bytes(), b"\n"].concat();
     let quoted = [HEADER.as_bytes(), &with(b"\"TOK\n1\"", 1), b"\n", row(2).as_bytes(), b"\n"].concat();
     let unclosed = [HEADER.as_bytes(), row(1).as_bytes(), b"\n", &with(b"\"TOK1", 9), b"\n", row(2).as_bytes(), b"\n"].concat();
     tell(vec![
@@ -93,6 +98,18 @@ fn encodings_lines_and_ends() {
             ],
             quarantined: vec![in_utf8],
             ..good("mixed.csv", mixed, &[1, 2])
+        },
+        Story {
+            code: 1,
+            says: vec!["is neither UTF-8".into(), "nor GBK".into(), "line 2".into()],
+            quarantined: vec![damaged],
+            ..good("damaged.csv", then_utf8, &[1, 2])
+        },
+        Story {
+            code: 1,
+            says: vec!["is neither UTF-8".into(), "line 2".into()],
+            quarantined: vec![latin1],
+            ..good("latin1.csv", then_more, &[1, 2])
         },
         Story {
             code: 1,

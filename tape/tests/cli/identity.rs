@@ -198,7 +198,8 @@ fn a_damaged_packing_is_refused_and_its_good_copy_is_stored_once() {
     }
 }
 
-/// The folder of an archive says whose data its members are; unpacked they are what they were.
+/// The folder of an archive says whose data its members are, and by whose clock; unpacked below it they are what they were, elsewhere they are not
+/// guessed at.
 #[test]
 fn a_member_is_the_same_source_when_it_is_unpacked() {
     let home = Home::embedded();
@@ -207,11 +208,17 @@ fn a_member_is_the_same_source_when_it_is_unpacked() {
     let folder = home.path("future/cme/minute/es");
     std::fs::create_dir_all(&folder).expect("a folder");
     feed::write(&folder.join("20131007_trade.zip"), &feed::zip(member, bars));
-    feed::write(&home.path(member), bars);
+    let (below, elsewhere) = (folder.join("20131007_trade").join(member), home.path(member));
+    std::fs::create_dir_all(below.parent().expect("a folder")).expect("a folder");
+    feed::write(&below, bars);
+    feed::write(&elsewhere, bars);
     let packed = home.ingest(&folder.join("20131007_trade.zip"), &[]);
     assert_eq!(packed.published(), 2, "{}", packed.report);
-    let unpacked = home.ingest(&home.path(member), &["--dataset", "CME.LEAN"]);
+    let unpacked = home.ingest(&below, &[]);
     assert_eq!((unpacked.published(), &unpacked.source_ids()), (0, &packed.source_ids()), "{}", unpacked.report);
+    let refused = home.run(&["ingest", elsewhere.to_str().expect("UTF-8"), "--dataset", "CME.LEAN"], "");
+    assert_eq!(refused.status.code(), Some(3), "{}", text(&refused));
+    assert!(text(&refused).contains("type the path from the folder") && text(&refused).contains("future/<market>/…"), "{}", text(&refused));
 }
 
 /// Where a file ends inside a quoted field that may hold line ends, how many records it has depends on what follows.

@@ -5,6 +5,7 @@ mod bad_dbn;
 mod bad_text;
 mod bad_world;
 mod broker;
+mod captured;
 mod faces;
 mod feed;
 mod http;

@@ -340,7 +340,7 @@ fn spec(topic: &'static Topic, name: &str, column: &Column, typed: &Typed, facts
         _ => return Err(wrong("needs either `from` (a field) or `text` (a template)".into())),
     };
     let clock = match &column.clock {
-        Some(clock) => Clock::named(clock).ok_or_else(|| wrong(format!("clock {clock:?} is not known; there are {}", Clock::NAMES)))?,
+        Some(clock) => Clock::named(clock).map_err(wrong)?,
         None => Clock::Iso,
     };
     if clock == Clock::MsOfDay && column.day.as_ref().is_none_or(|day| !facts.contains(day)) {

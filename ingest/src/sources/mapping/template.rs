@@ -83,7 +83,8 @@ impl Template {
                 }
                 Part::Name(name, filter) => (name, filter),
             };
-            let value = value(name).unwrap_or("");
+            // What is absent is not "any other value" of a lookup.
+            let Some(value) = value(name) else { continue };
             match filter {
                 Filter::None => out.push_str(value),
                 Filter::Upper => out.extend(value.chars().flat_map(char::to_uppercase)),

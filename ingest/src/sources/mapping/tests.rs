@@ -45,6 +45,7 @@ fn mistakes_in_a_mapping_are_named() {
         (column("{ from = \"a\", text = \"1\" }"), "either `from`"),
         (column("{ from = \"a\", clock = \"julian\" }"), "clock \"julian\" is not known"),
         (column("{ from = \"a\", clock = \"%Y%m%d %H\" }"), "is not known"),
+        (column("{ from = \"a\", clock = \"%Y%m%d %H%M%S.%f\" }"), "write %.f"),
         (column("{ from = \"a\", clock = \"ms_of_day\" }"), "needs `day`"),
         (column("{ from = \"a\", shift = 99 }"), "powers of ten"),
         (column("{ text = \"{nothing}\" }"), "names \"nothing\""),
@@ -86,7 +87,9 @@ fn a_member_is_the_same_source_when_it_is_unpacked() {
     let path = |text: &str| SHIPPED.iter().find_map(|mapping| mapping.facts(text).map(|facts| mapping.facts_of_records(facts)));
     let member = "20131007_es_minute_trade_201312.csv";
     let packed = path(&format!("/x/future/cme/minute/es/20131007_trade.zip/{member}")).expect("a shipped mapping");
-    assert_eq!(path(&format!("/y/{member}")), Some(packed.clone()));
+    for folder in ["/y/", "", "future/cme/minute/es/", "/x/future/cme/minute/es/20131007_trade/"] {
+        assert_eq!(path(&format!("{folder}{member}")), Some(packed.clone()), "{folder}");
+    }
     for fact in ["date", "root", "expiry"] {
         assert!(packed.contains_key(fact), "{fact} is part of the records: {packed:?}");
     }
@@ -359,7 +362,7 @@ fn lean_times(name: &str, t: &Trial, family: schemas::Family, facts: &Json, fran
         }
         let expected = match t.facts.get("date") {
             Some(day) => clock::Clock::MsOfDay.parse(text, zone, Some(clock::date(day).unwrap())),
-            None => clock::Clock::Pattern("%Y%m%d %H:%M".into()).parse(text, zone, None),
+            None => clock::Clock::named("%Y%m%d %H:%M").unwrap().parse(text, zone, None),
         };
         assert_eq!(pick(t.integers(family, "ts_event")), Some(expected.unwrap()), "{name}");
     }
@@ -425,13 +428,41 @@ fn lean_lists() {
 
 #[test]
 fn the_path_settles_what_a_headerless_file_is() {
-    let unpacked_member = given("elsewhere/20131007_es_minute_trade_201312.csv");
-    assert!(matches!(read_by(b"0,1,1,1,1,9\n", &unpacked_member, 9), Some(Err(e)) if e.to_string().contains("--dataset")));
-    let named = Given { dataset: Some("CME.LEAN".into()), ..unpacked_member };
-    let t = read_by(b"0,1,1,1,1,9\n", &named, 9).unwrap().unwrap();
-    assert_eq!(t.text(Bars, "symbol").as_deref(), Some("ES 201312"));
+    let t = trial::read(b"0,1,1,1,1,9\n", "future/cme/minute/es/20131007_trade/20131007_es_minute_trade_201312.csv");
+    assert_eq!((t.text(Bars, "symbol").as_deref(), t.dataset.as_str()), (Some("ES 201312"), "CME.LEAN"));
     assert!(read_by(b"0,1,1,1,1,9\n", &given("equity/usa/minute/spy/20131007_trade.zip:20131007_spy_minute_trade.csv"), 9).is_none());
     assert!(read_by(b"0,1,1,1,1,9\n", &given("x.csv"), 9).is_none());
+}
+
+/// Away from its folder nobody knows whose clock a file shows; `--dataset` says nothing of it. A day has no clock.
+#[test]
+fn a_zone_that_the_path_does_not_say_is_asked_for() {
+    let eurex = |name: &str| Given { dataset: Some("EUREX.LEAN".into()), ..given(name) };
+    let bars = b"8100000,1,1,1,1,9\n";
+    for name in [
+        "20240603_trade.zip:20240603_fesx_minute_trade_202406.csv",
+        "elsewhere/20240603_fesx_minute_trade_202406.csv",
+        "future/data/20240603_fesx_minute_trade_202406.csv",
+        "x/hour/fesx_trade_202406.csv",
+    ] {
+        let Some(Err(error)) = read_by(bars, &eurex(name), 9) else { panic!("{name} was read") };
+        assert!(error.to_string().contains("does not say market") && error.to_string().contains("future/<market>/…"), "{error}");
+    }
+    let at_two = clock::Clock::Iso.parse("2024-06-03 00:15", clock::UTC, None).unwrap();
+    for name in [
+        "future/eurex/minute/fesx/20240603_trade.zip:20240603_fesx_minute_trade_202406.csv",
+        "future/eurex/minute/fesx/20240603_fesx_minute_trade_202406.csv",
+        "/d/future/eurex/minute/fesx/20240603_trade/20240603_fesx_minute_trade_202406.csv",
+    ] {
+        assert_eq!(trial::read(bars, name).integers(Bars, "ts_event"), [Some(at_two)], "{name}");
+    }
+    let hour = b"20240603 02:00,1,1,1,1,9\n";
+    let at_midnight = clock::Clock::Iso.parse("2024-06-03", clock::UTC, None).unwrap();
+    for name in ["future/eurex/hour/fesx_trade_202406.csv", "future/eurex/hour/fesx_trade/fesx_trade_202406.csv"] {
+        assert_eq!(trial::read(hour, name).integers(Bars, "ts_event"), [Some(at_midnight)], "{name}");
+    }
+    let t = read_by(b"20240603 00:00,1,1,1,1,9\n", &eurex("daily/fesx_trade_202406.csv"), 9).unwrap().unwrap();
+    assert_eq!(t.rows(Bars), 1);
 }
 
 // --- encodings and broken bytes
