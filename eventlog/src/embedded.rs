@@ -1,21 +1,27 @@
 //! The log of one machine: what was published is on disk before `publish` returns, whole or not at all, and belongs to one process at a time.
 //!
 //! ```text
-//! DIR/owner.pid   lock, with the owner's process id
-//! DIR/tape.sock   the owner's socket, while it serves one (socket.rs)
-//! DIR/log/        fjall: `log` chunks by topic, partition, offset (chunk.rs) · `states` key → last value · `meta` ids, ends, epochs
+//! DIR/owner.pid        lock, with the owner's process id
+//! DIR/tape.sock        the owner's socket, while it serves one (socket.rs)
+//! DIR/published.mark   how many publishes were acknowledged (mark.rs)
+//! DIR/journal.aside/   the journals while the log is opened; journal.damaged/ those of one that is not whole (aside.rs)
+//! DIR/log/             fjall: `log` chunks by topic, partition, offset (chunk.rs) · `states` key → last value · `meta` ids, ends, epochs
 //! ```
 
+mod aside;
 mod chunk;
 mod lock;
+mod mark;
 
 use crate::murmur2::partition;
 use crate::{Batch, Error, Event, EventLog, Polled, Reader, Records, Start, StateTopic, TimestampType, TopicInfo, TopicReport};
 use crate::{Watermarks, Writer};
+use aside::Aside;
 use bytes::Bytes;
 use chunk::{Builder, Place, Summed};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
 use lock::{Lock, advice};
+use mark::Mark;
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::DirBuilder;
@@ -35,6 +41,8 @@ const MEMTABLE_BYTES: u64 = 16 << 20;
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 /// A poll ends when it has this many bytes, whatever the number of events.
 pub(crate) const POLL_BYTES_MAX: usize = 32 << 20;
+/// The key under which each keyspace counts publishes: all three are one state, or one of them has lost something.
+const PUBLISHES: &str = "publishes";
 /// Chunks that one call of `stored` drops at most, so that it stays short.
 const EXPIRE_CHUNKS_MAX: usize = 1000;
 
@@ -68,12 +76,21 @@ struct Log {
     states: Keyspace,
     meta: Keyspace,
     db: Database,
-    /// Epoch per transactional id. Held over a whole publish: there is one order of all that is written.
-    epochs: Mutex<HashMap<String, u64>>,
+    /// Held over a whole publish: there is one order of all that is written.
+    writing: Mutex<Writing>,
+    mark: Mark,
     ends: Mutex<Ends>,
     grown: Condvar,
     // The last field: the directory is free only after the database is closed.
     _lock: Lock,
+}
+
+/// What writers share.
+struct Writing {
+    /// Epoch per transactional id.
+    epochs: HashMap<String, u64>,
+    /// Publishes that are on disk.
+    published: u64,
 }
 
 struct Topic {
@@ -106,6 +123,8 @@ impl Embedded {
         let lock = Lock::acquire(dir)?;
         let opening = || format!("opening the embedded log in {}", dir.display());
         let storage = |e| failed(opening(), e);
+        refuse_damaged(dir, &opening)?;
+        let journal = Aside::take(dir);
         let db = Database::builder(dir.join("log"))
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
@@ -117,8 +136,11 @@ impl Embedded {
         let meta = db.keyspace("meta", plain).map_err(storage)?;
         let chunks = db.keyspace("log", separated).map_err(storage)?;
         let states = db.keyspace("states", plain).map_err(storage)?;
+        // Before anything is written: what was lost may be the ids themselves.
+        let published = count_publishes(&[&meta, &chunks, &states], &journal, &opening)?;
+        let mark = Mark::open(dir, published, &journal)?;
         check_format(&meta, &opening)?;
-        let (cluster_id, topics) = identities(&db, &meta, &opening)?;
+        let (cluster_id, topics) = identities(&db, &meta, published, &opening)?;
         let partitions = topics.iter().map(|topic| read_ends(&meta, topic, &opening)).collect::<Result<_, _>>()?;
         let ends = Mutex::new(Ends { partitions, generation: 0 });
         let log = Log {
@@ -130,11 +152,13 @@ impl Embedded {
             states,
             meta,
             db,
-            epochs: Mutex::default(),
+            writing: Mutex::new(Writing { epochs: HashMap::new(), published }),
+            mark,
             ends,
             grown: Condvar::new(),
             _lock: lock,
         };
+        journal.remove();
         log.expire_all()?;
         Ok(Embedded { log: Arc::new(log) })
     }
@@ -257,6 +281,10 @@ impl Log {
         self.ends.lock().expect("nothing that holds the ends can panic")
     }
 
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().expect("nothing that writes can panic")
+    }
+
     fn end(&self, ends: &Ends, family: Family, partition: i32) -> Result<End, Error> {
         let known = usize::try_from(partition).ok().and_then(|partition| ends.partitions[family as usize].get(partition));
         known.copied().ok_or_else(|| Error::Failed {
@@ -276,14 +304,14 @@ impl Log {
     // ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     fn next_epoch(&self, id: &str) -> Result<u64, Error> {
-        let mut epochs = self.epochs.lock().expect("nothing that holds the epochs can panic");
+        let mut writing = self.writing();
         let key = format!("writer/{id}");
         let last = read_number(&self.meta, &key, &|| format!("opening a writer of the embedded log in {}", self.dir.display()))?;
         let epoch = last.unwrap_or(0) + 1;
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&self.meta, key, epoch.to_be_bytes());
         batch.commit().map_err(|e| self.failed("opening a writer of", e))?;
-        epochs.insert(id.to_string(), epoch);
+        writing.epochs.insert(id.to_string(), epoch);
         Ok(epoch)
     }
 
@@ -293,11 +321,14 @@ impl Log {
             return Ok(());
         }
         let chunks = self.chunks_of(batch);
-        let epochs = self.epochs.lock().expect("nothing that holds the epochs can panic");
-        if epochs.get(id) != Some(&epoch) {
+        let mut writing = self.writing();
+        if writing.epochs.get(id) != Some(&epoch) {
             return Err(Error::Fenced { id: id.to_string() });
         }
-        let grown = self.write(chunks, batch, now_ms())?;
+        let grown = self.write(chunks, batch, now_ms(), writing.published + 1)?;
+        writing.published += 1;
+        // After the batch is on disk, before anybody is told: what is acknowledged is marked.
+        let marked = self.mark.write(writing.published);
         let mut ends = self.ends();
         for ((family, partition), end) in grown {
             let shown = &mut ends.partitions[family as usize][partition as usize];
@@ -306,7 +337,7 @@ impl Log {
         ends.generation += 1;
         drop(ends);
         self.grown.notify_all();
-        Ok(())
+        marked
     }
 
     /// Sorts records into chunks by partition: the work that needs no lock.
@@ -334,7 +365,13 @@ impl Log {
     }
 
     /// Writes all of it in one atomic, synced batch; gives the new ends of the partitions it touched.
-    fn write(&self, chunks: Vec<(Family, i32, Summed)>, batch: &Batch, now_ms: i64) -> Result<BTreeMap<(Family, i32), End>, Error> {
+    fn write(
+        &self,
+        chunks: Vec<(Family, i32, Summed)>,
+        batch: &Batch,
+        now_ms: i64,
+        published: u64,
+    ) -> Result<BTreeMap<(Family, i32), End>, Error> {
         let mut grown = BTreeMap::new();
         let mut writes = self.db.batch().durability(Some(PersistMode::SyncAll));
         for (family, partition, chunk) in chunks {
@@ -355,6 +392,9 @@ impl Log {
                 Some(value) => writes.insert(&self.states, key, value.as_ref()),
                 None => writes.remove(&self.states, key),
             }
+        }
+        for keyspace in [&self.meta, &self.chunks, &self.states] {
+            writes.insert(keyspace, PUBLISHES, published.to_be_bytes());
         }
         writes.commit().map_err(|e| self.failed("publishing to", e))?;
         Ok(grown)
@@ -608,14 +648,45 @@ fn check_format(meta: &Keyspace, opening: &dyn Fn() -> String) -> Result<(), Err
     }
 }
 
+/// How many publishes the database has; a log of an older tokentape has counted none. Refuses one that opening has cut otherwise than at its
+/// end: its positions, say, are not those of its records.
+fn count_publishes(keyspaces: &[&Keyspace; 3], journal: &Aside, opening: &dyn Fn() -> String) -> Result<u64, Error> {
+    let was_cut = journal.was_cut().map_err(|e| Error::Failed { doing: opening(), why: advice(&e) })?;
+    let mut counts = [0; 3];
+    for (count, keyspace) in counts.iter_mut().zip(keyspaces) {
+        *count = read_number(keyspace, PUBLISHES, opening)?.unwrap_or(0);
+    }
+    match counts {
+        [meta, chunks, states] if meta == chunks && chunks == states && !was_cut => Ok(meta),
+        _ => {
+            journal.keep();
+            Err(corrupt(opening(), "the journal", &format!("what is left of it ends at publishes {counts:?} and is not whole before")))
+        }
+    }
+}
+
+/// Refuses a log that was found damaged before.
+fn refuse_damaged(dir: &Path, opening: &dyn Fn() -> String) -> Result<(), Error> {
+    match Aside::kept(dir) {
+        None => Ok(()),
+        Some(kept) => {
+            Err(corrupt(opening(), "the journal", &format!("it was unreadable before its end; as it was then it is in {}", kept.display())))
+        }
+    }
+}
+
 /// The ids of the log and its topics, made at random when they are first asked for.
-fn identities(db: &Database, meta: &Keyspace, opening: &dyn Fn() -> String) -> Result<(String, Vec<Topic>), Error> {
+fn identities(db: &Database, meta: &Keyspace, published: u64, opening: &dyn Fn() -> String) -> Result<(String, Vec<Topic>), Error> {
     let mut made = db.batch().durability(Some(PersistMode::SyncAll));
-    let cluster = read_uuid(meta, "cluster", opening)?.unwrap_or_else(|| {
-        let id = Uuid::new_v4();
-        made.insert(meta, "cluster", *id.as_bytes());
-        id
-    });
+    let cluster = match read_uuid(meta, "cluster", opening)? {
+        Some(id) => id,
+        None if published > 0 => return Err(corrupt(opening(), "the log's id", "it is missing")),
+        None => {
+            let id = Uuid::new_v4();
+            made.insert(meta, "cluster", *id.as_bytes());
+            id
+        }
+    };
     let mut topics = Vec::with_capacity(Family::ALL.len());
     for family in Family::ALL {
         let declared = family.topic();
@@ -688,6 +759,14 @@ fn failed(doing: String, e: fjall::Error) -> Error {
         fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => advice(io),
         fjall::Error::Poisoned => {
             "an earlier write failed (disk full or broken), so nothing more is written: stop, mend the disk, start again".into()
+        }
+        fjall::Error::JournalRecovery(_)
+        | fjall::Error::Decompress(_)
+        | fjall::Error::InvalidTrailer
+        | fjall::Error::InvalidTag(_)
+        | fjall::Error::Unrecoverable
+        | fjall::Error::Storage(_) => {
+            format!("its files are damaged ({e:?}): restore the directory from a copy, or ingest into a new home")
         }
         fjall::Error::Locked => "another process has its files open: stop it first".to_string(),
         other => format!("the storage engine says {other}"),
