@@ -12,9 +12,11 @@ mod aside;
 mod chunk;
 mod lock;
 mod mark;
+mod meta;
+mod reader;
 
 use crate::murmur2::partition;
-use crate::{Batch, Error, Event, EventLog, Polled, Reader, Records, Start, StateTopic, TimestampType, TopicInfo, TopicReport};
+use crate::{Batch, Error, EventLog, Reader, Records, Start, StateTopic, TopicInfo, TopicReport};
 use crate::{Watermarks, Writer};
 use aside::Aside;
 use bytes::Bytes;
@@ -22,17 +24,17 @@ use chunk::{Builder, Place, Summed};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
 use lock::{Lock, advice};
 use mark::Mark;
+use meta::{PUBLISHES, check_format, count_publishes, identities, numbers, partition_key, read_ends, read_number, read_numbers};
+use reader::EmbeddedReader;
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
-/// Layout of the directory; a larger number was written by a newer tokentape.
-const FORMAT: u32 = 1;
 /// fjall's block cache: the log is read in order, so little is read twice.
 const CACHE_BYTES: u64 = 16 << 20;
 /// What fjall keeps in memory before it writes a file.
@@ -41,8 +43,6 @@ const MEMTABLE_BYTES: u64 = 16 << 20;
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 /// A poll ends when it has this many bytes, whatever the number of events.
 pub(crate) const POLL_BYTES_MAX: usize = 32 << 20;
-/// The key under which each keyspace counts publishes: all three are one state, or one of them has lost something.
-const PUBLISHES: &str = "publishes";
 /// Chunks that one call of `stored` drops at most, so that it stays short.
 const EXPIRE_CHUNKS_MAX: usize = 1000;
 
@@ -217,15 +217,7 @@ impl EventLog for Embedded {
     }
 
     fn reader(&self, starts: &[Start]) -> Result<Box<dyn Reader>, Error> {
-        let ends = self.log.ends();
-        let mut cursors = Vec::with_capacity(starts.len());
-        for start in starts {
-            let end = self.log.end(&ends, start.family, start.partition)?;
-            self.log.check_start(start, end)?;
-            cursors.push(Cursor { family: start.family, partition: start.partition, next: start.offset, chunk: None, ended_at: None });
-        }
-        drop(ends);
-        Ok(Box::new(EmbeddedReader { log: self.log.clone(), cursors, turn: 0 }))
+        Ok(Box::new(EmbeddedReader::new(self.log.clone(), starts)?))
     }
 
     fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error> {
@@ -483,148 +475,6 @@ impl Log {
     }
 }
 
-struct EmbeddedReader {
-    log: Arc<Log>,
-    cursors: Vec<Cursor>,
-    /// Which partition comes first in the next poll, so that none starves.
-    turn: usize,
-}
-
-struct Cursor {
-    family: Family,
-    partition: i32,
-    next: i64,
-    chunk: Option<Open>,
-    /// The end that was last reported.
-    ended_at: Option<i64>,
-}
-
-/// A chunk that is being read.
-struct Open {
-    records: Bytes,
-    last: i64,
-    ts_ms: i64,
-}
-
-impl Reader for EmbeddedReader {
-    fn poll(&mut self, timeout: Duration, events_max: usize) -> Result<Polled, Error> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            let (generation, ends) = self.seen()?;
-            let polled = self.read(&ends, events_max.max(1))?;
-            if !polled.events.is_empty() || !polled.at_end.is_empty() {
-                return Ok(polled);
-            }
-            let ends = self.log.ends();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let grown = self.log.grown.wait_timeout_while(ends, left, |ends| ends.generation == generation);
-            if grown.expect("nothing that holds the ends can panic").1.timed_out() {
-                return Ok(Polled::default());
-            }
-        }
-    }
-}
-
-impl EmbeddedReader {
-    fn seen(&self) -> Result<(u64, Vec<End>), Error> {
-        let ends = self.log.ends();
-        let seen = self.cursors.iter().map(|cursor| self.log.end(&ends, cursor.family, cursor.partition)).collect::<Result<_, _>>()?;
-        Ok((ends.generation, seen))
-    }
-
-    fn read(&mut self, ends: &[End], events_max: usize) -> Result<Polled, Error> {
-        let mut polled = Polled::default();
-        let mut bytes = 0;
-        let count = self.cursors.len();
-        for step in 0..count {
-            let at = (self.turn + step) % count;
-            self.cursors[at].read(&self.log, ends[at].next, &mut polled.events, events_max, &mut bytes)?;
-        }
-        self.turn = (self.turn + 1) % count.max(1);
-        for (cursor, end) in self.cursors.iter_mut().zip(ends) {
-            if cursor.next >= end.next && cursor.ended_at != Some(cursor.next) {
-                cursor.ended_at = Some(cursor.next);
-                polled.at_end.push((cursor.family, cursor.partition));
-            }
-        }
-        Ok(polled)
-    }
-}
-
-impl Cursor {
-    fn read(&mut self, log: &Log, end: i64, events: &mut Vec<Event>, events_max: usize, bytes: &mut usize) -> Result<(), Error> {
-        if self.chunk.is_some() {
-            self.drain(log, events, events_max, bytes)?;
-        }
-        if self.next >= end || full(events, events_max, *bytes) {
-            return Ok(());
-        }
-        let topic = log.topic(self.family).id;
-        for entry in log.chunks.range(chunk::seek(topic, self.partition, self.next)..chunk::seek(topic, self.partition, i64::MAX)) {
-            let (key, value) = entry.into_inner().map_err(|e| log.failed("reading", e))?;
-            self.open(log, &key, Bytes::from_owner(value))?;
-            self.drain(log, events, events_max, bytes)?;
-            if self.next >= end || full(events, events_max, *bytes) {
-                return Ok(());
-            }
-        }
-        Err(self.missing(log, end))
-    }
-
-    /// Opens the chunk that holds `next` and goes to it.
-    fn open(&mut self, log: &Log, key: &[u8], value: Bytes) -> Result<(), Error> {
-        let broken = |broken| log.corrupt(&format!("{}[{}] offset {}", log.name(self.family), self.partition, self.next), broken);
-        let place = Place::of_key(key).map_err(broken)?;
-        if place.first > self.next {
-            return Err(self.missing(log, place.first));
-        }
-        let mut records = chunk::open(&place, value).map_err(broken)?;
-        for _ in place.first..self.next {
-            chunk::take(&mut records).map_err(broken)?;
-        }
-        self.chunk = Some(Open { records, last: place.last, ts_ms: place.ts_ms });
-        Ok(())
-    }
-
-    fn drain(&mut self, log: &Log, events: &mut Vec<Event>, events_max: usize, bytes: &mut usize) -> Result<(), Error> {
-        let Some(open) = &mut self.chunk else { return Ok(()) };
-        while self.next <= open.last && !full(events, events_max, *bytes) {
-            let (key, value) = chunk::take(&mut open.records)
-                .map_err(|broken| log.corrupt(&format!("{}[{}] offset {}", log.name(self.family), self.partition, self.next), broken))?;
-            *bytes += key.as_ref().map_or(0, Bytes::len) + value.as_ref().map_or(0, Bytes::len);
-            events.push(Event {
-                family: self.family,
-                partition: self.partition,
-                offset: self.next,
-                ts_ms: open.ts_ms,
-                ts_type: TimestampType::LogAppend,
-                key,
-                value,
-                headers: Vec::new(),
-            });
-            self.next += 1;
-        }
-        if self.next > open.last {
-            self.chunk = None;
-        }
-        Ok(())
-    }
-
-    /// Offsets up to `until` were to be there and are not: dropped by retention since the reader was made, or lost.
-    fn missing(&self, log: &Log, until: i64) -> Error {
-        let low = log.ends().partitions[self.family as usize][self.partition as usize].low;
-        if self.next < low {
-            return Error::OffsetGone { name: log.name(self.family), partition: self.partition, offset: self.next, low };
-        }
-        let place = format!("{}[{}] offsets {}..{until}", log.name(self.family), self.partition, self.next);
-        log.corrupt(&place, crate::codec::Broken("records are missing"))
-    }
-}
-
-fn full(events: &[Event], events_max: usize, bytes: usize) -> bool {
-    events.len() >= events_max || bytes >= POLL_BYTES_MAX
-}
-
 /// An offset after the end: it was made by another log.
 pub(crate) fn beyond_end(name: &str, partition: i32, offset: i64, end: i64) -> Error {
     Error::Failed {
@@ -632,36 +482,6 @@ pub(crate) fn beyond_end(name: &str, partition: i32, offset: i64, end: i64) -> E
         why: format!(
             "the log ends at {end}: it is not the log that this offset comes from, or it was cut back; check the brokers or --home"
         ),
-    }
-}
-
-// ── what is kept in `meta` ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-fn check_format(meta: &Keyspace, opening: &dyn Fn() -> String) -> Result<(), Error> {
-    match read_number(meta, "format", opening)? {
-        None => meta.insert("format", u64::from(FORMAT).to_be_bytes()).map_err(|e| failed(opening(), e)),
-        Some(format) if format <= u64::from(FORMAT) => Ok(()),
-        Some(format) => Err(Error::Failed {
-            doing: opening(),
-            why: format!("it was written by a newer tokentape (format {format}, this one knows {FORMAT}): use that one"),
-        }),
-    }
-}
-
-/// How many publishes the database has; a log of an older tokentape has counted none. Refuses one that opening has cut otherwise than at its
-/// end: its positions, say, are not those of its records.
-fn count_publishes(keyspaces: &[&Keyspace; 3], journal: &Aside, opening: &dyn Fn() -> String) -> Result<u64, Error> {
-    let was_cut = journal.was_cut().map_err(|e| Error::Failed { doing: opening(), why: advice(&e) })?;
-    let mut counts = [0; 3];
-    for (count, keyspace) in counts.iter_mut().zip(keyspaces) {
-        *count = read_number(keyspace, PUBLISHES, opening)?.unwrap_or(0);
-    }
-    match counts {
-        [meta, chunks, states] if meta == chunks && chunks == states && !was_cut => Ok(meta),
-        _ => {
-            journal.keep();
-            Err(corrupt(opening(), "the journal", &format!("what is left of it ends at publishes {counts:?} and is not whole before")))
-        }
     }
 }
 
@@ -675,79 +495,8 @@ fn refuse_damaged(dir: &Path, opening: &dyn Fn() -> String) -> Result<(), Error>
     }
 }
 
-/// The ids of the log and its topics, made at random when they are first asked for.
-fn identities(db: &Database, meta: &Keyspace, published: u64, opening: &dyn Fn() -> String) -> Result<(String, Vec<Topic>), Error> {
-    let mut made = db.batch().durability(Some(PersistMode::SyncAll));
-    let cluster = match read_uuid(meta, "cluster", opening)? {
-        Some(id) => id,
-        None if published > 0 => return Err(corrupt(opening(), "the log's id", "it is missing")),
-        None => {
-            let id = Uuid::new_v4();
-            made.insert(meta, "cluster", *id.as_bytes());
-            id
-        }
-    };
-    let mut topics = Vec::with_capacity(Family::ALL.len());
-    for family in Family::ALL {
-        let declared = family.topic();
-        let (id_key, partitions_key) = (format!("topic/{}", declared.name), format!("partitions/{}", declared.name));
-        let known = (read_uuid(meta, &id_key, opening)?, read_number(meta, &partitions_key, opening)?);
-        let (id, partitions) = match known {
-            (Some(id), Some(partitions)) => (id, partitions as i32),
-            _ => {
-                let id = Uuid::new_v4();
-                made.insert(meta, id_key, *id.as_bytes());
-                made.insert(meta, partitions_key, (declared.partitions as u64).to_be_bytes());
-                (id, declared.partitions)
-            }
-        };
-        topics.push(Topic { family, id, partitions });
-    }
-    made.commit().map_err(|e| failed(opening(), e))?;
-    Ok((cluster.to_string(), topics))
-}
-
-fn read_ends(meta: &Keyspace, topic: &Topic, opening: &dyn Fn() -> String) -> Result<Vec<End>, Error> {
-    (0..topic.partitions)
-        .map(|partition| {
-            let end = read_numbers::<2>(meta, &partition_key("end", topic.id, partition), opening)?.unwrap_or([0, 0]);
-            let low = read_numbers::<1>(meta, &partition_key("low", topic.id, partition), opening)?.unwrap_or([0]);
-            Ok(End { low: low[0], next: end[0], ts_ms: end[1] })
-        })
-        .collect()
-}
-
-fn partition_key(what: &str, topic: Uuid, partition: i32) -> String {
-    format!("{what}/{topic}/{partition}")
-}
-
 fn state_key(topic: StateTopic, key: &str) -> String {
     format!("{}/{key}", topic.name())
-}
-
-fn numbers(numbers: &[i64]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
-}
-
-fn read_numbers<const N: usize>(meta: &Keyspace, key: &str, doing: &dyn Fn() -> String) -> Result<Option<[i64; N]>, Error> {
-    let Some(value) = meta.get(key).map_err(|e| failed(doing(), e))? else { return Ok(None) };
-    if value.len() != N * 8 {
-        return Err(corrupt(doing(), key, "it has another length"));
-    }
-    let mut numbers = [0; N];
-    for (number, bytes) in numbers.iter_mut().zip(value.chunks_exact(8)) {
-        *number = i64::from_be_bytes(bytes.try_into().expect("a chunk of eight bytes"));
-    }
-    Ok(Some(numbers))
-}
-
-fn read_number(meta: &Keyspace, key: &str, doing: &dyn Fn() -> String) -> Result<Option<u64>, Error> {
-    Ok(read_numbers::<1>(meta, key, doing)?.map(|[number]| number as u64))
-}
-
-fn read_uuid(meta: &Keyspace, key: &str, doing: &dyn Fn() -> String) -> Result<Option<Uuid>, Error> {
-    let Some(value) = meta.get(key).map_err(|e| failed(doing(), e))? else { return Ok(None) };
-    Uuid::from_slice(&value).map(Some).map_err(|_| corrupt(doing(), key, "it is not an id"))
 }
 
 fn corrupt(doing: String, place: &str, what: &str) -> Error {
