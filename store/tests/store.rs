@@ -45,7 +45,7 @@ struct TestLog {
 
 const EVENTS_PER_POLL: usize = 7;
 /// Times that two logs race for the same tables.
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 12;
 
 impl TestLog {
     fn append(&self, event: Event) {
