@@ -1,32 +1,40 @@
 //! The log of one machine: what was published is on disk before `publish` returns, whole or not at all, and belongs to one process at a time.
 //!
 //! ```text
-//! DIR/owner.pid   lock, with the owner's process id
-//! DIR/tape.sock   the owner's socket, while it serves one (socket.rs)
-//! DIR/log/        fjall: `log` chunks by topic, partition, offset (chunk.rs) · `states` key → last value · `meta` ids, ends, epochs
+//! DIR/owner.pid        lock, with the owner's process id
+//! DIR/tape.sock        the owner's socket, while it serves one (socket.rs)
+//! DIR/published.mark   how many publishes were acknowledged (mark.rs)
+//! DIR/journal.aside/   the journals while the log is opened; journal.damaged/ those of one that is not whole (aside.rs)
+//! DIR/log/             fjall: `log` chunks by topic, partition, offset (chunk.rs) · `states` key → last value · `meta` ids, ends, epochs
 //! ```
 
+mod aside;
 mod chunk;
 mod lock;
+mod mark;
+mod meta;
+mod reader;
 
 use crate::murmur2::partition;
-use crate::{Batch, Error, Event, EventLog, Polled, Reader, Records, Start, StateTopic, TimestampType, TopicInfo, TopicReport};
+use crate::{Batch, Error, EventLog, Reader, Records, Start, StateTopic, TopicInfo, TopicReport};
 use crate::{Watermarks, Writer};
+use aside::Aside;
 use bytes::Bytes;
 use chunk::{Builder, Place, Summed};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
 use lock::{Lock, advice};
+use mark::Mark;
+use meta::{PUBLISHES, check_format, count_publishes, identities, numbers, partition_key, read_ends, read_number, read_numbers};
+use reader::EmbeddedReader;
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
-/// Layout of the directory; a larger number was written by a newer tokentape.
-const FORMAT: u32 = 1;
 /// fjall's block cache: the log is read in order, so little is read twice.
 const CACHE_BYTES: u64 = 16 << 20;
 /// What fjall keeps in memory before it writes a file.
@@ -68,12 +76,21 @@ struct Log {
     states: Keyspace,
     meta: Keyspace,
     db: Database,
-    /// Epoch per transactional id. Held over a whole publish: there is one order of all that is written.
-    epochs: Mutex<HashMap<String, u64>>,
+    /// Held over a whole publish: there is one order of all that is written.
+    writing: Mutex<Writing>,
+    mark: Mark,
     ends: Mutex<Ends>,
     grown: Condvar,
     // The last field: the directory is free only after the database is closed.
     _lock: Lock,
+}
+
+/// What writers share.
+struct Writing {
+    /// Epoch per transactional id.
+    epochs: HashMap<String, u64>,
+    /// Publishes that are on disk.
+    published: u64,
 }
 
 struct Topic {
@@ -106,6 +123,8 @@ impl Embedded {
         let lock = Lock::acquire(dir)?;
         let opening = || format!("opening the embedded log in {}", dir.display());
         let storage = |e| failed(opening(), e);
+        refuse_damaged(dir, &opening)?;
+        let journal = Aside::take(dir);
         let db = Database::builder(dir.join("log"))
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
@@ -117,8 +136,11 @@ impl Embedded {
         let meta = db.keyspace("meta", plain).map_err(storage)?;
         let chunks = db.keyspace("log", separated).map_err(storage)?;
         let states = db.keyspace("states", plain).map_err(storage)?;
+        // Before anything is written: what was lost may be the ids themselves.
+        let published = count_publishes(&[&meta, &chunks, &states], &journal, &opening)?;
+        let mark = Mark::open(dir, published, &journal)?;
         check_format(&meta, &opening)?;
-        let (cluster_id, topics) = identities(&db, &meta, &opening)?;
+        let (cluster_id, topics) = identities(&db, &meta, published, &opening)?;
         let partitions = topics.iter().map(|topic| read_ends(&meta, topic, &opening)).collect::<Result<_, _>>()?;
         let ends = Mutex::new(Ends { partitions, generation: 0 });
         let log = Log {
@@ -130,11 +152,13 @@ impl Embedded {
             states,
             meta,
             db,
-            epochs: Mutex::default(),
+            writing: Mutex::new(Writing { epochs: HashMap::new(), published }),
+            mark,
             ends,
             grown: Condvar::new(),
             _lock: lock,
         };
+        journal.remove();
         log.expire_all()?;
         Ok(Embedded { log: Arc::new(log) })
     }
@@ -193,15 +217,7 @@ impl EventLog for Embedded {
     }
 
     fn reader(&self, starts: &[Start]) -> Result<Box<dyn Reader>, Error> {
-        let ends = self.log.ends();
-        let mut cursors = Vec::with_capacity(starts.len());
-        for start in starts {
-            let end = self.log.end(&ends, start.family, start.partition)?;
-            self.log.check_start(start, end)?;
-            cursors.push(Cursor { family: start.family, partition: start.partition, next: start.offset, chunk: None, ended_at: None });
-        }
-        drop(ends);
-        Ok(Box::new(EmbeddedReader { log: self.log.clone(), cursors, turn: 0 }))
+        Ok(Box::new(EmbeddedReader::new(self.log.clone(), starts)?))
     }
 
     fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error> {
@@ -257,6 +273,10 @@ impl Log {
         self.ends.lock().expect("nothing that holds the ends can panic")
     }
 
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().expect("nothing that writes can panic")
+    }
+
     fn end(&self, ends: &Ends, family: Family, partition: i32) -> Result<End, Error> {
         let known = usize::try_from(partition).ok().and_then(|partition| ends.partitions[family as usize].get(partition));
         known.copied().ok_or_else(|| Error::Failed {
@@ -276,14 +296,14 @@ impl Log {
     // ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     fn next_epoch(&self, id: &str) -> Result<u64, Error> {
-        let mut epochs = self.epochs.lock().expect("nothing that holds the epochs can panic");
+        let mut writing = self.writing();
         let key = format!("writer/{id}");
         let last = read_number(&self.meta, &key, &|| format!("opening a writer of the embedded log in {}", self.dir.display()))?;
         let epoch = last.unwrap_or(0) + 1;
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&self.meta, key, epoch.to_be_bytes());
         batch.commit().map_err(|e| self.failed("opening a writer of", e))?;
-        epochs.insert(id.to_string(), epoch);
+        writing.epochs.insert(id.to_string(), epoch);
         Ok(epoch)
     }
 
@@ -293,11 +313,14 @@ impl Log {
             return Ok(());
         }
         let chunks = self.chunks_of(batch);
-        let epochs = self.epochs.lock().expect("nothing that holds the epochs can panic");
-        if epochs.get(id) != Some(&epoch) {
+        let mut writing = self.writing();
+        if writing.epochs.get(id) != Some(&epoch) {
             return Err(Error::Fenced { id: id.to_string() });
         }
-        let grown = self.write(chunks, batch, now_ms())?;
+        let grown = self.write(chunks, batch, now_ms(), writing.published + 1)?;
+        writing.published += 1;
+        // After the batch is on disk, before anybody is told: what is acknowledged is marked.
+        let marked = self.mark.write(writing.published);
         let mut ends = self.ends();
         for ((family, partition), end) in grown {
             let shown = &mut ends.partitions[family as usize][partition as usize];
@@ -306,7 +329,7 @@ impl Log {
         ends.generation += 1;
         drop(ends);
         self.grown.notify_all();
-        Ok(())
+        marked
     }
 
     /// Sorts records into chunks by partition: the work that needs no lock.
@@ -334,7 +357,13 @@ impl Log {
     }
 
     /// Writes all of it in one atomic, synced batch; gives the new ends of the partitions it touched.
-    fn write(&self, chunks: Vec<(Family, i32, Summed)>, batch: &Batch, now_ms: i64) -> Result<BTreeMap<(Family, i32), End>, Error> {
+    fn write(
+        &self,
+        chunks: Vec<(Family, i32, Summed)>,
+        batch: &Batch,
+        now_ms: i64,
+        published: u64,
+    ) -> Result<BTreeMap<(Family, i32), End>, Error> {
         let mut grown = BTreeMap::new();
         let mut writes = self.db.batch().durability(Some(PersistMode::SyncAll));
         for (family, partition, chunk) in chunks {
@@ -355,6 +384,9 @@ impl Log {
                 Some(value) => writes.insert(&self.states, key, value.as_ref()),
                 None => writes.remove(&self.states, key),
             }
+        }
+        for keyspace in [&self.meta, &self.chunks, &self.states] {
+            writes.insert(keyspace, PUBLISHES, published.to_be_bytes());
         }
         writes.commit().map_err(|e| self.failed("publishing to", e))?;
         Ok(grown)
@@ -443,148 +475,6 @@ impl Log {
     }
 }
 
-struct EmbeddedReader {
-    log: Arc<Log>,
-    cursors: Vec<Cursor>,
-    /// Which partition comes first in the next poll, so that none starves.
-    turn: usize,
-}
-
-struct Cursor {
-    family: Family,
-    partition: i32,
-    next: i64,
-    chunk: Option<Open>,
-    /// The end that was last reported.
-    ended_at: Option<i64>,
-}
-
-/// A chunk that is being read.
-struct Open {
-    records: Bytes,
-    last: i64,
-    ts_ms: i64,
-}
-
-impl Reader for EmbeddedReader {
-    fn poll(&mut self, timeout: Duration, events_max: usize) -> Result<Polled, Error> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            let (generation, ends) = self.seen()?;
-            let polled = self.read(&ends, events_max.max(1))?;
-            if !polled.events.is_empty() || !polled.at_end.is_empty() {
-                return Ok(polled);
-            }
-            let ends = self.log.ends();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let grown = self.log.grown.wait_timeout_while(ends, left, |ends| ends.generation == generation);
-            if grown.expect("nothing that holds the ends can panic").1.timed_out() {
-                return Ok(Polled::default());
-            }
-        }
-    }
-}
-
-impl EmbeddedReader {
-    fn seen(&self) -> Result<(u64, Vec<End>), Error> {
-        let ends = self.log.ends();
-        let seen = self.cursors.iter().map(|cursor| self.log.end(&ends, cursor.family, cursor.partition)).collect::<Result<_, _>>()?;
-        Ok((ends.generation, seen))
-    }
-
-    fn read(&mut self, ends: &[End], events_max: usize) -> Result<Polled, Error> {
-        let mut polled = Polled::default();
-        let mut bytes = 0;
-        let count = self.cursors.len();
-        for step in 0..count {
-            let at = (self.turn + step) % count;
-            self.cursors[at].read(&self.log, ends[at].next, &mut polled.events, events_max, &mut bytes)?;
-        }
-        self.turn = (self.turn + 1) % count.max(1);
-        for (cursor, end) in self.cursors.iter_mut().zip(ends) {
-            if cursor.next >= end.next && cursor.ended_at != Some(cursor.next) {
-                cursor.ended_at = Some(cursor.next);
-                polled.at_end.push((cursor.family, cursor.partition));
-            }
-        }
-        Ok(polled)
-    }
-}
-
-impl Cursor {
-    fn read(&mut self, log: &Log, end: i64, events: &mut Vec<Event>, events_max: usize, bytes: &mut usize) -> Result<(), Error> {
-        if self.chunk.is_some() {
-            self.drain(log, events, events_max, bytes)?;
-        }
-        if self.next >= end || full(events, events_max, *bytes) {
-            return Ok(());
-        }
-        let topic = log.topic(self.family).id;
-        for entry in log.chunks.range(chunk::seek(topic, self.partition, self.next)..chunk::seek(topic, self.partition, i64::MAX)) {
-            let (key, value) = entry.into_inner().map_err(|e| log.failed("reading", e))?;
-            self.open(log, &key, Bytes::from_owner(value))?;
-            self.drain(log, events, events_max, bytes)?;
-            if self.next >= end || full(events, events_max, *bytes) {
-                return Ok(());
-            }
-        }
-        Err(self.missing(log, end))
-    }
-
-    /// Opens the chunk that holds `next` and goes to it.
-    fn open(&mut self, log: &Log, key: &[u8], value: Bytes) -> Result<(), Error> {
-        let broken = |broken| log.corrupt(&format!("{}[{}] offset {}", log.name(self.family), self.partition, self.next), broken);
-        let place = Place::of_key(key).map_err(broken)?;
-        if place.first > self.next {
-            return Err(self.missing(log, place.first));
-        }
-        let mut records = chunk::open(&place, value).map_err(broken)?;
-        for _ in place.first..self.next {
-            chunk::take(&mut records).map_err(broken)?;
-        }
-        self.chunk = Some(Open { records, last: place.last, ts_ms: place.ts_ms });
-        Ok(())
-    }
-
-    fn drain(&mut self, log: &Log, events: &mut Vec<Event>, events_max: usize, bytes: &mut usize) -> Result<(), Error> {
-        let Some(open) = &mut self.chunk else { return Ok(()) };
-        while self.next <= open.last && !full(events, events_max, *bytes) {
-            let (key, value) = chunk::take(&mut open.records)
-                .map_err(|broken| log.corrupt(&format!("{}[{}] offset {}", log.name(self.family), self.partition, self.next), broken))?;
-            *bytes += key.as_ref().map_or(0, Bytes::len) + value.as_ref().map_or(0, Bytes::len);
-            events.push(Event {
-                family: self.family,
-                partition: self.partition,
-                offset: self.next,
-                ts_ms: open.ts_ms,
-                ts_type: TimestampType::LogAppend,
-                key,
-                value,
-                headers: Vec::new(),
-            });
-            self.next += 1;
-        }
-        if self.next > open.last {
-            self.chunk = None;
-        }
-        Ok(())
-    }
-
-    /// Offsets up to `until` were to be there and are not: dropped by retention since the reader was made, or lost.
-    fn missing(&self, log: &Log, until: i64) -> Error {
-        let low = log.ends().partitions[self.family as usize][self.partition as usize].low;
-        if self.next < low {
-            return Error::OffsetGone { name: log.name(self.family), partition: self.partition, offset: self.next, low };
-        }
-        let place = format!("{}[{}] offsets {}..{until}", log.name(self.family), self.partition, self.next);
-        log.corrupt(&place, crate::codec::Broken("records are missing"))
-    }
-}
-
-fn full(events: &[Event], events_max: usize, bytes: usize) -> bool {
-    events.len() >= events_max || bytes >= POLL_BYTES_MAX
-}
-
 /// An offset after the end: it was made by another log.
 pub(crate) fn beyond_end(name: &str, partition: i32, offset: i64, end: i64) -> Error {
     Error::Failed {
@@ -595,88 +485,18 @@ pub(crate) fn beyond_end(name: &str, partition: i32, offset: i64, end: i64) -> E
     }
 }
 
-// ── what is kept in `meta` ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-fn check_format(meta: &Keyspace, opening: &dyn Fn() -> String) -> Result<(), Error> {
-    match read_number(meta, "format", opening)? {
-        None => meta.insert("format", u64::from(FORMAT).to_be_bytes()).map_err(|e| failed(opening(), e)),
-        Some(format) if format <= u64::from(FORMAT) => Ok(()),
-        Some(format) => Err(Error::Failed {
-            doing: opening(),
-            why: format!("it was written by a newer tokentape (format {format}, this one knows {FORMAT}): use that one"),
-        }),
+/// Refuses a log that was found damaged before.
+fn refuse_damaged(dir: &Path, opening: &dyn Fn() -> String) -> Result<(), Error> {
+    match Aside::kept(dir) {
+        None => Ok(()),
+        Some(kept) => {
+            Err(corrupt(opening(), "the journal", &format!("it was unreadable before its end; as it was then it is in {}", kept.display())))
+        }
     }
-}
-
-/// The ids of the log and its topics, made at random when they are first asked for.
-fn identities(db: &Database, meta: &Keyspace, opening: &dyn Fn() -> String) -> Result<(String, Vec<Topic>), Error> {
-    let mut made = db.batch().durability(Some(PersistMode::SyncAll));
-    let cluster = read_uuid(meta, "cluster", opening)?.unwrap_or_else(|| {
-        let id = Uuid::new_v4();
-        made.insert(meta, "cluster", *id.as_bytes());
-        id
-    });
-    let mut topics = Vec::with_capacity(Family::ALL.len());
-    for family in Family::ALL {
-        let declared = family.topic();
-        let (id_key, partitions_key) = (format!("topic/{}", declared.name), format!("partitions/{}", declared.name));
-        let known = (read_uuid(meta, &id_key, opening)?, read_number(meta, &partitions_key, opening)?);
-        let (id, partitions) = match known {
-            (Some(id), Some(partitions)) => (id, partitions as i32),
-            _ => {
-                let id = Uuid::new_v4();
-                made.insert(meta, id_key, *id.as_bytes());
-                made.insert(meta, partitions_key, (declared.partitions as u64).to_be_bytes());
-                (id, declared.partitions)
-            }
-        };
-        topics.push(Topic { family, id, partitions });
-    }
-    made.commit().map_err(|e| failed(opening(), e))?;
-    Ok((cluster.to_string(), topics))
-}
-
-fn read_ends(meta: &Keyspace, topic: &Topic, opening: &dyn Fn() -> String) -> Result<Vec<End>, Error> {
-    (0..topic.partitions)
-        .map(|partition| {
-            let end = read_numbers::<2>(meta, &partition_key("end", topic.id, partition), opening)?.unwrap_or([0, 0]);
-            let low = read_numbers::<1>(meta, &partition_key("low", topic.id, partition), opening)?.unwrap_or([0]);
-            Ok(End { low: low[0], next: end[0], ts_ms: end[1] })
-        })
-        .collect()
-}
-
-fn partition_key(what: &str, topic: Uuid, partition: i32) -> String {
-    format!("{what}/{topic}/{partition}")
 }
 
 fn state_key(topic: StateTopic, key: &str) -> String {
     format!("{}/{key}", topic.name())
-}
-
-fn numbers(numbers: &[i64]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
-}
-
-fn read_numbers<const N: usize>(meta: &Keyspace, key: &str, doing: &dyn Fn() -> String) -> Result<Option<[i64; N]>, Error> {
-    let Some(value) = meta.get(key).map_err(|e| failed(doing(), e))? else { return Ok(None) };
-    if value.len() != N * 8 {
-        return Err(corrupt(doing(), key, "it has another length"));
-    }
-    let mut numbers = [0; N];
-    for (number, bytes) in numbers.iter_mut().zip(value.chunks_exact(8)) {
-        *number = i64::from_be_bytes(bytes.try_into().expect("a chunk of eight bytes"));
-    }
-    Ok(Some(numbers))
-}
-
-fn read_number(meta: &Keyspace, key: &str, doing: &dyn Fn() -> String) -> Result<Option<u64>, Error> {
-    Ok(read_numbers::<1>(meta, key, doing)?.map(|[number]| number as u64))
-}
-
-fn read_uuid(meta: &Keyspace, key: &str, doing: &dyn Fn() -> String) -> Result<Option<Uuid>, Error> {
-    let Some(value) = meta.get(key).map_err(|e| failed(doing(), e))? else { return Ok(None) };
-    Uuid::from_slice(&value).map(Some).map_err(|_| corrupt(doing(), key, "it is not an id"))
 }
 
 fn corrupt(doing: String, place: &str, what: &str) -> Error {
@@ -688,6 +508,14 @@ fn failed(doing: String, e: fjall::Error) -> Error {
         fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => advice(io),
         fjall::Error::Poisoned => {
             "an earlier write failed (disk full or broken), so nothing more is written: stop, mend the disk, start again".into()
+        }
+        fjall::Error::JournalRecovery(_)
+        | fjall::Error::Decompress(_)
+        | fjall::Error::InvalidTrailer
+        | fjall::Error::InvalidTag(_)
+        | fjall::Error::Unrecoverable
+        | fjall::Error::Storage(_) => {
+            format!("its files are damaged ({e:?}): restore the directory from a copy, or ingest into a new home")
         }
         fjall::Error::Locked => "another process has its files open: stop it first".to_string(),
         other => format!("the storage engine says {other}"),

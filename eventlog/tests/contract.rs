@@ -5,6 +5,8 @@
 
 #[path = "contract/crash.rs"]
 mod crash;
+#[path = "contract/damage.rs"]
+mod damage;
 #[path = "contract/embedded_only.rs"]
 mod embedded_only;
 #[path = "contract/homes.rs"]

@@ -3,6 +3,8 @@
 //! A commit writes its log entry itself (one conditional put at the next version) and reads what another writer put there first. That is
 //! all an append-only table with transactions needs, costs the same however many files the table has, and keeps the list of files here.
 
+mod claim;
+
 use crate::durable::DurableLocal;
 use crate::layout::{self, CHECKPOINT_INTERVAL};
 use crate::stats::Stats;

@@ -86,6 +86,34 @@ pub async fn refuse_other_log(table: &Table, cluster_id: &str, topics: &HashMap<
     })
 }
 
+/// Whom tables belong to, as the object beside them says it: the log's cluster, and topic and id of every family.
+pub fn owner(cluster_id: &str, topics: &HashMap<Family, TopicInfo>) -> String {
+    let topic = |family: &Family| (family.topic().name.to_string(), json!({ "topic": topics[family].name, "topicId": topics[family].id }));
+    let topics: Map<String, Value> = Family::ALL.iter().map(topic).collect();
+    format!("{:#}\n", json!({ "cluster": cluster_id, "topics": topics }))
+}
+
+/// Refuses tables that belong to another log than this one, whichever of them there are. A family that their owner did not know yet is no
+/// reason.
+pub fn refuse_other_owner(owner: &[u8], cluster_id: &str, topics: &HashMap<Family, TopicInfo>) -> Result<(), Error> {
+    let said: Value = serde_json::from_slice(owner).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or("unknown").to_string();
+    let cluster = text(&said["cluster"]);
+    let theirs = |family: Family| &said["topics"][family.topic().name];
+    let differs = |family: &Family| theirs(*family).is_object() && theirs(*family)["topicId"] != topics[family].id;
+    let family = match Family::ALL.into_iter().find(differs) {
+        Some(family) => family,
+        None if cluster != cluster_id => Family::ALL[0],
+        None => return Ok(()),
+    };
+    let (theirs, ours) = (theirs(family), &topics[&family]);
+    Err(Error::OtherLog {
+        table: family.topic().name,
+        stored: format!("topic {}, id {}, cluster {cluster}", text(&theirs["topic"]), text(&theirs["topicId"])),
+        given: format!("topic {}, id {}, cluster {cluster_id}", ours.name, ours.id),
+    })
+}
+
 /// SHA-256 of a schema's text; `null` for an id that this version does not know, which no decoded record can have.
 fn schema_sha256(family: Family, id: u32) -> Option<String> {
     let topic = family.topic();

@@ -7,8 +7,8 @@ use crate::{Error, Report, decode, info};
 use eventlog::{EventLog, Start, TopicInfo, Watermarks};
 use lake::{Lake, Table, Txn};
 use schemas::Family;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Refuses tables that were stored from another log than this one, or from a part of it that it no longer has, as a store of it would.
@@ -26,6 +26,9 @@ pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<()
             let kept = last.get(&partition).filter(|tail| tail.offset >= watermarks.low);
             tails.extend(kept.map(|tail| ((*family, partition), *tail)));
         }
+    }
+    if let Some(owner) = lake.owner().await? {
+        info::refuse_other_owner(&owner, &cluster_id, &topics)?;
     }
     refuse_rewritten(log, tails, &topics).await
 }
@@ -84,16 +87,58 @@ pub(crate) struct Tables {
     /// The log that they are stored from.
     cluster_id: String,
     topics: HashMap<Family, TopicInfo>,
+    /// They are known to belong to that log.
+    claimed: bool,
 }
 
 impl Tables {
+    /// The tables that there are already, and the last record that each has of each partition. Tables of another log are refused.
+    async fn open(
+        lake: &Lake,
+        cluster_id: &str,
+        topics: &HashMap<Family, TopicInfo>,
+    ) -> Result<(Tables, HashMap<Family, BTreeMap<i32, Tail>>), Error> {
+        let (mut open, mut last) = (HashMap::new(), HashMap::new());
+        for family in Family::ALL {
+            if let Some(table) = lake.existing(family).await? {
+                last.insert(family, info::refuse_other_log(&table, cluster_id, topics).await?);
+                open.insert(family, table);
+            }
+        }
+        let there_are = !open.is_empty();
+        let mut tables = Tables { lake: lake.clone(), open, cluster_id: cluster_id.to_string(), topics: topics.clone(), claimed: false };
+        match lake.owner().await? {
+            Some(owner) => tables.refuse_other(&owner)?,
+            // Tables of an older tokentape. Where there are none yet, the first row claims them.
+            None if there_are => tables.claim().await?,
+            None => {}
+        }
+        Ok((tables, last))
+    }
+
+    /// Makes sure that all tables belong to this log, those included that there are not yet: of two logs that come at once, one is first.
+    async fn claim(&mut self) -> Result<(), Error> {
+        if self.claimed {
+            return Ok(());
+        }
+        let owner = self.lake.claim(info::owner(&self.cluster_id, &self.topics).into()).await?;
+        self.refuse_other(&owner)
+    }
+
+    fn refuse_other(&mut self, owner: &[u8]) -> Result<(), Error> {
+        info::refuse_other_owner(owner, &self.cluster_id, &self.topics)?;
+        self.claimed = true;
+        Ok(())
+    }
+
     /// The table of a family that has rows to store.
     pub(crate) async fn of(&mut self, family: Family) -> Result<&mut Table, Error> {
+        self.claim().await?;
         match self.open.entry(family) {
             Entry::Occupied(table) => Ok(table.into_mut()),
             Entry::Vacant(free) => {
                 let table = self.lake.table(family).await?;
-                // Another log's store may have made it since.
+                // An older tokentape's store of another log, which claims nothing, may have made it since.
                 info::refuse_other_log(&table, &self.cluster_id, &self.topics).await?;
                 Ok(free.insert(table))
             }
@@ -118,14 +163,7 @@ impl Opened {
     pub(crate) async fn open(log: &Arc<dyn EventLog>, lake: &Lake, report: &mut Report) -> Result<Opened, Error> {
         let (cluster_id, found) = look(log).await?;
         let topics = topics(&found);
-        let mut tables = Tables { lake: lake.clone(), open: HashMap::new(), cluster_id: cluster_id.clone(), topics: topics.clone() };
-        let mut last = HashMap::new();
-        for family in Family::ALL {
-            if let Some(table) = lake.existing(family).await? {
-                last.insert(family, info::refuse_other_log(&table, &cluster_id, &topics).await?);
-                tables.open.insert(family, table);
-            }
-        }
+        let (tables, last) = Tables::open(lake, &cluster_id, &topics).await?;
         let mut opened = Opened {
             cluster_id,
             topics,

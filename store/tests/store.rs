@@ -44,6 +44,8 @@ struct TestLog {
 }
 
 const EVENTS_PER_POLL: usize = 7;
+/// Times that two logs race for the same tables.
+const ROUNDS: usize = 12;
 
 impl TestLog {
     fn append(&self, event: Event) {
@@ -620,6 +622,75 @@ async fn tables_of_another_log_are_refused() {
     assert!(said.contains("table quarantine") && said.contains("id id-of-trades") && said.contains("id new-id-of-trades"), "{said}");
     home.log.remade.store(false, Ordering::SeqCst);
     refuse().await.unwrap();
+}
+
+/// Given one empty folder of tables and two logs, when both are stored at the same moment, then one of them has the folder for ever, with
+/// every record once, and the other is refused, now and later, whatever table it begins with.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_logs_at_the_same_moment_do_not_share_tables() {
+    const ROWS: usize = 20;
+    for round in 0..ROUNDS {
+        let one = Home::new();
+        let two = Home { lake: one.lake.clone(), disk: one.disk.clone(), ..Home::new() };
+        two.log.remade.store(true, Ordering::SeqCst);
+        let families = if round % 2 == 0 { [Family::Bars, Family::Bars] } else { [Family::Bars, Family::Trades] };
+        one.publish(families[0], &wire(families[0], 9, ROWS));
+        two.publish(families[1], &wire(families[1], 9, ROWS));
+        let barrier = Arc::new(tokio::sync::Barrier::new(2));
+        let both = [&one, &two].map(|home| {
+            let (store, barrier) = (home.store(small()), barrier.clone());
+            tokio::spawn(async move {
+                barrier.wait().await;
+                store.run_once(&mut |_| {}).await
+            })
+        });
+        let [first, second] = both;
+        let done = [first.await.unwrap(), second.await.unwrap()];
+        let (won, lost) = match &done {
+            [Ok(_), Err(e)] => (0, e),
+            [Err(e), Ok(_)] => (1, e),
+            neither => panic!("round {round}: {neither:?}"),
+        };
+        assert!(matches!(lost, store::Error::OtherLog { .. }), "round {round}: {lost}");
+        let said = lost.to_string();
+        assert!(said.contains("id id-of-") && said.contains("id new-id-of-"), "both logs are named: {said}");
+        let (winner, loser) = if won == 0 { (&one, &two) } else { (&two, &one) };
+        assert_eq!(winner.rows(families[won]).await.num_rows(), ROWS, "round {round}");
+        assert_eq!(one.lake.tables().await.unwrap(), [families[won]], "round {round}");
+        let origin =
+            async |home: &Home| store::refuse_other_log(&(Arc::new(Shared(home.log.clone())) as Arc<dyn EventLog>), &home.lake).await;
+        let again = loser.store(small()).run_once(&mut |_| {}).await.unwrap_err();
+        assert!(matches!(again, store::Error::OtherLog { .. }), "round {round}: {again}");
+        assert_eq!(origin(loser).await.unwrap_err().to_string(), again.to_string());
+        origin(winner).await.unwrap();
+        winner.once().await;
+        assert_eq!(winner.rows(families[won]).await.num_rows(), ROWS, "round {round}");
+    }
+}
+
+/// Given tables of a version that claimed nothing, then the next store of their log claims them, and another log has no way in.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_without_a_claim_are_claimed() {
+    let home = Home::new();
+    let claim = home.directory.path().join("_tokentape_log.json");
+    home.once().await;
+    assert!(!claim.exists(), "nothing is stored, so nothing is claimed");
+    home.publish(Family::Bars, &wire(Family::Bars, 9, 10));
+    home.once().await;
+    let said = std::fs::read_to_string(&claim).unwrap();
+    for part in ["test-cluster", "tape.bars", "id-of-bars", "id-of-trades"] {
+        assert!(said.contains(part), "{said}");
+    }
+    std::fs::remove_file(&claim).unwrap();
+    home.once().await;
+    assert_eq!(std::fs::read_to_string(&claim).unwrap(), said);
+    std::fs::remove_dir_all(home.directory.path().join("bars")).unwrap();
+    home.log.remade.store(true, Ordering::SeqCst);
+    let refused = home.store(small()).run_once(&mut |_| {}).await.unwrap_err();
+    assert!(matches!(refused, store::Error::OtherLog { .. }), "{refused}");
+    std::fs::write(&claim, "nonsense").unwrap();
+    let refused = home.store(small()).run_once(&mut |_| {}).await.unwrap_err();
+    assert!(matches!(refused, store::Error::OtherLog { .. }), "{refused}");
 }
 
 /// Given a running store, when rows grow old, then they are committed; when it is told to stop, then what it read is committed first.
