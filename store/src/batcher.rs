@@ -23,7 +23,7 @@ impl Default for Limits {
         Limits {
             rows_max: 1 << 20,
             bytes_max: 128 << 20,
-            bytes_total_max: 160 << 20,
+            bytes_total_max: 128 << 20,
             holes_max: 10_000,
             age_max: Some(Duration::from_secs(5)),
         }
