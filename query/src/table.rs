@@ -4,6 +4,7 @@
 use crate::error::Error;
 use crate::files::{FileInfo, TableFiles};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -99,11 +100,12 @@ impl TapeTable {
         self.family
     }
 
-    /// Positions of the files whose partition passes every filter that is about nothing but the partition.
+    /// Positions of the files whose partition passes every filter that is about nothing but the partition. Such a filter may have lost its
+    /// columns since it was taken on: the planner makes `dataset <> NULL` a NULL, and nobody else applies it.
     fn prune(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<usize>> {
         let partition_schema = Arc::new(Schema::new(self.scanned.table_partition_cols().clone()));
         let mut kept: Vec<usize> = (0..self.files.len()).collect();
-        let filters: Vec<&Expr> = filters.iter().filter(|filter| self.is_about_partition(filter)).collect();
+        let filters: Vec<&Expr> = filters.iter().filter(|filter| self.is_of_partition_at_most(filter)).collect();
         if filters.is_empty() || kept.is_empty() {
             return Ok(kept);
         }
@@ -114,14 +116,20 @@ impl TapeTable {
         let names = DFSchema::try_from(partition_schema)?;
         for filter in filters {
             let expr = state.create_physical_expr(filter.clone(), &names)?;
-            let verdict = expr.evaluate(&partitions)?.into_array(self.files.len())?;
+            let verdict = cast(&expr.evaluate(&partitions)?.into_array(self.files.len())?, &DataType::Boolean)?;
             let verdict = verdict.as_boolean();
             kept.retain(|file| verdict.is_valid(*file) && verdict.value(*file));
         }
         Ok(kept)
     }
 
+    /// Is it one that the scan takes on alone? All of these are among those that [`TapeTable::prune`] applies.
     fn is_about_partition(&self, filter: &Expr) -> bool {
+        !filter.column_refs().is_empty() && self.is_of_partition_at_most(filter)
+    }
+
+    /// Can it be told from the partition, or from nothing?
+    fn is_of_partition_at_most(&self, filter: &Expr) -> bool {
         let partition_by = self.family.topic().partition_by;
         let columns = filter.column_refs();
         let plain = |expr: &Expr| {
@@ -130,8 +138,7 @@ impl TapeTable {
                 Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::OuterReferenceColumn(..) | Expr::Placeholder(_)
             )
         };
-        !columns.is_empty()
-            && columns.iter().all(|column| partition_by.contains(&column.name.as_str()))
+        columns.iter().all(|column| partition_by.contains(&column.name.as_str()))
             && !filter.is_volatile()
             && !filter.exists(|expr| Ok(!plain(expr))).unwrap_or(true)
     }

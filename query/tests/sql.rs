@@ -1,6 +1,7 @@
 //! SQL over Parquet files as the store lays them out: values, clocks, pruning, limits, refusals and result formats.
 
 mod exact;
+mod filters;
 mod fixture;
 
 use fixture::{Fixture, Row, T0, count, csv, explain, options, ts};
