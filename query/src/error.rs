@@ -293,12 +293,9 @@ fn plain(text: &str) -> String {
 /// What is said of a value that another type does not hold, with what to do; else the text as it is.
 fn wrong_value(what: &str) -> Result<String, String> {
     const TIMES: &str = "a time is one from 1677-09-22 to 2262-04-11: compare with one of these, or leave the bound out";
-    let of_times = ["Timestamp(", "timestamp", "nanosecond", "Date32"].iter().any(|word| what.contains(word));
+    let of_times = what.starts_with("Overflow converting") || (what.contains("Timestamp(") && what.contains("exceeds the representable"));
     match what {
-        what if what.starts_with("Overflow") && of_times => Ok(format!("{what}: {TIMES}")),
-        what if of_times && (what.contains("out of range") || what.contains("Overflow") || what.contains("overflow")) => {
-            Ok(format!("{what}: {TIMES}"))
-        }
+        what if of_times => Ok(format!("{}: {TIMES}", what.split(". The dates").next().unwrap_or(what))),
         what if what.starts_with("Cannot cast") || what.starts_with("Can't cast") => Ok(format!("{what}; TRY_CAST gives NULL instead")),
         what if what.starts_with("Error parsing timestamp") => Ok(format!("{what}; a time is written as in 2026-10-05T14:30:00Z")),
         what => Err(what.to_string()),
