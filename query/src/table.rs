@@ -56,6 +56,8 @@ pub struct TapeTable {
     files: Vec<PartitionedFile>,
     /// Rows of each of `files`.
     rows: Vec<u64>,
+    /// Why `files` is not known.
+    fault: Option<String>,
 }
 
 impl TapeTable {
@@ -64,6 +66,7 @@ impl TapeTable {
         let name = table.family.topic().name;
         let fault = |what: String| Error::Table { table: name, root: table.root.to_string(), version: table.version, what };
         let mut tape = TapeTable::empty(table.family);
+        tape.fault = table.fault.clone();
         tape.store = store_url(name, table.root.as_str());
         runtime.register_object_store(tape.store.as_ref(), table.store.clone());
         let mut infos: Vec<&FileInfo> = table.files.iter().collect();
@@ -92,7 +95,7 @@ impl TapeTable {
             .map(|field| scanned.table_schema().index_of(field.name()).expect("both schemas have the same columns"))
             .collect();
         let store = store_url(family.topic().name, "");
-        TapeTable { family, schema, scanned, position, store, files: Vec::new(), rows: Vec::new() }
+        TapeTable { family, schema, scanned, position, store, files: Vec::new(), rows: Vec::new(), fault: None }
     }
 
     /// The family stored in the table.
@@ -169,6 +172,9 @@ impl TableProvider for TapeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if let Some(fault) = &self.fault {
+            return Err(Error::Listing(fault.clone().into()).into());
+        }
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.unwrap_or(&all);
         let kept = self.prune(state, filters)?;

@@ -9,8 +9,10 @@ use tokio::runtime::Runtime;
 
 const DAY: i32 = 20_731;
 
-/// Rows of trades: dataset, day, symbol, size.
-fn rows() -> Vec<(&'static str, Option<i32>, Option<&'static str>, Option<i64>)> {
+/// Dataset, day, symbol, size.
+type Trade = (&'static str, Option<i32>, Option<&'static str>, Option<i64>);
+
+fn rows() -> Vec<Trade> {
     let mut rows = Vec::new();
     for dataset in ["A.A", "B.B", "C.C"] {
         for day in [Some(DAY), Some(DAY + 1), None] {

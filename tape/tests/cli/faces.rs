@@ -254,6 +254,27 @@ fn the_doctor_finds_lost_files() {
     assert!(doctor().status.success());
 }
 
+/// A table whose log is spoilt fails whoever asks for it, in one line, and nobody else.
+#[test]
+fn a_table_that_cannot_be_read_keeps_no_other_from_being_asked() {
+    let home = with_trades();
+    home.store();
+    let log = home.path("tables/quotes/_delta_log");
+    std::fs::create_dir_all(&log).expect("made");
+    std::fs::write(log.join("00000000000000000000.json"), "garbage\n").expect("written");
+    assert_eq!(crate::counted(&home, "SELECT count(*) AS n FROM trades")["n"], 3);
+    let spoilt = home.run(&["sql", "SELECT count(*) FROM quotes"], "");
+    assert_eq!(spoilt.status.code(), Some(3), "{}", text(&spoilt));
+    assert!(
+        text(&spoilt).contains("table quotes") && String::from_utf8_lossy(&spoilt.stderr).trim().lines().count() == 1,
+        "{}",
+        text(&spoilt)
+    );
+    let doctor = home.run(&["doctor"], "");
+    assert_eq!(doctor.status.code(), Some(1), "{}", text(&doctor));
+    assert!(text(&doctor).contains("BAD  tables") && text(&doctor).contains("table quotes"), "{}", text(&doctor));
+}
+
 /// A script that reads only the exit code is not left with a part.
 #[test]
 fn a_table_that_is_cut_is_exit_code_1() {
