@@ -403,7 +403,7 @@ async fn mistakes_are_answered_with_what_to_do() {
     );
     assert_eq!(
         said("SELECT CAST('abc' AS int)").await,
-        "planning the query: Cannot cast string 'abc' to value of Int32 type; TRY_CAST gives NULL instead"
+        "cannot be answered: Cannot cast string 'abc' to value of Int32 type; TRY_CAST gives NULL instead"
     );
     assert!(said("SELEC 1").await.starts_with("not understood as SQL: "));
     assert!(said("SELECT (").await.starts_with("not understood as SQL: "));
