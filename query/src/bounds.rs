@@ -2,11 +2,12 @@
 //! named, and an expression wherever its column is, so that thirty short lines can stand for a billion of either.
 
 use crate::error::Error;
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, Result as EngineResult};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::common::{Column, DFSchema, Result as EngineResult, ScalarValue};
+use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrameBound, WindowFrameUnits};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, ObjectName, ObjectNamePart, Query, Select, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, GroupByExpr, ObjectName, ObjectNamePart, Query, Select, Visit, Visitor};
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 
@@ -18,6 +19,10 @@ const RELATIONS_MAX: u64 = 500;
 const JOINED_MAX: u64 = 100;
 /// Most operators of a chain or levels of an expression: the time to plan them grows with the square of their number.
 const DEPTH_MAX: usize = 2_000;
+/// Most sets that one GROUP BY groups by: every row is grouped once for each.
+const GROUPING_SETS_MAX: u64 = 64;
+/// Most rows before or after that a window may gather for each of its rows.
+const GATHERED_MAX: u64 = 1_000;
 /// Most columns that one value is computed of when everything between is written out.
 const TERMS_MAX: u64 = 10_000;
 
@@ -78,6 +83,18 @@ impl Size {
     }
 }
 
+/// How many sets CUBE, ROLLUP and GROUPING SETS beside each other stand for.
+fn grouping_sets(group_by: &GroupByExpr) -> u64 {
+    let GroupByExpr::Expressions(expressions, _) = group_by else { return 1 };
+    let each = |expression: &SqlExpr| match expression {
+        SqlExpr::Cube(columns) => 2u64.saturating_pow(u32::try_from(columns.len()).unwrap_or(u32::MAX)),
+        SqlExpr::Rollup(columns) => columns.len() as u64 + 1,
+        SqlExpr::GroupingSets(sets) => sets.len() as u64,
+        _ => 1,
+    };
+    expressions.iter().map(each).fold(1, u64::saturating_mul)
+}
+
 fn normal(name: &datafusion::sql::sqlparser::ast::Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
@@ -108,7 +125,13 @@ impl Visitor for Size {
         }
     }
 
-    fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<String> {
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
+        let sets = grouping_sets(&select.group_by);
+        if sets > GROUPING_SETS_MAX {
+            return ControlFlow::Break(format!(
+                "one GROUP BY groups by {sets} sets, and may by {GROUPING_SETS_MAX}: name those that are wanted with GROUPING SETS (…)"
+            ));
+        }
         if let Some(query) = self.open.last_mut() {
             query.before.push(query.relations);
         }
@@ -161,6 +184,9 @@ pub(crate) fn check_plan(plan: &LogicalPlan) -> Result<(), Error> {
 fn terms(plan: &LogicalPlan) -> EngineResult<Vec<u64>> {
     let inputs = plan.inputs().into_iter().map(terms).collect::<EngineResult<Vec<_>>>()?;
     subqueries(plan)?;
+    if let LogicalPlan::Window(window) = plan {
+        window.window_expr.iter().try_for_each(gathers_little)?;
+    }
     let width = plan.schema().fields().len();
     let mut columns = match plan {
         LogicalPlan::Projection(node) => {
@@ -185,6 +211,33 @@ fn terms(plan: &LogicalPlan) -> EngineResult<Vec<u64>> {
         ))
         .into()),
         _ => Ok(columns),
+    }
+}
+
+/// Refuses a window that puts a list of all its rows beside each of them: so it grows with the square of their number.
+fn gathers_little(expr: &Expr) -> EngineResult<()> {
+    expr.apply(|part| {
+        let Expr::WindowFunction(call) = part else { return Ok(TreeNodeRecursion::Continue) };
+        let (name, frame) = (call.fun.name(), &call.params.window_frame);
+        let gathers = matches!(name, "array_agg" | "string_agg");
+        if gathers && !(frame.units == WindowFrameUnits::Rows && is_near(&frame.start_bound) && is_near(&frame.end_bound)) {
+            return Err(Error::TooLarge(format!(
+                "{name} over a window gathers its rows anew for each of them, and may only in a frame as ROWS BETWEEN {GATHERED_MAX} PRECEDING \
+                 AND CURRENT ROW, or smaller: gather once with GROUP BY and join the result"
+            ))
+            .into());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map(|_| ())
+}
+
+fn is_near(bound: &WindowFrameBound) -> bool {
+    match bound {
+        WindowFrameBound::CurrentRow => true,
+        WindowFrameBound::Preceding(rows) | WindowFrameBound::Following(rows) => {
+            matches!(rows.cast_to(&DataType::UInt64), Ok(ScalarValue::UInt64(Some(..=GATHERED_MAX))))
+        }
     }
 }
 

@@ -1,10 +1,15 @@
 //! Arithmetic over integers and decimals is exact or an error: DataFusion wraps integers in silence, and lets a decimal have more digits than
-//! its type. Every `+ - * / %` and negation of a plan becomes a function that checks.
+//! its type. Every `+ - * / %`, shift and negation of a plan becomes a function that checks; a quotient of decimals is rounded, half away from
+//! zero, where DataFusion cuts it.
 
 use crate::error::Inexact;
-use arrow::array::{ArrayRef, AsArray, Datum};
+use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, Datum, PrimitiveArray, Scalar, new_empty_array};
+use arrow::compute::kernels::arity::try_binary;
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Field, FieldRef};
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{
+    ArrowNativeType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef,
+};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
@@ -86,7 +91,8 @@ fn checked_in(operand: &Expr) -> Option<&CheckedOperation> {
 }
 
 fn is_arithmetic(op: Operator) -> bool {
-    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
+    use Operator::{BitwiseShiftLeft, BitwiseShiftRight, Divide, Minus, Modulo, Multiply, Plus};
+    matches!(op, Plus | Minus | Multiply | Divide | Modulo | BitwiseShiftLeft | BitwiseShiftRight)
 }
 
 /// How Arrow computes it, with a check.
@@ -143,8 +149,10 @@ impl CheckedOperation {
             Operation::Binary(Operator::Plus) => binary(numeric::add),
             Operation::Binary(Operator::Minus) => binary(numeric::sub),
             Operation::Binary(Operator::Multiply) => binary(numeric::mul),
-            Operation::Binary(Operator::Divide) => binary(numeric::div),
+            Operation::Binary(Operator::Divide) => binary(divide),
             Operation::Binary(Operator::Modulo) => binary(numeric::rem),
+            Operation::Binary(Operator::BitwiseShiftLeft) => binary(shift_left),
+            Operation::Binary(Operator::BitwiseShiftRight) => binary(shift_right),
             Operation::Binary(other) => exec_err!("{other} is no arithmetic"),
             Operation::Negation => match &operands[0] {
                 ColumnarValue::Array(array) => Ok(ColumnarValue::Array(numeric::neg(array)?)),
@@ -166,6 +174,96 @@ impl CheckedOperation {
     }
 }
 
+/// The quotient. Of decimals it has four digits more after the point than the dividend, the last one rounded half away from zero.
+fn divide(left: &dyn Datum, right: &dyn Datum) -> std::result::Result<ArrayRef, ArrowError> {
+    match (left.get().0.data_type(), right.get().0.data_type()) {
+        (DataType::Decimal32(..), DataType::Decimal32(..)) => divide_decimals::<Decimal32Type>(left, right),
+        (DataType::Decimal64(..), DataType::Decimal64(..)) => divide_decimals::<Decimal64Type>(left, right),
+        (DataType::Decimal128(..), DataType::Decimal128(..)) => divide_decimals::<Decimal128Type>(left, right),
+        (DataType::Decimal256(..), DataType::Decimal256(..)) => divide_decimals::<Decimal256Type>(left, right),
+        _ => numeric::div(left, right),
+    }
+}
+
+fn divide_decimals<T: DecimalType>(left: &dyn Datum, right: &dyn Datum) -> std::result::Result<ArrayRef, ArrowError> {
+    // Arrow's own quotient of nothing by nothing has the type that the plan expects.
+    let none = |of: &dyn Datum| new_empty_array(of.get().0.data_type());
+    let result = numeric::div(&none(left), &none(right))?.data_type().clone();
+    let more = scale(&result) - scale(left.get().0.data_type()) + scale(right.get().0.data_type());
+    let ten = T::Native::usize_as(10);
+    let power = ten.pow_checked(more.unsigned_abs())?;
+    let (above, below) = if more < 0 { (T::Native::ONE, power) } else { (power, T::Native::ONE) };
+    let quotient = |dividend: T::Native, divisor: T::Native| {
+        let (dividend, divisor) = (dividend.mul_checked(above)?, divisor.mul_checked(below)?);
+        let (cut, rest) = (dividend.div_checked(divisor)?, dividend.mod_checked(divisor)?);
+        let magnitude = |of: T::Native| if of.is_lt(T::Native::ZERO) { of } else { of.neg_wrapping() };
+        // Both are negative: so they have room for the lowest number, too.
+        let (rest, divisor_negative) = (magnitude(rest), divisor.is_lt(T::Native::ZERO));
+        if rest.is_gt(magnitude(divisor).sub_wrapping(rest)) || rest.is_zero() {
+            return Ok(cut);
+        }
+        match dividend.is_lt(T::Native::ZERO) == divisor_negative {
+            true => cut.add_checked(T::Native::ONE),
+            false => cut.sub_checked(T::Native::ONE),
+        }
+    };
+    let quotients = each_pair::<T>(left, right, quotient)?;
+    Ok(Arc::new(quotients.with_data_type(result)))
+}
+
+/// Digits after the point.
+fn scale(of: &DataType) -> i32 {
+    match of {
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => {
+            i32::from(*scale)
+        }
+        _ => 0,
+    }
+}
+
+/// `each` of both sides, of which either may be one value for all rows; NULL where either is NULL.
+fn each_pair<T: ArrowPrimitiveType>(
+    left: &dyn Datum,
+    right: &dyn Datum,
+    each: impl Fn(T::Native, T::Native) -> std::result::Result<T::Native, ArrowError>,
+) -> std::result::Result<PrimitiveArray<T>, ArrowError> {
+    let ((left, left_is_one), (right, right_is_one)) = (left.get(), right.get());
+    let (left, right) = (left.as_primitive::<T>(), right.as_primitive::<T>());
+    match (left_is_one, right_is_one) {
+        (true, false) if left.is_null(0) => Ok(PrimitiveArray::new_null(right.len())),
+        (false, true) if right.is_null(0) => Ok(PrimitiveArray::new_null(left.len())),
+        (true, false) => right.try_unary(|right| each(left.value(0), right)),
+        (false, true) => left.try_unary(|left| each(left, right.value(0))),
+        _ => try_binary(left, right, each),
+    }
+}
+
+fn shift_left(left: &dyn Datum, right: &dyn Datum) -> std::result::Result<ArrayRef, ArrowError> {
+    shift(left, right, |value, bits| {
+        let factor = 1i128.checked_shl(bits).filter(|_| bits < 127);
+        if value == 0 { Some(0) } else { factor.and_then(|factor| value.checked_mul(factor)) }
+    })
+}
+
+fn shift_right(left: &dyn Datum, right: &dyn Datum) -> std::result::Result<ArrayRef, ArrowError> {
+    shift(left, right, |value, bits| Some(value >> bits.min(127)))
+}
+
+/// Integers of any width, shifted in 128 bits.
+fn shift(left: &dyn Datum, right: &dyn Datum, each: impl Fn(i128, u32) -> Option<i128>) -> std::result::Result<ArrayRef, ArrowError> {
+    let result = left.get().0.data_type().clone();
+    let overflow = || ArrowError::ArithmeticOverflow("shift".into());
+    let wide = |of: &dyn Array| cast(of, &DataType::Decimal128(38, 0));
+    let (left, right) = ((wide(left.get().0)?, left.get().1), (wide(right.get().0)?, right.get().1));
+    let datum = |(array, one): (ArrayRef, bool)| -> Box<dyn Datum> { if one { Box::new(Scalar::new(array)) } else { Box::new(array) } };
+    let shifted = each_pair::<Decimal128Type>(datum(left).as_ref(), datum(right).as_ref(), |value, bits| {
+        u32::try_from(bits).ok().and_then(|bits| each(value, bits)).ok_or_else(overflow)
+    })?;
+    let shifted = shifted.with_precision_and_scale(38, 0)?;
+    let fits = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(&shifted, &result, &fits).map_err(|_| overflow())
+}
+
 fn result_type(operation: Operation, operands: &[DataType]) -> Result<DataType> {
     match (operation, operands) {
         (Operation::Negation, [of]) => Ok(of.clone()),
@@ -181,6 +279,8 @@ impl ScalarUDFImpl for CheckedOperation {
             Operation::Binary(Operator::Minus) => "checked_subtract",
             Operation::Binary(Operator::Multiply) => "checked_multiply",
             Operation::Binary(Operator::Divide) => "checked_divide",
+            Operation::Binary(Operator::BitwiseShiftLeft) => "checked_shift_left",
+            Operation::Binary(Operator::BitwiseShiftRight) => "checked_shift_right",
             Operation::Binary(_) => "checked_remainder",
             Operation::Negation => "checked_negate",
         }

@@ -1,5 +1,6 @@
 //! One door for every query: read-only, one statement, bounded in memory and time, over the tables of one moment.
 
+use crate::average::RoundedAverage;
 use crate::bounds;
 use crate::catalog::{CATALOG, Catalog, Listing, SCHEMA};
 use crate::checked::CheckArithmetic;
@@ -7,7 +8,9 @@ use crate::error::Error;
 use crate::exact::StayExact;
 use crate::octets::OctetLength;
 use crate::planner::Planner;
+use crate::room::Roomed;
 use crate::sum::ExactSum;
+use crate::watch::{MARGIN_BYTES, Watch};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as EngineResult;
@@ -38,6 +41,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// Limits of the engine. All queries together share memory and temporary files; each has the time.
@@ -76,6 +80,8 @@ pub struct Engine {
     listing: Listing,
     workers: Handle,
     planner: Planner,
+    places: Arc<Semaphore>,
+    watch: Watch,
     runtime: Arc<RuntimeEnv>,
     current: RwLock<Published>,
 }
@@ -89,6 +95,11 @@ struct Published {
 
 /// Most nested parentheses and operators of a statement: what the engine's own default allows.
 const DEPTH_MAX: usize = 50;
+/// Statements that run at once, from before they are planned until their last row is taken: what each holds besides the pool's memory, however
+/// slowly its reader reads, is held at most so many times.
+const PLACES: usize = 32;
+/// How long a statement waits for a place.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
 /// How many of the largest holders of memory an error names.
 const HOLDERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("3 is not 0");
 
@@ -111,7 +122,10 @@ impl Engine {
         let tables = listing().await.map_err(Error::Listing)?;
         let catalog = Catalog::new(tables, &runtime, None)?;
         let current = RwLock::new(publish(catalog, &options, &runtime));
-        Ok(Engine { options, listing, workers: Handle::current(), planner: Planner::new(), runtime, current })
+        let watch = Watch::over((options.memory_limit as u64).saturating_add(MARGIN_BYTES))
+            .map_err(|e| Error::Execution { doing: "starting the thread that watches memory", what: e.to_string() })?;
+        let places = Arc::new(Semaphore::new(PLACES));
+        Ok(Engine { options, listing, workers: Handle::current(), planner: Planner::new(), places, watch, runtime, current })
     }
 
     /// Takes the tables' newest versions for queries that begin from now on; a running query keeps its own. True when something is new.
@@ -142,11 +156,21 @@ impl Engine {
         let begun = Instant::now();
         tracing::debug!(principal = %principal.name, sql, "query");
         let limit = self.options.timeout;
+        let place = tokio::time::timeout_at(begun + limit.min(PLACE_WAIT), self.places.clone().acquire_owned()).await;
+        let place = place.map_err(|_| Error::Full(PLACES))?.expect("this semaphore is never closed");
+        let mut watch = self.watch.anew();
         let planning = plan_and_start(self.published(), sql.to_string());
-        let stream = self.planner.plan(&self.workers, begun + limit, limit, planning).await?;
+        let stream = tokio::select! {
+            planned = self.planner.plan(&self.workers, begun + limit, limit, planning) => planned?,
+            held = watch.struck() => return Err(Error::too_much_held(held)),
+        };
         let schema = stream.schema();
         let _on_workers = self.workers.enter();
-        Ok((schema, until(stream, begun + limit, limit)))
+        let limited = until(stream, begun + limit, limit, watch);
+        let placed = limited.inspect(move |_| {
+            let _held = &place;
+        });
+        Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, placed))))
     }
 }
 
@@ -180,8 +204,13 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     settings.explain.logical_plan_only = false;
     let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.clone()).with_default_features();
     // The last function of a name is the one that is called.
-    builder.aggregate_functions().get_or_insert_default().push(Arc::new(AggregateUDF::from(ExactSum::default())));
-    builder.scalar_functions().get_or_insert_default().push(Arc::new(ScalarUDF::from(OctetLength::new())));
+    let aggregates = builder.aggregate_functions().get_or_insert_default();
+    aggregates.push(Arc::new(AggregateUDF::from(ExactSum::default())));
+    aggregates.push(Arc::new(AggregateUDF::from(RoundedAverage::default())));
+    let functions = builder.scalar_functions().get_or_insert_default();
+    let roomed: Vec<_> = functions.iter().filter_map(Roomed::over).map(|function| Arc::new(ScalarUDF::from(function))).collect();
+    functions.extend(roomed);
+    functions.push(Arc::new(ScalarUDF::from(OctetLength::new())));
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(StayExact)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(CheckArithmetic));
@@ -263,6 +292,8 @@ enum After {
     End,
     /// The reader did not take a batch in time.
     Deadline,
+    /// The process held too much memory.
+    TooMuchHeld(u64),
 }
 
 /// Batches that may wait between the query and its reader.
@@ -270,10 +301,11 @@ const BATCHES_WAITING_MAX: usize = 2;
 
 /// The stream, run by a task of its own, with an error in place of what comes after `deadline`. The answer comes in time even while an
 /// operator computes without a pause; dropping the stream aborts the task, and a reader that stands still keeps nothing beyond the deadline.
-fn until(mut stream: SendableRecordBatchStream, deadline: Instant, limit: Duration) -> SendableRecordBatchStream {
+fn until(mut stream: SendableRecordBatchStream, deadline: Instant, limit: Duration, watch: Watch) -> SendableRecordBatchStream {
     let schema = stream.schema();
     let (sender, receiver) = tokio::sync::mpsc::channel::<EngineResult<RecordBatch>>(BATCHES_WAITING_MAX);
-    let task = SpawnedTask::spawn(async move {
+    let mut watched = watch.clone();
+    let hand_over = async move {
         while let Some(next) = stream.next().await {
             match tokio::time::timeout_at(deadline, sender.send(next)).await {
                 Ok(Ok(())) => {}
@@ -282,15 +314,28 @@ fn until(mut stream: SendableRecordBatchStream, deadline: Instant, limit: Durati
             }
         }
         After::End
+    };
+    let task = SpawnedTask::spawn(async move {
+        tokio::select! {
+            biased;
+            held = watched.struck() => After::TooMuchHeld(held),
+            after = hand_over => after,
+        }
     });
-    let timed_out = move || DataFusionError::External(Box::new(Error::TimedOut(limit)));
-    let limited = futures::stream::unfold(Some((task, receiver)), move |running| async move {
-        let (task, mut receiver) = running?;
-        match tokio::time::timeout_at(deadline, receiver.recv()).await {
-            Ok(Some(next)) => Some((next, Some((task, receiver)))),
+    let timed_out = move || Error::TimedOut(limit).into();
+    let limited = futures::stream::unfold(Some((task, receiver, watch)), move |running| async move {
+        let (task, mut receiver, mut watch) = running?;
+        let next = tokio::select! {
+            biased;
+            held = watch.struck() => return Some((Err(Error::too_much_held(held).into()), None)),
+            next = tokio::time::timeout_at(deadline, receiver.recv()) => next,
+        };
+        match next {
+            Ok(Some(next)) => Some((next, Some((task, receiver, watch)))),
             Ok(None) => match task.join().await {
                 Ok(After::End) => None,
                 Ok(After::Deadline) => Some((Err(timed_out()), None)),
+                Ok(After::TooMuchHeld(held)) => Some((Err(Error::too_much_held(held).into()), None)),
                 Err(why) => Some((Err(DataFusionError::ExecutionJoin(Box::new(why))), None)),
             },
             Err(_) => Some((Err(timed_out()), None)),
@@ -326,12 +371,28 @@ mod tests {
     use super::*;
     use arrow::datatypes::Schema;
 
+    fn unwatched() -> Watch {
+        Watch::over(u64::MAX).expect("a thread")
+    }
+
+    /// Neither a statement that computes without end nor one whose reader stands still keeps what it holds.
+    #[tokio::test]
+    async fn statements_end_when_the_process_holds_too_much() {
+        let schema = Arc::new(Schema::empty());
+        let limit = Duration::from_secs(60);
+        let endless = RecordBatchStreamAdapter::new(schema, futures::stream::pending());
+        let mut limited = until(Box::pin(endless), Instant::now() + limit, limit, Watch::over(1).expect("a thread"));
+        let error = Error::from_engine("running the query", limited.next().await.expect("an error").unwrap_err());
+        assert!(matches!(error, Error::Memory(_)) && error.to_string().contains("the process holds"), "{error}");
+        assert!(limited.next().await.is_none());
+    }
+
     #[tokio::test]
     async fn a_panic_of_the_engine_is_an_error_of_the_query() {
         let broken = futures::stream::poll_fn(|_| panic!("index out of bounds"));
         let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::new(Schema::empty()), broken));
         let limit = Duration::from_secs(60);
-        let mut limited = until(stream, Instant::now() + limit, limit);
+        let mut limited = until(stream, Instant::now() + limit, limit, unwatched());
         let error = Error::from_engine("running the query", limited.next().await.expect("an error").unwrap_err());
         assert!(matches!(error, Error::Panicked { .. }) && error.to_string().contains("index out of bounds"), "{error}");
         assert!(limited.next().await.is_none());
@@ -343,7 +404,7 @@ mod tests {
         let batch = RecordBatch::new_empty(schema.clone());
         let endless = futures::stream::repeat_with(move || Ok(batch.clone())).take(100);
         let limit = Duration::from_millis(50);
-        let limited = until(Box::pin(RecordBatchStreamAdapter::new(schema, endless)), Instant::now() + limit, limit);
+        let limited = until(Box::pin(RecordBatchStreamAdapter::new(schema, endless)), Instant::now() + limit, limit, unwatched());
         tokio::time::sleep(limit * 4).await;
         let taken: Vec<_> = limited.collect().await;
         let error = Error::from_engine("running the query", taken.into_iter().last().expect("a last").unwrap_err());

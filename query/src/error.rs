@@ -59,6 +59,9 @@ pub enum Error {
     /// Every place to plan in is held.
     #[error("the server is busy planning other statements, some of which do not end: try again later, or restart it where that goes on")]
     Busy,
+    /// Every place to run in is held.
+    #[error("the server runs {0} statements already, and none ended in time: try again later, and read the answers that you ask for")]
+    Full(usize),
     /// The query took too long.
     #[error("stopped after {} s, the time limit of a query: narrow it (a filter on dataset, date or symbol) or allow more", .0.as_secs_f32())]
     TimedOut(Duration),
@@ -139,6 +142,14 @@ impl Inexact {
         ))
     }
 
+    /// `what` is seconds since 1970 in a float.
+    pub(crate) fn float_seconds(what: &str) -> Inexact {
+        Inexact(format!(
+            "{what} is seconds in a float, of about 15 digits: CAST(… AS BIGINT) of the time is its exact nanoseconds; where the float is \
+             meant, CAST({what} AS DOUBLE)"
+        ))
+    }
+
     /// `what` divides by zero.
     pub(crate) fn division_by_zero(what: &str) -> Inexact {
         Inexact(format!("{what} divides by zero: leave such rows out, or divide by NULLIF(…, 0) to get NULL"))
@@ -193,6 +204,7 @@ impl Error {
             | Error::Inexact(_)
             | Error::TooLarge(_) => true,
             Error::Busy
+            | Error::Full(_)
             | Error::Memory(_)
             | Error::TimedOut(_)
             | Error::Cancelled
@@ -203,6 +215,11 @@ impl Error {
             | Error::Write(_)
             | Error::Terminal(_) => false,
         }
+    }
+
+    /// The process holds so much memory that the statements that run are ended.
+    pub(crate) fn too_much_held(bytes: u64) -> Error {
+        Error::Memory(format!("the process holds {} MiB, and the statements that ran were ended", bytes >> 20))
     }
 
     /// The end of a task that did not end by itself.
@@ -226,7 +243,7 @@ impl Error {
         let root = error.find_root();
         match root {
             DataFusionError::SchemaError(schema, _) => schema_error(schema),
-            DataFusionError::ResourcesExhausted(what) => Error::Memory(first_line(what)),
+            DataFusionError::ResourcesExhausted(what) => Error::Memory(exhausted(what)),
             DataFusionError::SQL(parser, _) if **parser == ParserError::RecursionLimitExceeded => {
                 Error::TooLarge("its parentheses or subqueries lie too deep inside each other: name the inner ones in a WITH".into())
             }
@@ -234,13 +251,20 @@ impl Error {
             DataFusionError::Plan(what) => plan_error(&plain(what)),
             DataFusionError::ExecutionJoin(why) => Error::panicked(doing, why),
             DataFusionError::NotImplemented(what) => Error::Plan(plain(what)),
-            _ => Error::Execution { doing, what: with_remedy(plain(&root.strip_backtrace())) },
+            _ => match wrong_value(&plain(&root.strip_backtrace())) {
+                Ok(wrong) => Error::Plan(wrong),
+                Err(what) => Error::Execution { doing, what },
+            },
         }
     }
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or(text).trim_end_matches(['.', ':']).to_string()
+/// `Additional allocation failed for Sort with top memory consumers (across reservations) as:` and these, and last how much was missing of what.
+fn exhausted(text: &str) -> String {
+    let of = |from: usize| text[from..].lines().next().unwrap_or_default();
+    let missing = text.find("Failed to allocate additional").map_or_else(|| of(0), of);
+    let short = missing.split(" with top memory consumers").next().unwrap_or(missing);
+    short.trim_end_matches(['.', ':', ' ']).to_string()
 }
 
 /// The engine's words in one line, without the names of its parts and its asking for bug reports.
@@ -266,10 +290,15 @@ fn plain(text: &str) -> String {
     plain.replace(asks, "").trim_end_matches(['.', ' ']).to_string()
 }
 
-fn with_remedy(what: String) -> String {
-    match what.starts_with("Cannot cast string") {
-        true => what + "; TRY_CAST gives NULL instead",
-        false => what,
+/// What is said of a value that another type does not hold, with what to do; else the text as it is.
+fn wrong_value(what: &str) -> Result<String, String> {
+    const TIMES: &str = "a time is one from 1677-09-22 to 2262-04-11: compare with one of these, or leave the bound out";
+    let of_times = what.starts_with("Overflow converting") || (what.contains("Timestamp(") && what.contains("exceeds the representable"));
+    match what {
+        what if of_times => Ok(format!("{}: {TIMES}", what.split(". The dates").next().unwrap_or(what))),
+        what if what.starts_with("Cannot cast") || what.starts_with("Can't cast") => Ok(format!("{what}; TRY_CAST gives NULL instead")),
+        what if what.starts_with("Error parsing timestamp") => Ok(format!("{what}; a time is written as in 2026-10-05T14:30:00Z")),
+        what => Err(what.to_string()),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Exact numbers stay exact on their way through functions, or the statement says that they need not: a function that computes in floats takes
-//! decimals, and lists of numbers, only by an explicit CAST; `median` keeps the half between two middle values; `1e3` is 1000.
+//! decimals, and lists of numbers, only by an explicit CAST; `median` keeps the half between two middle values; `1e3` is 1000; an integer is its
+//! own `ceil`, `floor`, `trunc` and `round`.
 
 use crate::error::Inexact;
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr::{AggregateFunction, Cast, WindowFunction};
@@ -44,6 +45,7 @@ fn each_expression(plan: LogicalPlan, retyped: &Cell<bool>) -> Result<Transforme
     let names = NamePreserver::new(&plan);
     let done = plan.map_expressions(|expr| {
         let name = names.save(&expr);
+        refuse_float_seconds(&expr, &schema)?;
         let done = expr.transform_up(|expr| stay_exact(expr, &schema))?;
         Ok(done.update_data(|expr| name.restore(expr)))
     })?;
@@ -57,6 +59,9 @@ fn each_expression(plan: LogicalPlan, retyped: &Cell<bool>) -> Result<Transforme
 fn stay_exact(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if let Some(whole) = whole(&expr) {
         return Ok(Transformed::yes(whole));
+    }
+    if let Some(itself) = integer_itself(&expr, schema) {
+        return Ok(Transformed::yes(itself));
     }
     let Some((function, arguments)) = call(&mut expr) else { return Ok(Transformed::no(expr)) };
     // What has no type yet is told by the rule that settles types.
@@ -74,7 +79,8 @@ fn stay_exact(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let exact = |(argument, of): (&Expr, &Option<DataType>)| {
         of.as_ref().is_some_and(|of| is_exact_list(of) || (of.is_decimal() && !is_literal(argument)))
     };
-    let takes_exact = arguments.iter().zip(&types).take(values).any(exact);
+    let integer_power = function == "power" && types.iter().all(|of| of.as_ref().is_some_and(DataType::is_integer));
+    let takes_exact = integer_power || arguments.iter().zip(&types).take(values).any(exact);
     if takes_exact && expr.get_type(schema).is_ok_and(|result| is_float(&result)) {
         return Err(Inexact::in_floats(&expr.human_display().to_string(), &function).into());
     }
@@ -90,6 +96,39 @@ fn whole(expr: &Expr) -> Option<Expr> {
     Some(Expr::Literal(ScalarValue::Decimal128(Some(value), digits, 0), metadata.clone()))
 }
 
+/// What makes an integer of a number leaves one as it is.
+fn integer_itself(expr: &Expr, schema: &DFSchema) -> Option<Expr> {
+    let Expr::ScalarFunction(call) = expr else { return None };
+    let [of] = call.args.as_slice() else { return None };
+    let whole = matches!(call.func.name(), "ceil" | "floor" | "trunc" | "round");
+    (whole && of.get_type(schema).is_ok_and(|of| of.is_integer())).then(|| of.clone())
+}
+
+/// Refuses seconds since 1970 as a float, which has too few digits for nanoseconds, unless the statement says that it is meant.
+fn refuse_float_seconds(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    let mut meant: Option<*const Expr> = None;
+    expr.apply(|part| {
+        match part {
+            Expr::Cast(cast) if is_float(cast.field.data_type()) => meant = Some(cast.expr.as_ref()),
+            Expr::ScalarFunction(call) if call.func.name() == "date_part" && meant != Some(std::ptr::from_ref(part)) => {
+                let [unit, of] = call.args.as_slice() else { return Ok(TreeNodeRecursion::Continue) };
+                let epoch = matches!(unit, Expr::Literal(unit, _) if unit.try_as_str().flatten().is_some_and(is_epoch));
+                let fine = |of: DataType| matches!(of, DataType::Timestamp(..) | DataType::Duration(_) | DataType::Time64(_));
+                if epoch && of.get_type(schema).is_ok_and(fine) {
+                    return Err(Inexact::float_seconds(&part.human_display().to_string()).into());
+                }
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
+fn is_epoch(unit: &str) -> bool {
+    unit.trim_matches('\'').eq_ignore_ascii_case("epoch")
+}
+
 /// The function that is called, and with what.
 fn call(expr: &mut Expr) -> Option<(String, &mut Vec<Expr>)> {
     match expr {
@@ -103,7 +142,7 @@ fn call(expr: &mut Expr) -> Option<(String, &mut Vec<Expr>)> {
     }
 }
 
-/// What an argument must become: a median with a digit more, and no decimal with fewer digits than its number.
+/// What an argument must become: a median and what is made whole with a digit more, and no decimal with fewer digits than its number.
 fn wanted(function: &str, of: &DataType) -> Option<DataType> {
     match of {
         DataType::Decimal128(digits, scale @ ..0) => {
@@ -114,6 +153,9 @@ fn wanted(function: &str, of: &DataType) -> Option<DataType> {
             if function == "median" =>
         {
             Some(DataType::Decimal128((digits + 1).min(MEDIAN_DIGITS_MAX), scale + 1))
+        }
+        DataType::Decimal128(digits, scale) if *scale > 0 && *digits < DIGITS_MAX && matches!(function, "ceil" | "floor") => {
+            Some(DataType::Decimal128(digits + 1, *scale))
         }
         of if function == "median" && of.is_integer() => Some(DataType::Decimal128(INTEGER_DIGITS + 1, 1)),
         _ => None,

@@ -37,6 +37,8 @@ pub struct TableFiles {
     pub version: i64,
     /// The files of that version.
     pub files: Vec<FileInfo>,
+    /// Why its version and files are not known: a query that names the table fails with this, the others do not.
+    pub fault: Option<String>,
 }
 
 impl fmt::Debug for TableFiles {
@@ -111,6 +113,7 @@ mod tests {
         }
         let file = |path: &str| FileInfo { path: path.into(), size: 4, rows: 1, partition_values: Vec::new(), modification_time_ms: 0 };
         let table = |paths: &[&str]| TableFiles {
+            fault: None,
             family: Family::Trades,
             root: Url::parse("memory:///t/trades/").unwrap(),
             store: store.clone(),

@@ -5,8 +5,8 @@
 //!                           │      └─► units.rs   currency and unit of a price, from the instruments
 //!                           └─► priced.rs         both, as SQL shows a family with prices
 //!
-//!        bounds.rs   no plan far larger than its text          exact.rs, checked.rs, sum.rs   functions, + - * / % and
-//!        planner.rs  plans are made beside the workers         sum: exact, or an error
+//!        bounds.rs   no plan far larger than its text          exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
+//!        planner.rs  plans are made beside the workers         average.rs                     and avg: exact, or an error
 //!                                │
 //!        (principal, SQL) ──► engine.rs ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables)
 //!                                                             └─► shell.rs
@@ -14,6 +14,7 @@
 //!
 //! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
 
+mod average;
 mod bounds;
 pub mod catalog;
 mod checked;
@@ -26,11 +27,13 @@ mod octets;
 pub mod output;
 pub mod planner;
 mod priced;
+mod room;
 pub mod shell;
 pub mod statements;
 mod sum;
 pub mod table;
 mod units;
+mod watch;
 
 pub use catalog::{Catalog, Listing};
 pub use engine::{Engine, Options, Principal};

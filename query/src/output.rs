@@ -77,7 +77,13 @@ pub async fn write(
     Ok(written)
 }
 
-/// The same bytes as they come, one piece for each batch. An error is the last that comes, and then the bytes are no whole result.
+/// Most rows of a piece, and most bytes of what they are made of: whoever does not take a piece holds no more than this.
+const PIECE_ROWS_MAX: usize = 1024;
+const PIECE_BYTES_MAX: usize = 1 << 20;
+/// Fewest rows of a piece, however wide: what a batch holds is told too large where it is a part of another one.
+const PIECE_ROWS_MIN: usize = 8;
+
+/// The same bytes as they come, in small pieces. An error is the last that comes, and then the bytes are no whole result.
 pub fn pieces(
     format: Format,
     style: &TableStyle,
@@ -85,6 +91,7 @@ pub fn pieces(
     stream: SendableRecordBatchStream,
 ) -> Result<impl Stream<Item = Result<Vec<u8>, Error>> + Send + use<>, Error> {
     let encoder = Encoder::new(format, style, begun, &stream.schema())?;
+    let stream = Box::pin(stream.flat_map(|batch| futures::stream::iter(slices(batch))));
     Ok(futures::stream::try_unfold(Some((encoder, stream)), |going| async move {
         let Some((mut encoder, mut stream)) = going else { return Ok(None) };
         if !encoder.is_full()
@@ -96,6 +103,15 @@ pub fn pieces(
         drop(stream);
         Ok(Some((encoder.end()?.0, None)))
     }))
+}
+
+/// A batch in parts that become small pieces.
+fn slices(batch: datafusion::error::Result<RecordBatch>) -> Vec<datafusion::error::Result<RecordBatch>> {
+    let Ok(batch) = batch else { return vec![batch] };
+    let row_bytes = batch.get_array_memory_size() / batch.num_rows().max(1);
+    let rows = (PIECE_BYTES_MAX / row_bytes.max(1)).clamp(PIECE_ROWS_MIN, PIECE_ROWS_MAX);
+    let slice = |from: usize| Ok(batch.slice(from, rows.min(batch.num_rows() - from)));
+    (0..batch.num_rows()).step_by(rows).map(slice).collect()
 }
 
 /// A result on its way to bytes, batch by batch.

@@ -166,7 +166,7 @@ impl Total {
 }
 
 /// Calls `each` with the number and the value of every row that has one and that `filter` lets through.
-fn values(of: &dyn Array, filter: Option<&BooleanArray>, each: impl FnMut(usize, i128) -> Result<()>) -> Result<()> {
+pub(crate) fn values(of: &dyn Array, filter: Option<&BooleanArray>, each: impl FnMut(usize, i128) -> Result<()>) -> Result<()> {
     match of.data_type() {
         DataType::Int64 => primitives::<Int64Type>(of, filter, each),
         DataType::UInt64 => primitives::<UInt64Type>(of, filter, each),

@@ -4,6 +4,7 @@
 use crate::error::Error;
 use crate::files::{FileInfo, TableFiles};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -55,6 +56,8 @@ pub struct TapeTable {
     files: Vec<PartitionedFile>,
     /// Rows of each of `files`.
     rows: Vec<u64>,
+    /// Why `files` is not known.
+    fault: Option<String>,
 }
 
 impl TapeTable {
@@ -63,6 +66,7 @@ impl TapeTable {
         let name = table.family.topic().name;
         let fault = |what: String| Error::Table { table: name, root: table.root.to_string(), version: table.version, what };
         let mut tape = TapeTable::empty(table.family);
+        tape.fault = table.fault.clone();
         tape.store = store_url(name, table.root.as_str());
         runtime.register_object_store(tape.store.as_ref(), table.store.clone());
         let mut infos: Vec<&FileInfo> = table.files.iter().collect();
@@ -91,7 +95,7 @@ impl TapeTable {
             .map(|field| scanned.table_schema().index_of(field.name()).expect("both schemas have the same columns"))
             .collect();
         let store = store_url(family.topic().name, "");
-        TapeTable { family, schema, scanned, position, store, files: Vec::new(), rows: Vec::new() }
+        TapeTable { family, schema, scanned, position, store, files: Vec::new(), rows: Vec::new(), fault: None }
     }
 
     /// The family stored in the table.
@@ -99,11 +103,12 @@ impl TapeTable {
         self.family
     }
 
-    /// Positions of the files whose partition passes every filter that is about nothing but the partition.
+    /// Positions of the files whose partition passes every filter that is about nothing but the partition. Such a filter may have lost its
+    /// columns since it was taken on: the planner makes `dataset <> NULL` a NULL, and nobody else applies it.
     fn prune(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<usize>> {
         let partition_schema = Arc::new(Schema::new(self.scanned.table_partition_cols().clone()));
         let mut kept: Vec<usize> = (0..self.files.len()).collect();
-        let filters: Vec<&Expr> = filters.iter().filter(|filter| self.is_about_partition(filter)).collect();
+        let filters: Vec<&Expr> = filters.iter().filter(|filter| self.is_of_partition_at_most(filter)).collect();
         if filters.is_empty() || kept.is_empty() {
             return Ok(kept);
         }
@@ -114,14 +119,20 @@ impl TapeTable {
         let names = DFSchema::try_from(partition_schema)?;
         for filter in filters {
             let expr = state.create_physical_expr(filter.clone(), &names)?;
-            let verdict = expr.evaluate(&partitions)?.into_array(self.files.len())?;
+            let verdict = cast(&expr.evaluate(&partitions)?.into_array(self.files.len())?, &DataType::Boolean)?;
             let verdict = verdict.as_boolean();
             kept.retain(|file| verdict.is_valid(*file) && verdict.value(*file));
         }
         Ok(kept)
     }
 
+    /// Is it one that the scan takes on alone? All of these are among those that [`TapeTable::prune`] applies.
     fn is_about_partition(&self, filter: &Expr) -> bool {
+        !filter.column_refs().is_empty() && self.is_of_partition_at_most(filter)
+    }
+
+    /// Can it be told from the partition, or from nothing?
+    fn is_of_partition_at_most(&self, filter: &Expr) -> bool {
         let partition_by = self.family.topic().partition_by;
         let columns = filter.column_refs();
         let plain = |expr: &Expr| {
@@ -130,8 +141,7 @@ impl TapeTable {
                 Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::OuterReferenceColumn(..) | Expr::Placeholder(_)
             )
         };
-        !columns.is_empty()
-            && columns.iter().all(|column| partition_by.contains(&column.name.as_str()))
+        columns.iter().all(|column| partition_by.contains(&column.name.as_str()))
             && !filter.is_volatile()
             && !filter.exists(|expr| Ok(!plain(expr))).unwrap_or(true)
     }
@@ -162,6 +172,9 @@ impl TableProvider for TapeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if let Some(fault) = &self.fault {
+            return Err(Error::Listing(fault.clone().into()).into());
+        }
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.unwrap_or(&all);
         let kept = self.prune(state, filters)?;

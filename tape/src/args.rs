@@ -125,6 +125,9 @@ pub struct Store {
     pub once: bool,
 }
 
+/// Longest time limit of a statement: a year. A clock that counts from it is far from its end.
+const TIMEOUT_SECONDS_MAX: u64 = 366 * 86_400;
+
 #[derive(Debug, ClapArgs)]
 pub struct Sql {
     /// The statement, or a command of the shell such as '\d trades'; without one a shell starts
@@ -134,7 +137,7 @@ pub struct Sql {
     #[arg(long, value_enum)]
     pub format: Option<Format>,
     /// Longest time of a statement, in seconds
-    #[arg(long, default_value_t = 600, value_name = "S")]
+    #[arg(long, default_value_t = 600, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_SECONDS_MAX))]
     pub timeout: u64,
 }
 
@@ -153,7 +156,7 @@ pub struct Query {
     #[arg(long, default_value = "127.0.0.1:8642", env = "TAPE_LISTEN", value_name = "ADDR", value_parser = address)]
     pub listen: String,
     /// Longest time of a statement until its last row is sent, in seconds
-    #[arg(long, default_value_t = 600, value_name = "S")]
+    #[arg(long, default_value_t = 600, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_SECONDS_MAX))]
     pub timeout: u64,
 }
 

@@ -150,5 +150,7 @@ pub fn lake_to_write(settings: &Settings) -> Result<Lake> {
 
 /// The Delta tables, to read.
 pub fn lake(settings: &Settings) -> Result<Lake> {
-    Lake::open(&settings.tables).with_context(|| format!("opening the tables in {}", settings.tables))
+    let opened = Lake::open(&settings.tables).with_context(|| format!("opening the tables in {}", settings.tables));
+    // A URL of a kind that there is not stands in what was typed, whatever is in the world.
+    opened.map_err(|why| if settings.tables.contains("://") { WrongUse(format!("{why:#}")).into() } else { why })
 }

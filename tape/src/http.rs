@@ -3,7 +3,7 @@
 use crate::accept::preferred;
 use crate::registry;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -23,10 +23,14 @@ pub fn routes(engine: Arc<Engine>, prefix: &str) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/v1/sql", post(sql))
-        .layer(axum::extract::DefaultBodyLimit::max(STATEMENT_BYTES_MAX))
         .with_state(engine)
         .merge(registry::routes(prefix))
+        .fallback(|| async { (StatusCode::NOT_FOUND, format!("no such path: {ROUTES}\n")) })
+        .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, format!("not this method: {ROUTES}\n")) })
 }
+
+/// What is there, for who asks for something else.
+const ROUTES: &str = "POST /v1/sql takes a statement, GET /healthz and GET /subjects answer; see docs/http.md";
 
 /// What a result can come as; where a client takes several alike, the first.
 const FORMS: [(Format, &str); 5] = [
@@ -41,16 +45,35 @@ fn accepted(accept: &str) -> Option<(Format, &'static str)> {
     preferred(accept, &FORMS.map(|(_, media_type)| media_type)).map(|form| FORMS[form])
 }
 
-async fn sql(State(engine): State<Arc<Engine>>, headers: HeaderMap, statement: String) -> Response {
+async fn sql(State(engine): State<Arc<Engine>>, headers: HeaderMap, body: Bytes) -> Response {
+    let statement = match statement(&headers, &body) {
+        Ok(statement) => statement,
+        Err(refused) => return refused.into_response(),
+    };
     let accept: Vec<&str> = headers.get_all("accept").iter().filter_map(|value| value.to_str().ok()).collect();
     let Some((format, media_type)) = accepted(&accept.join(",")) else {
         let says = format!("this result comes as {}: name one of them in Accept\n", FORMS.map(|(_, media_type)| media_type).join(", "));
         return (StatusCode::NOT_ACCEPTABLE, says).into_response();
     };
-    match answer(&engine, &statement, format).await {
+    match answer(&engine, statement, format).await {
         Ok(body) => ([("content-type", media_type)], body).into_response(),
         Err(why) => (status(&why), format!("{why}\n")).into_response(),
     }
+}
+
+/// The body as text, without the mark that some editors put before it.
+fn statement<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<&'a str, (StatusCode, String)> {
+    let encoding = headers.get("content-encoding").filter(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if let Some(encoding) = encoding {
+        let says = format!("a statement comes as plain text, not in Content-Encoding {encoding:?}\n");
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, says));
+    }
+    if body.len() > STATEMENT_BYTES_MAX {
+        let says = format!("a statement has at most {STATEMENT_BYTES_MAX} bytes, this one has {}\n", body.len());
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, says));
+    }
+    let text = std::str::from_utf8(body).map_err(|why| (StatusCode::BAD_REQUEST, format!("the statement is no UTF-8: {why}\n")))?;
+    Ok(text.trim_start_matches('\u{feff}'))
 }
 
 /// The result as it comes, batch by batch. What fails before the first bytes is an answer of its own; what fails later breaks the transfer off,
@@ -70,7 +93,7 @@ async fn answer(engine: &Engine, statement: &str, format: Format) -> Result<Body
 fn status(why: &query::Error) -> StatusCode {
     match why {
         query::Error::Panicked { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        query::Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        query::Error::Busy | query::Error::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     }
 }

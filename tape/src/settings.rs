@@ -4,6 +4,7 @@ use crate::args::Common;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +90,10 @@ pub struct Settings {
 
 const PREFIX: &str = "tape.";
 const QUERY_MEMORY_MIB: usize = 2048;
+/// Below the lower end no sort begins; the upper one is a tebibyte, more than a slip of the unit (bytes, KiB) leaves.
+const QUERY_MEMORY_MIB_RANGE: RangeInclusive<usize> = 16..=1 << 20;
+/// A commit of no rows is none; one of more than these does not fit into memory.
+const STORE_ROWS: RangeInclusive<usize> = 1..=100_000_000;
 
 /// Settles what is meant; an error says which key of which file.
 pub fn settle(typed: &Common) -> Result<Settings> {
@@ -116,9 +121,9 @@ pub fn settle(typed: &Common) -> Result<Settings> {
         json: typed.json,
         config: typed.config.clone(),
         document_bytes_max: file.ingest.document_mib_max.map(|mib| mib.saturating_mul(1 << 20)),
-        store_rows_max: file.store.rows_max,
+        store_rows_max: ranged(file.store.rows_max, STORE_ROWS, "[store] rows_max", &path)?,
         store_age_max: file.store.age_max_seconds.map(Duration::from_secs),
-        query_memory: file.query.memory_mib.unwrap_or(QUERY_MEMORY_MIB) << 20,
+        query_memory: ranged(file.query.memory_mib, QUERY_MEMORY_MIB_RANGE, "[query] memory_mib", &path)?.unwrap_or(QUERY_MEMORY_MIB) << 20,
     })
 }
 
@@ -156,6 +161,16 @@ fn read(path: &Path, asked_for: bool) -> Result<File> {
         Err(why) => return Err(WrongUse(format!("{}: cannot be read: {why}", path.display())).into()),
     };
     toml::from_str(&text).map_err(|why| WrongUse(format!("{}: {why}", path.display())).into())
+}
+
+fn ranged(value: Option<usize>, range: RangeInclusive<usize>, key: &str, path: &Path) -> Result<Option<usize>> {
+    match value {
+        Some(value) if !range.contains(&value) => {
+            let (least, most) = range.into_inner();
+            Err(WrongUse(format!("{}: {key} = {value}: must be from {least} to {most}", path.display())).into())
+        }
+        value => Ok(value),
+    }
 }
 
 /// librdkafka takes text; TOML may say numbers and booleans.

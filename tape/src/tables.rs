@@ -57,10 +57,14 @@ impl Drop for Queries {
     }
 }
 
-/// The files of all tables, as their newest versions list them.
+/// The files of all tables, as their newest versions list them; an error where one of them cannot be read.
 pub async fn listed(settings: &Settings) -> Result<Vec<TableFiles>> {
     let listing = listing(home::lake(settings)?);
-    listing().await.map_err(anyhow::Error::from_boxed).context("listing the tables")
+    let tables = listing().await.map_err(anyhow::Error::from_boxed).context("listing the tables")?;
+    match tables.iter().find_map(|table| table.fault.clone()) {
+        Some(fault) => Err(anyhow::Error::msg(fault).context("listing the tables")),
+        None => Ok(tables),
+    }
 }
 
 /// Where this process puts what does not fit into memory: made when it is first asked for, for this user alone.
@@ -100,14 +104,23 @@ fn listing(lake: Lake) -> Listing {
         async move {
             let mut tables = Vec::new();
             for family in lake.tables().await? {
-                if let Some(table) = lake.find(family).await? {
-                    tables.push(files(&lake, family, &table.snapshot())?);
-                }
+                let listed = match lake.find(family).await {
+                    Ok(None) => continue,
+                    Ok(Some(table)) => files(&lake, family, &table.snapshot()),
+                    Err(why) => Err(why.into()),
+                };
+                // A table that cannot be read fails whoever asks for it, and nobody else.
+                tables.push(listed.or_else(|why| unreadable(&lake, family, format!("{:#}", anyhow::Error::from_boxed(why))))?);
             }
             Ok(tables)
         }
         .boxed()
     })
+}
+
+fn unreadable(lake: &Lake, family: Family, fault: String) -> Result<TableFiles, Box<dyn std::error::Error + Send + Sync>> {
+    let root = lake.root().join(&format!("{}/", family.topic().name))?;
+    Ok(TableFiles { family, root, store: lake.object_store().clone(), version: -1, files: Vec::new(), fault: Some(fault) })
 }
 
 fn files(lake: &Lake, family: Family, snapshot: &Snapshot) -> Result<TableFiles, Box<dyn std::error::Error + Send + Sync>> {
@@ -131,5 +144,6 @@ fn files(lake: &Lake, family: Family, snapshot: &Snapshot) -> Result<TableFiles,
         store: lake.object_store().clone(),
         version: snapshot.version() as i64,
         files: snapshot.files().iter().map(|info| file(info)).collect::<Result<_, _>>()?,
+        fault: None,
     })
 }

@@ -186,6 +186,94 @@ async fn a_literal_with_an_exponent_is_its_whole_number() {
     assert_eq!(csv(&engine, "SELECT avg(CAST(500 AS decimal(5,-2))) AS a, 1e3 AS b").await, "a,b\n500.0000,1000\n");
 }
 
+/// Quotient and average have the digits that they have, and the last one is rounded, half away from zero: as `round` and CAST do it.
+#[tokio::test]
+async fn the_last_digit_of_a_quotient_and_of_an_average_is_rounded() {
+    let mut fixture = Fixture::new();
+    let prices = [1_000_000_001i128, 1_000_000_002, 1_000_000_002];
+    let rows: Vec<Row> = prices.iter().enumerate().map(|(i, price)| trade("A", T0 + i as i64, *price, 2)).collect();
+    fixture.write(Family::Trades, &rows);
+    let engine = fixture.engine().await;
+    for (expression, answer) in [
+        ("2/3.0", "0.6667"),
+        ("-2/3.0", "-0.6667"),
+        ("2/-3.0", "-0.6667"),
+        ("-2.0/-3.0", "0.66667"),
+        ("1/3.0", "0.3333"),
+        ("0.00001/2", "0.000005000"),
+        ("1/20000.0", "0.0001"),
+        ("-1/20000.0", "-0.0001"),
+        ("1/20001.0", "0.0000"),
+        ("CAST('2' AS decimal(50,0))/CAST('3' AS decimal(50,0))", "0.6667"),
+    ] {
+        assert_eq!(csv(&engine, &format!("SELECT {expression} AS x")).await, format!("x\n{answer}\n"), "{expression}");
+    }
+    assert_eq!(
+        csv(&engine, "SELECT sum(price * size) / sum(size) AS vwap, avg(price) AS a, avg(-price) AS b FROM trades").await,
+        "vwap,a,b\n1.0000000016667,1.0000000016667,-1.0000000016667\n"
+    );
+    assert_eq!(csv(&engine, "SELECT symbol, avg(price) AS a FROM trades GROUP BY symbol").await, "symbol,a\nA,1.0000000016667\n");
+    assert_eq!(
+        csv(&engine, "SELECT avg(DISTINCT price) AS a, mean(price) AS m FROM trades").await,
+        "a,m\n1.0000000015000,1.0000000016667\n"
+    );
+    assert_eq!(
+        csv(&engine, "SELECT avg(price) FILTER (WHERE symbol = 'B') AS a, avg(price) AS b FROM trades WHERE symbol = 'B'").await,
+        "a,b\n,\n"
+    );
+    assert_eq!(
+        csv(&engine, "SELECT avg(price) OVER (ORDER BY ts_event ROWS 1 PRECEDING) AS a FROM trades ORDER BY ts_event").await,
+        "a\n1.0000000010000\n1.0000000015000\n1.0000000020000\n"
+    );
+    assert_eq!(
+        csv(&engine, "SELECT max(a) AS a FROM (SELECT avg(price) AS a FROM trades GROUP BY ts_event)").await,
+        "a\n1.0000000020000\n"
+    );
+    let wide = format!("SELECT avg(v) FROM (VALUES (CAST('{DECIMAL_MAX}' AS decimal(38,0)))) AS t(v)");
+    assert!(refused(&engine, &wide).await.contains("does not fit DECIMAL(38,4)"));
+}
+
+#[tokio::test]
+async fn a_shift_that_leaves_its_type_is_refused() {
+    let engine = Fixture::new().engine().await;
+    for (expression, answer) in
+        [("5 << 2", "20"), ("1 << 62", "4611686018427387904"), ("-8 >> 1", "-4"), ("5 >> 70", "0"), ("0 << 70", "0")]
+    {
+        assert_eq!(csv(&engine, &format!("SELECT {expression} AS x")).await, format!("x\n{answer}\n"), "{expression}");
+    }
+    for expression in ["5 << 70", "1 << 64", "1 << 63", "1 << -1", "v << 64 FROM (VALUES (1), (2)) AS t(v)"] {
+        assert!(refused(&engine, &format!("SELECT {expression}")).await.contains("does not fit BIGINT"), "{expression}");
+    }
+}
+
+#[tokio::test]
+async fn integers_stay_integers_and_seconds_of_the_epoch_are_no_float() {
+    let mut fixture = Fixture::new();
+    fixture.write(Family::Trades, &[trade("A", T0, 1, 9_007_199_254_740_993)]);
+    let engine = fixture.engine().await;
+    for expression in ["ceil(size)", "floor(size)", "trunc(size)", "round(size)"] {
+        assert_eq!(csv(&engine, &format!("SELECT {expression} AS x FROM trades")).await, "x\n9007199254740993\n", "{expression}");
+    }
+    for expression in ["extract(epoch from ts_event)", "date_part('EPOCH', ts_event)"] {
+        let said = refused(&engine, &format!("SELECT {expression} FROM trades")).await;
+        assert!(said.contains("CAST(… AS BIGINT)") && said.contains("nanoseconds"), "{said}");
+    }
+    let meant = "CAST(extract(epoch from ts_event) AS double) - 1791210600 AS x, extract(minute from ts_event) AS m";
+    assert_eq!(csv(&engine, &format!("SELECT {meant} FROM trades")).await, "x,m\n0.0,30\n");
+    for expression in ["power(size, 2)", "power(3, 39)", "pow(size, size)"] {
+        assert!(refused(&engine, &format!("SELECT {expression} FROM trades")).await.contains("CAST(… AS DOUBLE)"), "{expression}");
+    }
+    for (expression, answer) in [
+        ("ceil(9.99)", "10.00"),
+        ("floor(-99.9)", "-100.0"),
+        ("floor(99.9)", "99.0"),
+        ("ceil(-0.5)", "0.0"),
+        ("ceil(0.000000001)", "1.000000000"),
+    ] {
+        assert_eq!(csv(&engine, &format!("SELECT {expression} AS x")).await, format!("x\n{answer}\n"), "{expression}");
+    }
+}
+
 #[tokio::test]
 async fn a_median_keeps_the_half() {
     let engine = Fixture::new().engine().await;

@@ -120,10 +120,14 @@ fn stored(settings: &Settings) -> Result<Vec<Finding>> {
         Ok(match tables::engine(settings, LISTING_TIMEOUT).await {
             Err(why) => vec![Finding { what: "tables", good: false, says: format!("{why:#}") }],
             Ok(engine) => {
+                let listed = match tables::listed(settings).await {
+                    Ok(listed) => listed,
+                    Err(why) => return Ok(vec![Finding { what: "tables", good: false, says: format!("{why:#}") }]),
+                };
                 let catalog = engine.catalog();
                 let rows: u64 = schemas::Family::ALL.iter().map(|family| catalog.rows(*family)).sum();
                 let tables = Finding { what: "tables", good: true, says: format!("{rows} rows in {}", settings.tables) };
-                vec![tables, files(&tables::listed(settings).await?).await]
+                vec![tables, files(&listed).await]
             }
         })
     })

@@ -3,7 +3,7 @@
 use super::Code;
 use crate::args;
 use crate::say::{say, say_line};
-use crate::settings::{LogAt, Settings};
+use crate::settings::{LogAt, Settings, WrongUse};
 use crate::{home, signals};
 use anyhow::{Context, Result};
 use eventlog::EventLog;
@@ -19,6 +19,10 @@ use store::{Options, Report, Store};
 const STOP_CHECK: Duration = Duration::from_millis(50);
 
 pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
+    // Ingest and up make homes. Without one an embedded log holds nothing to store, and the name is most likely a slip.
+    if matches!(settings.log, LogAt::Embedded { .. }) && home::is_missing(settings) {
+        return Err(WrongUse(home::missing(settings)).into());
+    }
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;
     // A store of an embedded log owns the home, so that there is one; the service lets the other commands through its socket.

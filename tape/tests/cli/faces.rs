@@ -78,10 +78,31 @@ fn wrong_use_is_exit_code_2_and_says_what_is_right() {
         (&["sql", "SELECT 1; SELECT 2"], "more than one statement"),
         (&["sql", "SELECT sqrt(v) FROM (VALUES (1.5)) AS t(v)"], "is computed in floats"),
         (&["sql", "--format", "csv", "SELECT nothing FROM trades"], "no column nothing"),
+        (&["sql", "SELECT CAST('x' AS INT)"], "TRY_CAST"),
+        (&["sql", "SELECT symbol FROM trades WHERE ts_event < DATE '9999-01-01'"], "from 1677-09-22 to 2262-04-11"),
+        (&["sql", "SELECT symbol FROM trades WHERE ts_event < '9999-01-01'"], "from 1677-09-22 to 2262-04-11"),
+        (&["sql", "SELECT symbol FROM trades WHERE ts_event < TIMESTAMP '9999-01-01'"], "from 1677-09-22 to 2262-04-11"),
+        (&["sql", "--timeout", "0", "SELECT 1"], "--timeout"),
+        (&["query", "--timeout", "0"], "--timeout"),
+        (&["query", "--tables", "s3://bucket/tables"], "s3://bucket/tables"),
+        (&["sql", "--tables", "s3://bucket/tables", "SELECT 1"], "s3://bucket/tables"),
     ] {
         let output = home.run(args, "");
         assert_eq!(output.status.code(), Some(2), "tape {args:?}: {}", text(&output));
         assert!(text(&output).contains(says), "tape {args:?}: no {says:?} in {}", text(&output));
+    }
+}
+
+/// A slip in the name of the home is not made into one, with an empty log.
+#[test]
+fn a_store_without_a_home_is_refused() {
+    let home = Home::embedded();
+    std::fs::remove_dir(home.path("")).expect("it was empty");
+    for args in [&["store", "--once"][..], &["store"]] {
+        let output = home.run(args, "");
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains("there is no home"), "{}", text(&output));
+        assert!(!home.path("").exists());
     }
 }
 
@@ -102,6 +123,9 @@ fn unknown_settings_are_refused() {
         ("brokerz = \"a\"", "brokerz"),
         ("[store]\nrows = 5", "rows_max"),
         ("[query]\nmemory_mib = \"much\"", "memory_mib"),
+        ("[query]\nmemory_mib = 0", "memory_mib = 0: must be from 16 to 1048576"),
+        ("[query]\nmemory_mib = 2147483648", "must be from 16 to 1048576"),
+        ("[store]\nrows_max = 0", "rows_max = 0: must be from 1 to 100000000"),
         ("[kafka]\nx = [1]", "librdkafka property"),
         ("[kafka", "tape.toml"),
     ] {
@@ -228,6 +252,27 @@ fn the_doctor_finds_lost_files() {
     assert_eq!(read.status.code(), Some(3), "{}", text(&read));
     std::fs::write(&file, &content).expect("written");
     assert!(doctor().status.success());
+}
+
+/// A table whose log is spoilt fails whoever asks for it, in one line, and nobody else.
+#[test]
+fn a_table_that_cannot_be_read_keeps_no_other_from_being_asked() {
+    let home = with_trades();
+    home.store();
+    let log = home.path("tables/quotes/_delta_log");
+    std::fs::create_dir_all(&log).expect("made");
+    std::fs::write(log.join("00000000000000000000.json"), "garbage\n").expect("written");
+    assert_eq!(crate::counted(&home, "SELECT count(*) AS n FROM trades")["n"], 3);
+    let spoilt = home.run(&["sql", "SELECT count(*) FROM quotes"], "");
+    assert_eq!(spoilt.status.code(), Some(3), "{}", text(&spoilt));
+    assert!(
+        text(&spoilt).contains("table quotes") && String::from_utf8_lossy(&spoilt.stderr).trim().lines().count() == 1,
+        "{}",
+        text(&spoilt)
+    );
+    let doctor = home.run(&["doctor"], "");
+    assert_eq!(doctor.status.code(), Some(1), "{}", text(&doctor));
+    assert!(text(&doctor).contains("BAD  tables") && text(&doctor).contains("table quotes"), "{}", text(&doctor));
 }
 
 /// A script that reads only the exit code is not left with a part.

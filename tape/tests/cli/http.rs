@@ -144,6 +144,46 @@ fn a_form_that_there_is_not_is_said() {
     assert!(answer.starts_with("HTTP/1.1 406") && answer.contains("application/x-ndjson"), "{answer}");
 }
 
+/// Whoever asks in another way is told in a line what there is.
+#[test]
+fn what_is_no_statement_is_answered_in_a_line() {
+    let (_home, served) = served();
+    let request = |line: &str, head: &str, body: &str| {
+        served.send(&format!("{line} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{head}Content-Length: {}\r\n\r\n{body}", body.len()))
+    };
+    for (line, head, status, says) in [
+        ("GET /nothing", "", "404", "no such path: POST /v1/sql takes a statement"),
+        ("GET /v1/sql", "", "405", "not this method: POST /v1/sql takes a statement"),
+        ("POST /v1/sql", "Content-Encoding: gzip\r\n", "415", "not in Content-Encoding \"gzip\""),
+    ] {
+        let answer = request(line, head, "SELECT 1 AS n");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(says), "{line}: {answer}");
+    }
+    assert!(request("POST /v1/sql", "Accept: text/csv\r\n", "\u{feff}SELECT 1 AS n").contains("n\n1\n"));
+}
+
+/// Clients that ask for much and read nothing hold no more than their pieces; the others are answered or told to wait.
+#[test]
+fn clients_that_do_not_read_keep_few_places() {
+    let (_home, served) = served();
+    let sql = "SELECT value, repeat('x', 1000) AS x FROM generate_series(1, 1000000)";
+    let request = format!("POST /v1/sql HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{sql}", sql.len());
+    let deaf: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = served.connect();
+            stream.write_all(request.as_bytes()).expect("sent");
+            stream
+        })
+        .collect();
+    until("no place is left", || served.ask("text/csv", "SELECT 1 AS n").starts_with("HTTP/1.1 503"));
+    assert!(served.is_healthy());
+    let memory = std::fs::read_to_string(format!("/proc/{}/statm", served.running.pid())).expect("it runs");
+    let pages: u64 = memory.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+    assert!(pages * 4096 < 1500 << 20, "{} MiB", (pages * 4096) >> 20);
+    drop(deaf);
+    until("another statement's answer", || served.ask("text/csv", "SELECT 1 AS n").contains("n\n1\n"));
+}
+
 /// More connections than the server holds, all with half a request: they are let go, and whoever asks after them is answered.
 #[test]
 fn half_open_connections_keep_nobody_out_for_long() {
@@ -160,7 +200,7 @@ fn half_open_connections_keep_nobody_out_for_long() {
     let answer = served.send("POST /v1/sql HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\nSELECT 1");
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("the body did not come within"), "{answer}");
     let long = served.ask("*/*", &"-".repeat(20_000));
-    assert!(long.starts_with("HTTP/1.1 413"), "{long}");
+    assert!(long.starts_with("HTTP/1.1 413") && long.contains("at most 16384 bytes, this one has 20000"), "{long}");
     let _silent = half("GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n");
     let (status, said) = served.running.signal("TERM");
     assert_eq!(status.code(), Some(0), "{said}");
