@@ -18,8 +18,11 @@ use std::time::{Duration, Instant};
 /// What a reader holds beyond what it was asked for, over all its partitions.
 const PREFETCH_BYTES: usize = 64 << 20;
 /// What it may hold of one partition, however many there are: enough to go on with during `FETCH_WAIT_MS`. librdkafka counts what is in the
-/// records; what it keeps beside a record of 150 bytes is three times as much, and what it has just fetched comes on top.
+/// records, not what it keeps beside each, and what it has just fetched comes on top.
 const PREFETCH_BYTES_MIN: usize = 2 << 20;
+/// The part of it that one request asks for, packed: several times as much when it is unpacked.
+const FETCH_SHARE: usize = 8;
+const FETCH_BYTES_MIN: usize = 256 << 10;
 /// A reader that waits looks after its connections this often.
 const SERVE_EVERY: Duration = Duration::from_millis(100);
 /// How long reading a compacted topic may go without a record: longer than any transaction stays open.
@@ -34,8 +37,7 @@ const FETCH_WAIT_MS: &str = "20";
 fn consumer(shared: &Shared, partitions: usize, fetch_wait_ms: &'static str) -> Result<BaseConsumer<Context>, Error> {
     let share = (PREFETCH_BYTES / partitions.max(1)).max(PREFETCH_BYTES_MIN);
     let queued_kbytes = (share / 1024).to_string();
-    // Packed: three times as much when it is unpacked.
-    let fetch_bytes = (share / 2).clamp(1 << 20, 8 << 20).to_string();
+    let fetch_bytes = (share / FETCH_SHARE).clamp(FETCH_BYTES_MIN, 8 << 20).to_string();
     let tuned = |name: &'static str, value: &'static str| match shared.options.properties.get(name) {
         Some(set) => (name, set.as_str()),
         None => (name, value),
