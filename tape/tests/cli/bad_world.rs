@@ -5,6 +5,7 @@ use crate::run::{self, Home, text};
 use crate::{broker, running};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 fn ingest(home: &Home, path: &Path) -> Output {
@@ -52,16 +53,26 @@ fn a_file_that_grows_keeps_its_unfinished_line_for_later() {
     let path = home.path("growing.csv");
     let whole = table(20);
     let cut = whole.len() - 10;
-    // Its time is now: somebody writes to it.
-    let put = |bytes: &[u8], age: Duration| {
-        std::fs::write(&path, bytes).expect("written");
+    let touch = |age: Duration| {
         std::fs::File::options().write(true).open(&path).and_then(|f| f.set_modified(SystemTime::now() - age)).expect("its time is set");
     };
-    // A clock that stands in the future is as good as now on a machine that is slow to start the binary.
-    put(&whole[..cut], Duration::ZERO);
-    let said = ingest(&home, &path);
+    std::fs::write(&path, &whole[..cut]).expect("written");
+    let done = AtomicBool::new(false);
+    let said = std::thread::scope(|scope| {
+        // A writer that does not rest: the file never becomes old.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                touch(Duration::ZERO);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let said = ingest(&home, &path);
+        done.store(true, Ordering::Relaxed);
+        said
+    });
     expect(&said, 0, &["19 records published"]);
-    put(&whole, Duration::from_secs(60));
+    std::fs::write(&path, &whole).expect("written");
+    touch(Duration::from_secs(60));
     expect(&ingest(&home, &path), 0, &["1 records published, 19 known before"]);
     expect(&ingest(&home, &path), 0, &["0 records published, 20 known before"]);
     home.store();
