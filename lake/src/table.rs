@@ -347,6 +347,11 @@ impl Table {
 
     async fn commit_rewrite(&mut self, entry: &Bytes, others: &[Arc<FileInfo>], app_id: &str) -> Result<u64, Error> {
         for _ in 0..STEPS_MAX {
+            // Whatever was read since: rows whose file is gone are in another one, and would be there twice.
+            let there = |other: &Arc<FileInfo>| self.snapshot.files().iter().any(|file| file.path == other.path);
+            if !others.iter().all(there) {
+                return Err(self.place.moved("a file that was rewritten", "there", "removed by another rewrite"));
+            }
             let version = self.version() + 1;
             match self.place.log.write_commit_entry(version, CommitOrBytes::LogBytes(entry.clone()), Uuid::new_v4()).await {
                 Ok(()) => {}
@@ -356,10 +361,6 @@ impl Table {
                     if winner != *entry {
                         let txn = Txn { app_id: app_id.to_string(), from: None, to: 0 };
                         self.yield_to(version, &winner, &[txn])?;
-                        let there = |other: &Arc<FileInfo>| self.snapshot.files().iter().any(|file| file.path == other.path);
-                        if !others.iter().all(there) {
-                            return Err(self.place.moved("a file that was rewritten", "there", &format!("removed by version {version}")));
-                        }
                         continue;
                     }
                 }
