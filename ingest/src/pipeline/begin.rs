@@ -61,6 +61,10 @@ impl Run<'_, '_> {
                 Known::Source { grown: true, id, .. } if !grows && id != position::source_id(format.parser, &path_facts, &first_sha256) => {
                     Known::New { same_name: false, whole_sha256: None }
                 }
+                // Its records cannot be told from those that were published: the user says that they may stand beside them.
+                Known::Source { grown: true, position, .. } if is_own && position.open_quote => {
+                    Known::New { same_name: false, whole_sha256: None }
+                }
                 // A source without records can double none: an empty answer to the query that a fuller one began with.
                 Known::Shorter { .. } if first.records == 0 => Known::New { same_name: false, whole_sha256: None },
                 known => known,

@@ -238,6 +238,10 @@ fn a_file_that_ended_inside_a_quote_and_goes_on_is_refused() {
     assert!(text(&refused).contains("inside a quoted field") && text(&refused).contains("--another-source"), "{}", text(&refused));
     home.store();
     assert_eq!(counted(&home, "SELECT count(*) AS n FROM token_usage"), json!({ "n": 1 }));
+    assert_eq!(home.ingest(&path, &["--another-source"]).published(), 3, "what the message says works");
+    for flags in [&["--another-source"][..], &[]] {
+        assert_eq!(home.ingest(&path, flags).published(), 0, "and does so once");
+    }
 }
 
 /// On a broker, where each ingest is a process of its own: whichever comes first, every record is published once.
