@@ -706,7 +706,7 @@ impl Place {
 
     /// A log that cannot be understood mostly means a newer writer; a log that cannot be read is a fault of storage.
     fn load_failed(&self, e: DeltaTableError) -> Error {
-        let text = e.to_string();
+        let text = without_backtrace(&e.to_string());
         match text.to_lowercase().contains("unsupported") || text.contains("reader version") || text.contains("minReaderVersion") {
             true => {
                 let why = text.rsplit("Unsupported: ").next().unwrap_or(&text);
@@ -717,6 +717,7 @@ impl Place {
     }
 
     fn storage(&self, doing: &str, why: String) -> Error {
+        let why = without_backtrace(&why);
         Error::Storage { table: self.topic.name, url: self.url.to_string(), doing: doing.to_string(), why }
     }
 
@@ -764,6 +765,16 @@ fn remove(file: &FileInfo) -> Remove {
         base_row_id: None,
         default_row_commit_version: None,
     }
+}
+
+/// The text of an error without the stack that the Delta kernel writes into it where RUST_BACKTRACE is set: an error of ours is one line.
+fn without_backtrace(text: &str) -> String {
+    let is_frame = |line: &&str| {
+        let line = line.trim_start();
+        line.starts_with("at ") || line.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok())
+    };
+    let told: Vec<&str> = text.lines().filter(|line| !is_frame(line) && !line.trim().is_empty()).collect();
+    told.join(" ")
 }
 
 /// True when somewhere below the error the file system says that no space (or quota) is left.
