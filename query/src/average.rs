@@ -1,8 +1,7 @@
 //! `avg` of decimals, rounded: DataFusion's own cuts what comes after the last digit, and adds in 128 bits without saying what left them. Here
-//! the sum is that of [`crate::sum`] and the last digit is rounded half away from zero.
+//! the sum is that of [`crate::adding`] and the last digit is rounded half away from zero.
 
-use crate::error::Inexact;
-use crate::sum::values;
+use crate::adding::{Adding, Different, values};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, FieldRef, UInt64Type};
 use datafusion::common::{Result, ScalarValue, internal_err};
@@ -10,7 +9,6 @@ use datafusion::functions_aggregate::average::Avg;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Most digits of a decimal.
@@ -63,7 +61,7 @@ impl AggregateUDFImpl for RoundedAverage {
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         match Mean::new(args.name, args.expr_fields[0].data_type(), args.return_type()) {
             None => self.own.accumulator(args),
-            Some(mean) if args.is_distinct => Ok(Box::new(DistinctAverage { mean, counts: HashMap::new(), sum: 0 })),
+            Some(mean) if args.is_distinct => Ok(Box::new(DistinctAverage { mean, different: Different::default() })),
             Some(mean) => Ok(Box::new(OneAverage { mean, sum: 0, rows: 0 })),
         }
     }
@@ -91,22 +89,19 @@ impl AggregateUDFImpl for RoundedAverage {
     }
 }
 
-/// What an average is called, how many digits its values have after the point, and what it must fit.
+/// An average: its result is a decimal of 128 bits.
 #[derive(Debug)]
 struct Mean {
-    /// As the query has it, for the error.
-    name: String,
+    adding: Adding,
     /// Digits after the point of the values.
     scale: i8,
-    /// A decimal of 128 bits.
-    result: DataType,
 }
 
 impl Mean {
     /// None where the values are no decimals.
     fn new(name: &str, of: &DataType, result: &DataType) -> Option<Mean> {
         let (DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale)) = of else { return None };
-        Some(Mean { name: name.to_string(), scale: *scale, result: result.clone() })
+        Some(Mean { adding: Adding::new(name, result), scale: *scale })
     }
 
     /// What a part of the sum travels as.
@@ -114,32 +109,22 @@ impl Mean {
         DataType::Decimal128(DIGITS_MAX, self.scale)
     }
 
-    fn overflow(&self) -> datafusion::error::DataFusionError {
-        Inexact::overflow(&self.name, &self.result).into()
-    }
-
-    fn add(&self, sum: &mut i128, value: i128) -> Result<()> {
-        *sum = sum.checked_add(value).ok_or_else(|| self.overflow())?;
-        Ok(())
-    }
-
-    fn take_away(&self, sum: &mut i128, value: i128) -> Result<()> {
-        *sum = sum.checked_sub(value).ok_or_else(|| self.overflow())?;
-        Ok(())
-    }
-
     fn of(&self, sum: i128, rows: u64) -> Result<Option<i128>> {
-        let DataType::Decimal128(digits, scale) = self.result else { return internal_err!("an average is a {}", self.result) };
+        let DataType::Decimal128(digits, scale) = self.adding.result else {
+            return internal_err!("an average is a {}", self.adding.result);
+        };
         if rows == 0 {
             return Ok(None);
         }
         let more = 10i128.pow(u32::from((scale - self.scale).unsigned_abs()));
         let average = rounded(sum, rows, more).filter(|average| average.unsigned_abs() < 10u128.pow(digits.into()));
-        average.map(Some).ok_or_else(|| self.overflow())
+        average.map(Some).ok_or_else(|| self.adding.overflow())
     }
 
     fn one(&self, sum: i128, rows: u64) -> Result<ScalarValue> {
-        let DataType::Decimal128(digits, scale) = self.result else { return internal_err!("an average is a {}", self.result) };
+        let DataType::Decimal128(digits, scale) = self.adding.result else {
+            return internal_err!("an average is a {}", self.adding.result);
+        };
         Ok(ScalarValue::Decimal128(self.of(sum, rows)?, digits, scale))
     }
 
@@ -172,19 +157,19 @@ impl Accumulator for OneAverage {
     fn update_batch(&mut self, batch: &[ArrayRef]) -> Result<()> {
         values(&batch[0], None, |_, value| {
             self.rows += 1;
-            self.mean.add(&mut self.sum, value)
+            self.mean.adding.add(&mut self.sum, value)
         })
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         self.rows += states[0].as_primitive::<UInt64Type>().iter().flatten().sum::<u64>();
-        values(&states[1], None, |_, sum| self.mean.add(&mut self.sum, sum))
+        values(&states[1], None, |_, sum| self.mean.adding.add(&mut self.sum, sum))
     }
 
     fn retract_batch(&mut self, batch: &[ArrayRef]) -> Result<()> {
         values(&batch[0], None, |_, value| {
             self.rows -= 1;
-            self.mean.take_away(&mut self.sum, value)
+            self.mean.adding.take_away(&mut self.sum, value)
         })
     }
 
@@ -201,41 +186,28 @@ impl Accumulator for OneAverage {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.mean.name.capacity()
+        size_of_val(self) + self.mean.adding.size()
     }
 }
 
-/// The average of different values, each counted so that it can leave a window.
+/// The average of different values.
 #[derive(Debug)]
 struct DistinctAverage {
     mean: Mean,
-    counts: HashMap<i128, u64>,
-    sum: i128,
+    different: Different,
 }
 
 impl Accumulator for DistinctAverage {
     fn update_batch(&mut self, batch: &[ArrayRef]) -> Result<()> {
-        values(&batch[0], None, |_, value| {
-            let count = self.counts.entry(value).or_insert(0);
-            *count += 1;
-            if *count > 1 { Ok(()) } else { self.mean.add(&mut self.sum, value) }
-        })
+        self.different.add(&self.mean.adding, &batch[0])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        states[0].as_list::<i32>().iter().flatten().try_for_each(|different| self.update_batch(&[different]))
+        self.different.merge(&self.mean.adding, &states[0])
     }
 
     fn retract_batch(&mut self, batch: &[ArrayRef]) -> Result<()> {
-        values(&batch[0], None, |_, value| {
-            let Some(count) = self.counts.get_mut(&value) else { return internal_err!("{value} left a window that it was not in") };
-            *count -= 1;
-            if *count > 0 {
-                return Ok(());
-            }
-            self.counts.remove(&value);
-            self.mean.take_away(&mut self.sum, value)
-        })
+        self.different.take_away(&self.mean.adding, &batch[0])
     }
 
     fn supports_retract_batch(&self) -> bool {
@@ -243,16 +215,16 @@ impl Accumulator for DistinctAverage {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let different: Vec<ScalarValue> = self.counts.keys().map(|value| self.mean.sum(*value)).collect();
+        let different: Vec<ScalarValue> = self.different.each().map(|value| self.mean.sum(value)).collect();
         Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&different, &self.mean.state_type()))])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.mean.one(self.sum, self.counts.len() as u64)
+        self.mean.one(self.different.sum, self.different.len() as u64)
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.mean.name.capacity() + self.counts.capacity() * size_of::<(i128, u64)>()
+        size_of_val(self) + self.mean.adding.size() + self.different.size()
     }
 }
 
@@ -277,7 +249,7 @@ impl GroupsAccumulator for GroupAverages {
         values(&batch[0], filter, |row, value| {
             let group = groups[row];
             self.rows[group] += 1;
-            self.mean.add(&mut self.sums[group], value)
+            self.mean.adding.add(&mut self.sums[group], value)
         })
     }
 
@@ -286,13 +258,13 @@ impl GroupsAccumulator for GroupAverages {
         for (group, rows) in groups.iter().zip(states[0].as_primitive::<UInt64Type>()) {
             self.rows[*group] += rows.unwrap_or(0);
         }
-        values(&states[1], None, |row, sum| self.mean.add(&mut self.sums[groups[row]], sum))
+        values(&states[1], None, |row, sum| self.mean.adding.add(&mut self.sums[groups[row]], sum))
     }
 
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
         let (sums, rows) = (emit.take_needed(&mut self.sums), emit.take_needed(&mut self.rows));
         let averages = sums.iter().zip(&rows).map(|(sum, rows)| self.mean.of(*sum, *rows)).collect::<Result<Decimal128Array>>()?;
-        Ok(Arc::new(averages.with_data_type(self.mean.result.clone())))
+        Ok(Arc::new(averages.with_data_type(self.mean.adding.result.clone())))
     }
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
@@ -311,7 +283,7 @@ impl GroupsAccumulator for GroupAverages {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.mean.name.capacity() + self.sums.capacity() * size_of::<i128>() + self.rows.capacity() * size_of::<u64>()
+        size_of_val(self) + self.mean.adding.size() + self.sums.capacity() * size_of::<i128>() + self.rows.capacity() * size_of::<u64>()
     }
 }
 

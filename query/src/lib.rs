@@ -14,6 +14,7 @@
 //!
 //! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
 
+mod adding;
 mod average;
 mod bounds;
 pub mod catalog;

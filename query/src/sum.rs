@@ -1,19 +1,15 @@
 //! `sum` that is exact or an error: DataFusion's own adds integers, decimals and durations in their own width and wraps in silence. Here they
 //! are added in 128 bits with a check, and the sum of integers is a `DECIMAL(38,0)`.
 
-use crate::error::Inexact;
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, Int64Array, PrimitiveArray};
+use crate::adding::{Adding, Different, values};
+use arrow::array::{Array, ArrayRef, BooleanArray, Decimal128Array, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{
-    DataType, Decimal32Type, Decimal64Type, Decimal128Type, DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType,
-    DurationSecondType, Field, FieldRef, Int64Type, TimeUnit, UInt64Type,
-};
-use datafusion::common::{Result, ScalarValue, exec_err, internal_err};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::functions_aggregate::sum::Sum;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature};
-use std::collections::HashMap;
 
 /// Most digits of a decimal.
 const DIGITS_MAX: u8 = 38;
@@ -59,7 +55,7 @@ impl AggregateUDFImpl for ExactSum {
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         match Total::new(args.name, args.return_type()) {
             None => self.own.accumulator(args),
-            Some(total) if args.is_distinct => Ok(Box::new(DistinctSum { total, counts: HashMap::new(), sum: 0 })),
+            Some(total) if args.is_distinct => Ok(Box::new(DistinctSum { total, different: Different::default() })),
             Some(total) => Ok(Box::new(OneSum { total, sum: 0, rows: 0 })),
         }
     }
@@ -91,55 +87,30 @@ impl AggregateUDFImpl for ExactSum {
     }
 }
 
-/// What a sum is called and what it must fit.
+/// A sum: its result is a decimal of 128 bits or a duration.
 #[derive(Debug)]
-struct Total {
-    /// As the query has it, for the error.
-    name: String,
-    /// A decimal of 128 bits or a duration.
-    result: DataType,
-}
+struct Total(Adding);
 
 impl Total {
     /// None where the sum is not one of integers.
     fn new(name: &str, result: &DataType) -> Option<Total> {
         let exact = matches!(result, DataType::Decimal128(..) | DataType::Duration(_));
-        exact.then(|| Total { name: name.to_string(), result: result.clone() })
+        exact.then(|| Total(Adding::new(name, result)))
     }
 
     /// What a part of the sum travels as. It may have a digit more than its type says; the whole is checked.
     fn state_type(&self) -> DataType {
-        match self.result {
+        match self.0.result {
             DataType::Decimal128(_, scale) => DataType::Decimal128(DIGITS_MAX, scale),
             _ => DataType::Decimal128(DIGITS_MAX, 0),
         }
     }
 
     fn fits(&self, sum: i128) -> bool {
-        match self.result {
+        match self.0.result {
             DataType::Decimal128(digits, _) => sum.unsigned_abs() < 10u128.pow(digits.into()),
             _ => i64::try_from(sum).is_ok(),
         }
-    }
-
-    fn add(&self, sum: &mut i128, value: i128) -> Result<()> {
-        match sum.checked_add(value) {
-            Some(more) => *sum = more,
-            None => return Err(self.overflow()),
-        }
-        Ok(())
-    }
-
-    fn take_away(&self, sum: &mut i128, value: i128) -> Result<()> {
-        match sum.checked_sub(value) {
-            Some(less) => *sum = less,
-            None => return Err(self.overflow()),
-        }
-        Ok(())
-    }
-
-    fn overflow(&self) -> datafusion::error::DataFusionError {
-        Inexact::overflow(&self.name, &self.result).into()
     }
 
     fn state(&self, sums: impl Iterator<Item = Option<i128>>) -> Result<ArrayRef> {
@@ -149,13 +120,13 @@ impl Total {
     /// The sums as what they must fit.
     fn whole(&self, sums: impl Iterator<Item = Option<i128>> + Clone) -> Result<ArrayRef> {
         if sums.clone().flatten().any(|sum| !self.fits(sum)) {
-            return Err(self.overflow());
+            return Err(self.0.overflow());
         }
-        match self.result {
-            DataType::Decimal128(..) => Ok(std::sync::Arc::new(sums.collect::<Decimal128Array>().with_data_type(self.result.clone()))),
+        match self.0.result {
+            DataType::Decimal128(..) => Ok(std::sync::Arc::new(sums.collect::<Decimal128Array>().with_data_type(self.0.result.clone()))),
             _ => {
                 let ticks: Int64Array = sums.map(|sum| sum.and_then(|sum| i64::try_from(sum).ok())).collect();
-                Ok(cast(&ticks, &self.result)?)
+                Ok(cast(&ticks, &self.0.result)?)
             }
         }
     }
@@ -163,43 +134,6 @@ impl Total {
     fn one(&self, sum: Option<i128>) -> Result<ScalarValue> {
         ScalarValue::try_from_array(&self.whole([sum].into_iter())?, 0)
     }
-}
-
-/// Calls `each` with the number and the value of every row that has one and that `filter` lets through.
-pub(crate) fn values(of: &dyn Array, filter: Option<&BooleanArray>, each: impl FnMut(usize, i128) -> Result<()>) -> Result<()> {
-    match of.data_type() {
-        DataType::Int64 => primitives::<Int64Type>(of, filter, each),
-        DataType::UInt64 => primitives::<UInt64Type>(of, filter, each),
-        DataType::Decimal32(..) => primitives::<Decimal32Type>(of, filter, each),
-        DataType::Decimal64(..) => primitives::<Decimal64Type>(of, filter, each),
-        DataType::Decimal128(..) => primitives::<Decimal128Type>(of, filter, each),
-        DataType::Duration(TimeUnit::Second) => primitives::<DurationSecondType>(of, filter, each),
-        DataType::Duration(TimeUnit::Millisecond) => primitives::<DurationMillisecondType>(of, filter, each),
-        DataType::Duration(TimeUnit::Microsecond) => primitives::<DurationMicrosecondType>(of, filter, each),
-        DataType::Duration(TimeUnit::Nanosecond) => primitives::<DurationNanosecondType>(of, filter, each),
-        other => internal_err!("sum was given {other}"),
-    }
-}
-
-fn primitives<T: ArrowPrimitiveType>(
-    of: &dyn Array,
-    filter: Option<&BooleanArray>,
-    mut each: impl FnMut(usize, i128) -> Result<()>,
-) -> Result<()>
-where
-    T::Native: Into<i128>,
-{
-    let of: &PrimitiveArray<T> = of.as_primitive();
-    if of.null_count() == 0 && filter.is_none() {
-        return of.values().iter().enumerate().try_for_each(|(row, value)| each(row, (*value).into()));
-    }
-    let let_through = |row: usize| filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-    for (row, value) in of.values().iter().enumerate() {
-        if of.is_valid(row) && let_through(row) {
-            each(row, (*value).into())?;
-        }
-    }
-    Ok(())
 }
 
 /// The sum of one group, or of a window, which values may leave.
@@ -214,7 +148,7 @@ impl Accumulator for OneSum {
     fn update_batch(&mut self, batch: &[ArrayRef]) -> Result<()> {
         values(&batch[0], None, |_, value| {
             self.rows += 1;
-            self.total.add(&mut self.sum, value)
+            self.total.0.add(&mut self.sum, value)
         })
     }
 
@@ -225,7 +159,7 @@ impl Accumulator for OneSum {
     fn retract_batch(&mut self, batch: &[ArrayRef]) -> Result<()> {
         values(&batch[0], None, |_, value| {
             self.rows -= 1;
-            self.total.take_away(&mut self.sum, value)
+            self.total.0.take_away(&mut self.sum, value)
         })
     }
 
@@ -243,41 +177,28 @@ impl Accumulator for OneSum {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.total.name.capacity()
+        size_of_val(self) + self.total.0.size()
     }
 }
 
-/// The sum of different values, each counted so that it can leave a window.
+/// The sum of different values.
 #[derive(Debug)]
 struct DistinctSum {
     total: Total,
-    counts: HashMap<i128, u64>,
-    sum: i128,
+    different: Different,
 }
 
 impl Accumulator for DistinctSum {
     fn update_batch(&mut self, batch: &[ArrayRef]) -> Result<()> {
-        values(&batch[0], None, |_, value| {
-            let count = self.counts.entry(value).or_insert(0);
-            *count += 1;
-            if *count > 1 { Ok(()) } else { self.total.add(&mut self.sum, value) }
-        })
+        self.different.add(&self.total.0, &batch[0])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        states[0].as_list::<i32>().iter().flatten().try_for_each(|different| self.update_batch(&[different]))
+        self.different.merge(&self.total.0, &states[0])
     }
 
     fn retract_batch(&mut self, batch: &[ArrayRef]) -> Result<()> {
-        values(&batch[0], None, |_, value| {
-            let Some(count) = self.counts.get_mut(&value) else { return internal_err!("{value} left a window that it was not in") };
-            *count -= 1;
-            if *count > 0 {
-                return Ok(());
-            }
-            self.counts.remove(&value);
-            self.total.take_away(&mut self.sum, value)
-        })
+        self.different.take_away(&self.total.0, &batch[0])
     }
 
     fn supports_retract_batch(&self) -> bool {
@@ -285,17 +206,17 @@ impl Accumulator for DistinctSum {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let different = self.total.state(self.counts.keys().map(|value| Some(*value)))?;
+        let different = self.total.state(self.different.each().map(Some))?;
         let different = (0..different.len()).map(|i| ScalarValue::try_from_array(&different, i)).collect::<Result<Vec<_>>>()?;
         Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&different, &self.total.state_type()))])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.total.one((!self.counts.is_empty()).then_some(self.sum))
+        self.total.one((self.different.len() > 0).then_some(self.different.sum))
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.total.name.capacity() + self.counts.capacity() * size_of::<(i128, u64)>()
+        size_of_val(self) + self.total.0.size() + self.different.size()
     }
 }
 
@@ -325,7 +246,7 @@ impl GroupsAccumulator for GroupSums {
         values(&batch[0], filter, |row, value| {
             let group = groups[row];
             self.seen[group] = true;
-            self.total.add(&mut self.sums[group], value)
+            self.total.0.add(&mut self.sums[group], value)
         })
     }
 
@@ -353,6 +274,6 @@ impl GroupsAccumulator for GroupSums {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.total.name.capacity() + self.sums.capacity() * size_of::<i128>() + self.seen.capacity()
+        size_of_val(self) + self.total.0.size() + self.sums.capacity() * size_of::<i128>() + self.seen.capacity()
     }
 }
