@@ -126,10 +126,11 @@ pub fn text(reports: &[FileReport], elapsed: Duration) -> String {
     let known: i64 = reports.iter().map(|report| report.known).sum();
     let unchanged: u64 = reports.iter().map(|report| report.unchanged).sum();
     let bad: u64 = reports.iter().map(FileReport::bad).sum();
+    let sources = reports.iter().filter(|report| report.outcome != Outcome::Empty).count();
     writeln!(
         out,
-        "{} sources in {:.1} s: {} records published, {} known before, {} unchanged, {} quarantined",
-        reports.iter().filter(|report| report.outcome != Outcome::Empty).count(),
+        "{sources} source{} in {:.1} s: {} records published, {} known before, {} unchanged, {} quarantined",
+        if sources == 1 { "" } else { "s" },
         elapsed.as_secs_f64(),
         HumanCount(total),
         HumanCount(known.max(0) as u64),
