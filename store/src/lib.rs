@@ -14,14 +14,17 @@ pub mod batcher;
 pub mod decode;
 mod info;
 pub mod ledger;
+pub mod moves;
 mod opened;
+pub mod place;
 pub mod proof;
 mod read_ahead;
 pub mod record;
 mod report;
+pub mod retry;
 mod run;
 mod spool;
-mod tail;
+pub mod tail;
 pub mod verify;
 
 pub use opened::refuse_other_log;
@@ -106,7 +109,7 @@ pub enum Error {
 
 impl Error {
     /// True where trying again may help: the outside was at fault, and may recover.
-    fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         match self {
             Error::Lake(e) => match e {
                 lake::Error::Fenced { .. } | lake::Error::Moved { .. } | lake::Error::Storage { .. } => true,

@@ -1,6 +1,7 @@
 //! Where the store begins: the tables and the log as they are found, and from which offset each partition is to be read.
 
 use crate::ledger::{Ledger, app_id};
+use crate::place::{self, Begin, Lost, Place};
 use crate::proof::Hasher;
 use crate::tail::{self, Tail};
 use crate::{Error, Report, decode, info};
@@ -22,9 +23,9 @@ pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<()
         let last = info::refuse_other_log(&table, &cluster_id, &topics).await?;
         for (partition, watermarks) in (0i32..).zip(watermarks) {
             let stored = table.txn_version(&app_id(family.topic().name, &topic.id, partition)).await?;
-            refuse_ahead(topic, partition, stored.unwrap_or(0), watermarks)?;
-            let kept = last.get(&partition).filter(|tail| tail.offset >= watermarks.low);
-            tails.extend(kept.map(|tail| ((*family, partition), *tail)));
+            let place = Place { txn: stored, quarantine: None, tail: last.get(&partition).copied() };
+            let begin = place::begin(*family, topic, partition, &place, watermarks)?;
+            tails.extend(begin.compare.map(|tail| ((*family, partition), tail)));
         }
     }
     if let Some(owner) = lake.owner().await? {
@@ -59,25 +60,6 @@ async fn look(log: &Arc<dyn EventLog>) -> Result<(String, Vec<Found>), Error> {
 
 fn topics(found: &[Found]) -> HashMap<Family, TopicInfo> {
     found.iter().map(|(family, topic, _)| (*family, topic.clone())).collect()
-}
-
-/// Refuses a log that ends before what was stored from it.
-fn refuse_ahead(topic: &TopicInfo, partition: i32, stored: i64, watermarks: &Watermarks) -> Result<(), Error> {
-    match stored > watermarks.high {
-        true => Err(Error::Ahead { name: topic.name.clone(), partition, stored, high: watermarks.high }),
-        false => Ok(()),
-    }
-}
-
-/// Where one log partition stands in the tables.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    /// The family's transaction.
-    pub(crate) txn: Option<i64>,
-    /// The transaction of table `quarantine` for this partition.
-    pub(crate) quarantine: Option<i64>,
-    /// The last record that the family's table has, where a commit says it.
-    pub(crate) tail: Option<Tail>,
 }
 
 /// The tables that there are. A family's table is made when its first row comes: for most logs that is never.
@@ -175,28 +157,32 @@ impl Opened {
             ledger: Ledger::default(),
         };
         let mut to_read = 0;
-        let mut tails = HashMap::new();
-        for (family, topic, watermarks) in found {
+        let (mut tails, mut lost) = (HashMap::new(), Vec::new());
+        for (family, topic, watermarks) in &found {
+            let family = *family;
             for (partition, watermarks) in (0i32..).zip(watermarks) {
                 let tail = last.get(&family).and_then(|last| last.get(&partition)).copied();
-                tails.extend(tail.filter(|tail| tail.offset >= watermarks.low).map(|tail| ((family, partition), tail)));
-                let place = Place { tail, ..opened.place(family, &topic, partition).await? };
-                let wanted = place.txn.unwrap_or(0);
-                refuse_ahead(&topic, partition, wanted, &watermarks)?;
-                opened.hashers.insert((family, partition), Hasher::new(&opened.cluster_id, &topic, partition));
-                let next = wanted.max(watermarks.low);
-                opened.begin(family, partition, next, place);
-                to_read += (watermarks.high - next).unsigned_abs();
-                if next > wanted {
-                    report.lost += opened.note_gap(family, &topic, partition, wanted, next).await?;
-                }
-                if let Some(stored) = place.txn {
-                    // A crash may have come between the commit and this.
-                    blocking(log, move |log| log.stored(family, partition, stored)).await?;
-                }
+                let place = Place { tail, ..opened.place(family, topic, partition).await? };
+                let begin = place::begin(family, topic, partition, &place, watermarks)?;
+                opened.hashers.insert((family, partition), Hasher::new(&opened.cluster_id, topic, partition));
+                opened.begin(family, partition, begin, place);
+                to_read += (watermarks.high - begin.next).unsigned_abs();
+                tails.extend(begin.compare.map(|tail| ((family, partition), tail)));
+                lost.extend(begin.lost.map(|lost| (family, topic, partition, lost)));
             }
         }
+        // Nothing is written, and the log told nothing, before it is known to be the one that the tables were stored from.
         refuse_rewritten(log, tails, &opened.topics).await?;
+        for (family, topic, partition, lost) in lost {
+            report.lost += opened.note_gap(family, topic, partition, lost).await?;
+        }
+        for ((family, partition), place) in &opened.places {
+            let (family, partition) = (*family, *partition);
+            if let Some(stored) = place.txn {
+                // A crash may have come between the commit and this.
+                blocking(log, move |log| log.stored(family, partition, stored)).await?;
+            }
+        }
         if report.to_read == 0 {
             report.to_read = to_read;
         }
@@ -211,22 +197,18 @@ impl Opened {
         })
     }
 
-    fn begin(&mut self, family: Family, partition: i32, next: i64, place: Place) {
-        // The family `quarantine` has one transaction for its own rows and for those that the store adds.
-        let quarantined = if family == Family::Quarantine { 0 } else { place.quarantine.unwrap_or(0) };
-        self.ledger.begin(family, partition, next, quarantined);
+    fn begin(&mut self, family: Family, partition: i32, begin: Begin, place: Place) {
+        self.ledger.begin(family, partition, begin.next, begin.quarantined);
         self.places.insert((family, partition), place);
-        self.starts.push(Start { family, partition, offset: next });
+        self.starts.push(Start { family, partition, offset: begin.next });
     }
 
     /// Notes in table `gaps` that the log lost offsets before they were stored; once, however often it is found. Returns how many.
-    async fn note_gap(&mut self, family: Family, topic: &TopicInfo, partition: i32, first: i64, next: i64) -> Result<u64, Error> {
+    async fn note_gap(&mut self, family: Family, topic: &TopicInfo, partition: i32, lost: Lost) -> Result<u64, Error> {
         let app_id = side_id(Family::Gaps, topic, partition);
         let noted = self.txn(Family::Gaps, &app_id).await?;
-        let first = noted.unwrap_or(0).max(first);
-        if first >= next {
-            return Ok(0);
-        }
+        let Some(lost) = lost.beyond(noted) else { return Ok(0) };
+        let Lost { first, next } = lost;
         tracing::error!(topic = topic.name, partition, first, last = next - 1, "the log lost offsets that were never stored");
         let row = decode::gap(&topic.name, partition, first, next - 1)?;
         let (spans, quarantined, trees, tails, schema_ids) = Default::default();
@@ -234,10 +216,8 @@ impl Opened {
         let info = info::commit_info(&self.cluster_id, topic, family, &held);
         let gaps = self.tables.of(Family::Gaps).await?;
         gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], info).await?;
-        if family == Family::Gaps {
-            self.places.entry((family, partition)).and_modify(|place| place.txn = Some(next));
-        }
-        Ok((next - first).unsigned_abs())
+        self.places.entry((family, partition)).and_modify(|place| *place = place::noted(family, *place, next));
+        Ok(lost.offsets())
     }
 
     async fn txn(&mut self, table: Family, app_id: &str) -> Result<Option<i64>, Error> {
@@ -249,7 +229,7 @@ impl Opened {
 }
 
 /// The transaction under which the store writes rows of its own, about a topic, to table `quarantine` or `gaps`.
-pub(crate) fn side_id(table: Family, topic: &TopicInfo, partition: i32) -> String {
+fn side_id(table: Family, topic: &TopicInfo, partition: i32) -> String {
     app_id(table.topic().name, &topic.id, partition)
 }
 

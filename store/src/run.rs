@@ -4,15 +4,18 @@
 //! read. Memory is bounded by what is pending and what is being committed (`Limits::bytes_total_max`) and a few polls on the way.
 
 use crate::batcher::{self, Limits, Pending};
-use crate::ledger::{Span, app_id};
-use crate::opened::{Opened, Place, Tables, blocking, side_id};
+use crate::ledger::{Span, follow};
+use crate::moves::{self, Rows};
+use crate::opened::{Opened, Tables, blocking};
+use crate::place::Place;
 use crate::proof::Tree;
-use crate::read_ahead::{Decoded, Message, Piece, ReadAhead, follow};
+use crate::read_ahead::{Decoded, Message, Piece, ReadAhead};
+use crate::retry::{self, Patience, Troubles};
 use crate::tail::Tail;
 use crate::{Error, Report, info};
 use arrow::array::RecordBatch;
 use eventlog::{EventLog, TopicInfo};
-use lake::{Committed, Lake, Txn};
+use lake::{Committed, Lake};
 use schemas::Family;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
@@ -25,8 +28,6 @@ use tokio::task::JoinHandle;
 
 /// Polls on their way from the reader to the batches.
 const QUEUE_POLLS: usize = 2;
-/// Longest wait before trying again.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// How the store works.
 #[derive(Debug, Clone)]
@@ -81,21 +82,20 @@ impl Store {
         progress: &mut (dyn FnMut(&Report) + Send),
     ) -> Result<Report, Error> {
         let mut report = Report::default();
-        let mut failures = 0;
+        let patience = Patience { tries_max: options.tries_max, backoff: options.backoff };
+        let mut troubles = Troubles::default();
         loop {
             let commits = report.commits;
             let error = match self.session(options, once, &mut shutdown, &mut report, progress).await {
                 Ok(()) => return Ok(report),
                 Err(error) => error,
             };
-            failures = if report.commits > commits { 1 } else { failures + 1 };
-            if !error.may_pass() || shutdown.done {
-                return Err(error);
-            }
-            if failures >= options.tries_max {
-                return Err(Error::GaveUp { tries: failures, last: Box::new(error) });
-            }
-            let wait = options.backoff.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_MAX);
+            let wait = match troubles.another(report.commits > commits, error.may_pass(), shutdown.done, &patience) {
+                retry::Next::Again { wait } => wait,
+                retry::Next::End => return Err(error),
+                retry::Next::GiveUp => return Err(Error::GaveUp { tries: troubles.in_a_row(), last: Box::new(error) }),
+            };
+            let failures = troubles.in_a_row();
             tracing::warn!(%error, failures, wait_ms = wait.as_millis() as u64, "reading the tables again and continuing from there");
             report.retries += 1;
             tokio::select! {
@@ -357,10 +357,7 @@ impl Session {
     fn start_commit(&mut self) {
         let Some(tables) = self.tables.take_if(|_| !self.pending.is_empty()) else { return };
         let pending: Vec<Pending> = self.pending.values().map(Batch::pending).collect();
-        let due = match self.draining {
-            true => pending.iter().min_by_key(|p| p.since).map(|p| p.family),
-            false => batcher::due(&pending, Instant::now(), &self.limits),
-        };
+        let due = batcher::next(&pending, self.draining, Instant::now(), &self.limits);
         let Some(mut batch) = due.and_then(|family| self.pending.remove(&family)) else {
             self.tables = Some(tables);
             return;
@@ -425,15 +422,15 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// Commits one batch: first what the store adds to `quarantine`, then the family's rows, each with its transactions. Then tells the log.
+/// Commits one batch, version by version. Then tells the log.
 async fn commit(
     context: Arc<Context>,
     mut tables: Tables,
     batch: Batch,
-    mut places: BTreeMap<i32, Place>,
+    places: BTreeMap<i32, Place>,
     tally: Arc<Mutex<Tally>>,
 ) -> Result<Done, Error> {
-    let Batch { family, mut rows, quarantine, bad, spans, schema_ids, trees, tails, .. } = batch;
+    let Batch { family, rows, quarantine, bad, spans, schema_ids, trees, tails, .. } = batch;
     let topic = &context.topics[&family];
     let mut quarantined: BTreeMap<i32, u64> = BTreeMap::new();
     bad.iter().for_each(|(partition, _)| *quarantined.entry(*partition).or_default() += 1);
@@ -445,39 +442,20 @@ async fn commit(
         tally.commits.push((table, committed));
         tally.bad.append(&mut bad);
     };
-    if family == Family::Quarantine {
-        // One table, one transaction: the store's rows go with the family's own.
-        rows.extend(quarantine);
-    } else if !quarantine.is_empty() {
-        let txns: Vec<Txn> = quarantined
-            .keys()
-            .map(|partition| Txn {
-                app_id: side_id(Family::Quarantine, topic, *partition),
-                from: places[partition].quarantine,
-                to: spans[partition].next,
-            })
-            .collect();
-        let table = tables.of(Family::Quarantine).await?;
-        done(Family::Quarantine, table.commit(&quarantine, &txns, info.clone()).await?);
-        for (partition, place) in &mut places {
-            place.quarantine = quarantined.contains_key(partition).then(|| spans[partition].next).or(place.quarantine);
-        }
+    for step in moves::steps(family, &topic.id, &spans, &quarantined, &places) {
+        let rows = match step.rows {
+            Rows::Bad => quarantine.clone(),
+            Rows::Good => rows.clone(),
+            Rows::Both => [rows.as_slice(), &quarantine].concat(),
+        };
+        let table = tables.of(step.table).await?;
+        done(step.table, table.commit(&rows, &step.txns, info.clone()).await?);
     }
-    let txns: Vec<Txn> = spans
-        .iter()
-        .map(|(partition, span)| Txn {
-            app_id: app_id(family.topic().name, &topic.id, *partition),
-            from: places[partition].txn,
-            to: span.next,
-        })
-        .collect();
-    let table = tables.of(family).await?;
-    done(family, table.commit(&rows, &txns, info).await?);
     for (partition, span) in &spans {
         let (partition, next) = (*partition, span.next);
-        places.entry(partition).and_modify(|place| (place.txn, place.tail) = (Some(next), tails.get(&partition).copied()));
         blocking(&context.log, move |log| log.stored(family, partition, next)).await?;
     }
+    let places = moves::moved(family, &spans, &quarantined, &tails, places);
     let touched: Vec<Family> =
         tally.lock().expect("nothing that holds the tally can panic").commits.iter().map(|(family, _)| *family).collect();
     for family in touched {
