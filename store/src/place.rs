@@ -51,8 +51,12 @@ pub struct Begin {
     pub compare: Option<Tail>,
 }
 
-/// Decides where a partition begins. A log that ends before what was stored from it is refused.
+/// Decides where a partition begins. A log that ends before what was stored from it is refused, and so is a table that has records of the
+/// partition but no longer says how many.
 pub fn begin(family: Family, topic: &TopicInfo, partition: i32, place: &Place, log: &Watermarks) -> Result<Begin, Error> {
+    if place.txn.is_none() && place.tail.is_some() {
+        return Err(Error::TxnLost { table: family.topic().name, name: topic.name.clone(), partition });
+    }
     let stored = place.txn.unwrap_or(0);
     if stored > log.high {
         return Err(Error::Ahead { name: topic.name.clone(), partition, stored, high: log.high });
@@ -93,6 +97,13 @@ mod tests {
         assert_eq!(at(Some(100), 0).next, 100, "all of it is stored");
         let ahead = begun(Family::Trades, Place { txn: Some(101), ..Place::default() }, 0, 100);
         assert!(matches!(ahead, Err(Error::Ahead { stored: 101, high: 100, .. })), "{ahead:?}");
+    }
+
+    #[test]
+    fn rows_without_a_transaction_are_refused() {
+        let tail = Some(Tail { offset: 6, sha256: [1; 32] });
+        let lost = begun(Family::Trades, Place { tail, ..Place::default() }, 0, 100);
+        assert!(matches!(lost, Err(Error::TxnLost { table: "trades", partition: 0, .. })), "{lost:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::batcher::{self, Limits, Pending};
 use crate::ledger::{Span, follow};
+use crate::membership::{Membership, Turn};
 use crate::moves::{self, Rows};
 use crate::opened::{Opened, Tables, blocking};
 use crate::place::Place;
@@ -14,7 +15,7 @@ use crate::retry::{self, Patience, Troubles};
 use crate::tail::Tail;
 use crate::{Error, Report, info};
 use arrow::array::RecordBatch;
-use eventlog::{EventLog, TopicInfo};
+use eventlog::{EventLog, Partitions, TopicInfo};
 use lake::{Committed, Lake};
 use schemas::Family;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -38,11 +39,13 @@ pub struct Options {
     pub tries_max: u32,
     /// Wait after the first trouble; doubled after each further one.
     pub backoff: Duration,
+    /// Name under which [`Store::run`] shares the partitions with other stores of the log; without one it takes all of them.
+    pub member: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { limits: Limits::default(), tries_max: 6, backoff: Duration::from_millis(500) }
+        Options { limits: Limits::default(), tries_max: 6, backoff: Duration::from_millis(500), member: None }
     }
 }
 
@@ -59,9 +62,10 @@ impl Store {
         Store { log, lake, options }
     }
 
-    /// Stores everything that the log holds now, and ends. `progress` is called after every poll and every commit.
+    /// Stores everything that the log holds now, and ends. `progress` is called after every poll and every commit. It takes all partitions:
+    /// where another store is at work, each record is stored by the one that is first, and the other reads the tables again.
     pub async fn run_once(&self, progress: &mut (dyn FnMut(&Report) + Send)) -> Result<Report, Error> {
-        let options = Options { limits: Limits { age_max: None, ..self.options.limits }, ..self.options.clone() };
+        let options = Options { limits: Limits { age_max: None, ..self.options.limits }, member: None, ..self.options.clone() };
         self.repeat(&options, true, Shutdown::new(std::future::pending()), progress).await
     }
 
@@ -81,16 +85,57 @@ impl Store {
         mut shutdown: Shutdown<'_>,
         progress: &mut (dyn FnMut(&Report) + Send),
     ) -> Result<Report, Error> {
+        let mut membership = self.join(options);
+        let done = self.work(options, once, &mut membership, &mut shutdown, progress).await;
+        membership.leave().await;
+        done
+    }
+
+    fn join(&self, options: &Options) -> Membership {
+        match &options.member {
+            Some(name) => Membership::join(self.log.clone(), name.clone()),
+            None => Membership::alone(),
+        }
+    }
+
+    async fn work(
+        &self,
+        options: &Options,
+        once: bool,
+        membership: &mut Membership,
+        shutdown: &mut Shutdown<'_>,
+        progress: &mut (dyn FnMut(&Report) + Send),
+    ) -> Result<Report, Error> {
         let mut report = Report::default();
         let patience = Patience { tries_max: options.tries_max, backoff: options.backoff };
         let mut troubles = Troubles::default();
         loop {
             let commits = report.commits;
-            let error = match self.session(options, once, &mut shutdown, &mut report, progress).await {
-                Ok(()) => return Ok(report),
+            let begun = tokio::select! {
+                partitions = membership.begin() => partitions,
+                () = shutdown.wait() => return Ok(report),
+            };
+            let ended = match begun {
+                Ok(partitions) => self.session(options, (once, &partitions), membership, shutdown, &mut report, progress).await,
+                Err(error) => {
+                    *membership = self.join(options);
+                    Err(error)
+                }
+            };
+            let error = match ended {
+                Ok(End::Done) => return Ok(report),
+                Ok(End::Turned) => {
+                    report.rebalances += 1;
+                    continue;
+                }
                 Err(error) => error,
             };
-            let wait = match troubles.another(report.commits > commits, error.may_pass(), shutdown.done, &patience) {
+            if error.is_fence() {
+                report.fenced += 1;
+            }
+            // Where another store was first, something was stored.
+            let stored = report.commits > commits || error.is_fence();
+            let wait = match troubles.another(stored, error.may_pass(), shutdown.done, &patience) {
                 retry::Next::Again { wait } => wait,
                 retry::Next::End => return Err(error),
                 retry::Next::GiveUp => return Err(Error::GaveUp { tries: troubles.in_a_row(), last: Box::new(error) }),
@@ -105,16 +150,22 @@ impl Store {
         }
     }
 
-    /// From opening the tables to the end, or to the first trouble.
+    /// From opening the tables to the end, to the first trouble, or until its share is another.
     async fn session(
         &self,
         options: &Options,
-        once: bool,
+        (once, partitions): (bool, &Partitions),
+        membership: &mut Membership,
         shutdown: &mut Shutdown<'_>,
         report: &mut Report,
         progress: &mut (dyn FnMut(&Report) + Send),
-    ) -> Result<(), Error> {
-        let opened = Opened::open(&self.log, &self.lake, report).await?;
+    ) -> Result<End, Error> {
+        let opened = Opened::open(&self.log, &self.lake, partitions, report).await?;
+        report.partitions = match partitions {
+            Partitions::All => None,
+            Partitions::Some(_) => Some((opened.starts.len(), opened.places.len())),
+        };
+        progress(report);
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = mpsc::channel(QUEUE_POLLS);
         let reader = ReadAhead {
@@ -127,7 +178,7 @@ impl Store {
         };
         let reading = tokio::task::spawn_blocking(move || reader.run(&sender));
         let mut session = Session {
-            ends: if once { reader_ends(&opened.places) } else { HashSet::new() },
+            ends: if once { opened.places.keys().copied().collect() } else { HashSet::new() },
             tables: Some(opened.tables),
             context: Arc::new(Context { log: self.log.clone(), cluster_id: opened.cluster_id, topics: opened.topics }),
             places: opened.places,
@@ -136,18 +187,25 @@ impl Store {
             limits: options.limits,
             once,
             draining: false,
+            turned: false,
         };
-        let result = session.run(receiver, &stop, shutdown, report, progress).await;
+        let result = session.run(receiver, &stop, membership, shutdown, report, progress).await;
         stop.store(true, Ordering::Relaxed);
         session.settle(report).await;
         // The queue is closed by now, so a reader that waits on it ends; its own error was the queue's last message.
         let ended = reading.await.map_err(|e| Error::Ended { part: "reader", why: e.to_string() });
-        result.and(ended)
+        // Whatever came of it, nothing of this session is under way any more.
+        membership.release();
+        ended.and(result)
     }
 }
 
-fn reader_ends(places: &HashMap<(Family, i32), Place>) -> HashSet<(Family, i32)> {
-    places.keys().copied().collect()
+/// Why a session ended without trouble.
+enum End {
+    /// All is stored that was to be.
+    Done,
+    /// The share is another: the next session reads that one.
+    Turned,
 }
 
 /// A future that may be waited for again after it was ready.
@@ -250,6 +308,8 @@ struct Session {
     once: bool,
     /// Nothing more is read; what waits is committed.
     draining: bool,
+    /// Because the share is another.
+    turned: bool,
 }
 
 struct Committing {
@@ -290,6 +350,7 @@ enum Next {
     Message(Option<Message>),
     Committed(Result<Done, Error>),
     Due,
+    Turned(Result<Turn, Error>),
     Shutdown,
 }
 
@@ -298,16 +359,17 @@ impl Session {
         &mut self,
         mut queue: mpsc::Receiver<Message>,
         stop: &AtomicBool,
+        membership: &mut Membership,
         shutdown: &mut Shutdown<'_>,
         report: &mut Report,
         progress: &mut (dyn FnMut(&Report) + Send),
-    ) -> Result<(), Error> {
+    ) -> Result<End, Error> {
         loop {
             self.start_commit();
             if self.draining && self.pending.is_empty() && self.committing.is_none() {
-                return Ok(());
+                return Ok(if self.turned && !shutdown.done { End::Turned } else { End::Done });
             }
-            match self.next(&mut queue, shutdown).await {
+            match self.next(&mut queue, membership, shutdown).await {
                 Next::Message(Some(message)) => self.take(message?, report),
                 // The reader ends only when it was told to, or after its error was taken above.
                 Next::Message(None) => self.draining = true,
@@ -317,6 +379,12 @@ impl Session {
                     return Err(error);
                 }
                 Next::Due => {}
+                Next::Turned(Ok(Turn::Drop)) => return Ok(End::Turned),
+                Next::Turned(turn) => {
+                    turn?;
+                    self.turned = true;
+                    stop.store(true, Ordering::Relaxed);
+                }
                 Next::Shutdown => stop.store(true, Ordering::Relaxed),
             }
             if self.once && self.ends.is_empty() {
@@ -328,7 +396,7 @@ impl Session {
         }
     }
 
-    async fn next(&mut self, queue: &mut mpsc::Receiver<Message>, shutdown: &mut Shutdown<'_>) -> Next {
+    async fn next(&mut self, queue: &mut mpsc::Receiver<Message>, membership: &mut Membership, shutdown: &mut Shutdown<'_>) -> Next {
         let pending: Vec<Pending> = self.pending.values().map(Batch::pending).collect();
         let committing_bytes = self.committing.as_ref().map_or(0, |c| c.bytes);
         let room = !self.draining && batcher::has_room(pending.iter().map(|p| p.bytes).sum(), committing_bytes, &self.limits);
@@ -338,6 +406,7 @@ impl Session {
             done = finished(&mut self.committing), if self.committing.is_some() => Next::Committed(done),
             message = queue.recv(), if room => Next::Message(message),
             () = sleep_until(due), if due.is_some() => Next::Due,
+            turn = membership.turned(), if !self.turned => Next::Turned(turn),
             () = shutdown.wait(), if !told => Next::Shutdown,
         }
     }
@@ -432,6 +501,11 @@ async fn commit(
 ) -> Result<Done, Error> {
     let Batch { family, rows, quarantine, bad, spans, schema_ids, trees, tails, .. } = batch;
     let topic = &context.topics[&family];
+    // A topic that was deleted and made again under its name has other records at these offsets.
+    let now = blocking(&context.log, move |log| log.topic(family)).await?;
+    if now.id != topic.id {
+        return Err(info::other_log(family, &context.cluster_id, topic, &now));
+    }
     let mut quarantined: BTreeMap<i32, u64> = BTreeMap::new();
     bad.iter().for_each(|(partition, _)| *quarantined.entry(*partition).or_default() += 1);
     let held = info::Held { spans: &spans, quarantined: &quarantined, trees: &trees, tails: &tails, schema_ids: &schema_ids };

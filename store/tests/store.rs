@@ -228,7 +228,7 @@ impl Home {
     }
 
     fn store(&self, limits: Limits) -> Store {
-        let options = Options { limits, tries_max: 40, backoff: Duration::from_millis(1) };
+        let options = Options { limits, tries_max: 40, backoff: Duration::from_millis(1), member: None };
         Store::new(Arc::new(Shared(self.log.clone())), self.lake.clone(), options)
     }
 
