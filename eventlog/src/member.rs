@@ -34,7 +34,7 @@ impl Partitions {
 pub struct Share {
     /// Its partitions now.
     pub partitions: Partitions,
-    /// Somebody else is to have some of them: finish what is under way, then [`Member::release`] them. The others wait for it.
+    /// They are to be shared out anew: finish what is under way, then [`Member::release`] them. The others wait for it.
     pub asked_back: bool,
     /// So often all of them were taken away without asking, because the member had not been heard of for too long: somebody else may have
     /// read on from where the tables stand.

@@ -33,6 +33,8 @@ pub struct Report {
     pub retries: u64,
     /// How many of those because another store was first with a partition: nothing of this one's try is in the tables.
     pub fenced: u64,
+    /// Times that its partitions were taken from it, because it was not heard of for too long: what it had read was dropped, for others to store.
+    pub taken: u64,
     /// Where several stores share the partitions: how many this one has of how many. `None` where it has all by itself.
     pub partitions: Option<(usize, usize)>,
     /// Times that this changed.
@@ -69,6 +71,7 @@ impl Report {
         self.skipped += later.skipped;
         self.retries += later.retries;
         self.fenced += later.fenced;
+        self.taken += later.taken;
         self.partitions = later.partitions.or(self.partitions);
         self.rebalances += later.rebalances;
     }

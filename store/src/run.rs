@@ -379,7 +379,11 @@ impl Session {
                     return Err(error);
                 }
                 Next::Due => {}
-                Next::Turned(Ok(Turn::Drop)) => return Ok(End::Turned),
+                Next::Turned(Ok(Turn::Drop)) => {
+                    report.taken += 1;
+                    tracing::warn!("this store was not heard of for too long, and others have its partitions: what it had read is dropped");
+                    return Ok(End::Turned);
+                }
                 Next::Turned(turn) => {
                     turn?;
                     self.turned = true;

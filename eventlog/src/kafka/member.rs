@@ -1,7 +1,8 @@
 //! Membership in the consumer group of the stores: who may read which partition, and nothing else. No record comes this way.
 //!
-//! The group's protocol is cooperative: only partitions that move are asked back. librdkafka waits for the answer to each word of the group,
-//! and nothing is ever assigned in its sense: the stores read through readers of their own.
+//! The partitions of each topic go round the members, so that each family's work is shared: what keeps more partitions where they are
+//! (cooperative-sticky) may leave all of a busy family with one member. So everything is asked back when the group changes. librdkafka waits for
+//! the answer to each word of the group, and nothing is ever assigned in its sense: the stores read through readers of their own.
 
 use super::trouble::{Context, Trouble};
 use super::{KafkaError, Shared};
@@ -31,7 +32,7 @@ const POLL_STEP: Duration = Duration::from_millis(100);
 /// A word of the group that waits for its answer.
 enum Word {
     Assigned(Vec<(String, i32)>),
-    Revoked { partitions: Vec<(String, i32)>, lost: bool },
+    Revoked { lost: bool },
 }
 
 /// Takes the group's words, which are dealt with outside of the callback.
@@ -61,17 +62,17 @@ impl ClientContext for GroupContext {
 impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<GroupContext>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         if self.closing.load(Ordering::Relaxed) {
-            let nothing = TopicPartitionList::new();
             let answered = match code {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => consumer.incremental_assign(&nothing),
-                _ => consumer.incremental_unassign(&nothing),
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => consumer.assign(&TopicPartitionList::new()),
+                _ => consumer.unassign(),
             };
             return answered.unwrap_or_else(|e| tracing::debug!(error = %e, "while leaving the group"));
         }
-        let partitions = partitions.elements().iter().map(|at| (at.topic().to_string(), at.partition())).collect();
         let word = match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Word::Assigned(partitions),
-            _ => Word::Revoked { partitions, lost: consumer.assignment_lost() },
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                Word::Assigned(partitions.elements().iter().map(|at| (at.topic().to_string(), at.partition())).collect())
+            }
+            _ => Word::Revoked { lost: consumer.assignment_lost() },
         };
         self.words.lock().expect("nothing that holds the words can panic").push_back(word);
     }
@@ -88,8 +89,8 @@ pub(super) struct KafkaMember {
     shared: Arc<Shared>,
     consumer: Arc<BaseConsumer<GroupContext>>,
     mine: BTreeSet<(Family, i32)>,
-    /// What was asked back and is not released yet.
-    asked: Option<BTreeSet<(Family, i32)>>,
+    /// They were asked back and are not released yet.
+    asked: bool,
     losses: u64,
     changes: u64,
 }
@@ -107,7 +108,7 @@ impl KafkaMember {
                 ("group.id", &group),
                 ("group.instance.id", name),
                 ("group.protocol", "classic"),
-                ("partition.assignment.strategy", "cooperative-sticky"),
+                ("partition.assignment.strategy", "roundrobin"),
                 ("enable.auto.commit", "false"),
                 ("enable.auto.offset.store", "false"),
                 ("allow.auto.create.topics", "false"),
@@ -119,7 +120,7 @@ impl KafkaMember {
         )?;
         let topics: Vec<&str> = shared.names.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(|e| shared.error(&format!("joining the group {group}"), e))?;
-        Ok(KafkaMember { shared, consumer: Arc::new(consumer), mine: BTreeSet::new(), asked: None, losses: 0, changes: 0 })
+        Ok(KafkaMember { shared, consumer: Arc::new(consumer), mine: BTreeSet::new(), asked: false, losses: 0, changes: 0 })
     }
 
     /// The consumer that may commit the group's offsets.
@@ -131,19 +132,18 @@ impl KafkaMember {
         self.changes += 1;
         match word {
             Word::Assigned(partitions) => {
-                self.mine.extend(self.known(partitions));
-                self.answer(self.consumer.incremental_assign(&TopicPartitionList::new()))
+                self.mine = self.known(partitions);
+                self.answer(self.consumer.assign(&TopicPartitionList::new()))
             }
             // Asked or not, they are somebody else's: there is nothing to finish.
-            Word::Revoked { lost: true, partitions } => {
+            Word::Revoked { lost: true } => {
                 self.losses += 1;
-                let gone = self.known(partitions);
-                self.mine.retain(|at| !gone.contains(at));
-                self.asked = None;
-                self.answer(self.consumer.incremental_unassign(&TopicPartitionList::new()))
+                self.asked = false;
+                self.mine.clear();
+                self.answer(self.consumer.unassign())
             }
-            Word::Revoked { lost: false, partitions } => {
-                self.asked = Some(self.known(partitions));
+            Word::Revoked { lost: false } => {
+                self.asked = true;
                 Ok(())
             }
         }
@@ -159,12 +159,7 @@ impl KafkaMember {
     }
 
     fn share(&self) -> Share {
-        Share {
-            partitions: Partitions::Some(self.mine.clone()),
-            asked_back: self.asked.is_some(),
-            losses: self.losses,
-            changes: self.changes,
-        }
+        Share { partitions: Partitions::Some(self.mine.clone()), asked_back: self.asked, losses: self.losses, changes: self.changes }
     }
 
     /// Serves the group for a moment. What mends itself is waited for.
@@ -209,18 +204,20 @@ impl Member for KafkaMember {
     }
 
     fn release(&mut self) -> Result<(), Error> {
-        let Some(asked) = self.asked.take() else { return Ok(()) };
-        self.mine.retain(|at| !asked.contains(at));
+        if !std::mem::take(&mut self.asked) {
+            return Ok(());
+        }
+        self.mine.clear();
         self.changes += 1;
-        self.answer(self.consumer.incremental_unassign(&TopicPartitionList::new()))
+        self.answer(self.consumer.unassign())
     }
 }
 
 impl Drop for KafkaMember {
     fn drop(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Relaxed);
-        if self.asked.take().is_some() {
-            let _ = self.consumer.incremental_unassign(&TopicPartitionList::new());
+        if self.asked {
+            let _ = self.consumer.unassign();
         }
     }
 }

@@ -125,6 +125,9 @@ fn text(report: &Report) -> String {
     if report.fenced > 0 {
         lines.push(format!("fenced: {} times another store was first; what it stored was not stored again", report.fenced));
     }
+    if report.taken > 0 {
+        lines.push(format!("taken: {} times it was not heard of for too long, and others stored what it had read", report.taken));
+    }
     if report.lost > 0 {
         lines.push(format!("lost: {} offsets were gone from the log before they were stored; see table gaps", report.lost));
     }
@@ -148,6 +151,7 @@ fn json(report: &Report) -> serde_json::Value {
         "skipped": report.skipped,
         "retries": report.retries,
         "fenced": report.fenced,
+        "taken": report.taken,
         "rebalances": report.rebalances,
     })
 }
