@@ -381,7 +381,9 @@ impl Session {
                 Next::Due => {}
                 Next::Turned(Ok(Turn::Drop)) => {
                     report.taken += 1;
-                    tracing::warn!("this store was not heard of for too long, and others have its partitions: what it had read is dropped");
+                    tracing::warn!(
+                        "the group has not heard of this store for too long: others may have its partitions, and what it had read is dropped"
+                    );
                     return Ok(End::Turned);
                 }
                 Next::Turned(turn) => {

@@ -126,7 +126,7 @@ fn text(report: &Report) -> String {
         lines.push(format!("fenced: {} times another store was first; what it stored was not stored again", report.fenced));
     }
     if report.taken > 0 {
-        lines.push(format!("taken: {} times it was not heard of for too long, and others stored what it had read", report.taken));
+        lines.push(format!("taken: {} times its partitions were taken, because the group had not heard of it for too long", report.taken));
     }
     if report.lost > 0 {
         lines.push(format!("lost: {} offsets were gone from the log before they were stored; see table gaps", report.lost));

@@ -123,7 +123,7 @@ fn a_store_that_was_frozen_doubles_nothing() {
     ledger.check(&home);
     assert_eq!(trades(&zombie) + trades(&other), ledger.records());
     assert!(number(&zombie["taken"]) + number(&zombie["fenced"]) >= 1, "it is told: {zombie}");
-    assert!(said.contains("not heard of for too long") || said.contains("was first"), "{said}");
+    assert!(said.contains("has not heard of this store for too long") || said.contains("was first"), "{said}");
 }
 
 /// F9: a store that shares nothing is let loose on the partitions of another one, round after round.
