@@ -4,7 +4,9 @@
 #   scripts/kafka.sh start DIR [PID]   downloads the jars once, formats DIR, starts the broker, prints BROKERS=127.0.0.1:PORT;
 #                                      with PID, ends the broker and removes DIR when that process has ended
 #   scripts/kafka.sh stop DIR          ends exactly that broker
+#   scripts/kafka.sh again DIR         starts the broker of DIR, which has ended, with its data and on its port
 #
+# KAFKA_ADVERTISED=HOST:PORT is the address that clients are told to use: of a proxy before the broker. KAFKA_EXTRA: more of its settings.
 # Jars are kept in ${TAPE_CACHE:-~/.cache/tokentape}/kafka-VERSION. The broker's log is DIR/broker.log, its process id DIR/pid.
 set -euo pipefail
 
@@ -76,7 +78,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+advertised.listeners=PLAINTEXT://${KAFKA_ADVERTISED:-127.0.0.1:$port}
 controller.listener.names=CONTROLLER
 log.dirs=$dir/data
 auto.create.topics.enable=false
@@ -105,10 +107,11 @@ rootLogger.appenderRef.out.ref=out
 LOGGING
 }
 
-alive() { [ -n "${1:-}" ] && kill -0 "$1" 2>/dev/null; }
+# A process that has ended but that nobody has asked about yet is not alive.
+alive() { [ -n "${1:-}" ] && kill -0 "$1" 2>/dev/null && ! grep -qs '^State:[[:space:]]*Z' "/proc/$1/status"; }
 
 start() {
-  local dir=$1 watched=$2 cache port controller pid deadline
+  local dir=$1 watched=$2 cache port controller
   need
   cache=${TAPE_CACHE:-$HOME/.cache/tokentape}/kafka-$VERSION
   fetch "$cache"
@@ -123,9 +126,29 @@ start() {
   local java=(java -cp "$cache/libs/*" "-Dlog4j2.configurationFile=$dir/log4j2.properties")
   "${java[@]}" -Xmx256m kafka.tools.StorageTool format -t "$("${java[@]}" -Xmx64m kafka.tools.StorageTool random-uuid)" \
     -c "$dir/server.properties" >"$dir/format.log" 2>&1 || die "formatting failed: $(tail -3 "$dir/format.log")"
+  launch "$dir" "$cache" "$port"
+  # Not "… || … &": that would keep the caller's pipe open in a subshell.
+  if [ -n "$watched" ]; then
+    setsid "$SELF" watch "$dir" "$watched" >/dev/null 2>&1 </dev/null &
+  fi
+  echo "BROKERS=127.0.0.1:$port"
+}
+
+again() {
+  local dir cache=${TAPE_CACHE:-$HOME/.cache/tokentape}/kafka-$VERSION port
+  dir=$(cd "$1" && pwd)
+  alive "$(cat "$dir/pid" 2>/dev/null)" && die "the broker in $dir runs (process $(cat "$dir/pid"))"
+  port=$(sed -n 's/^listeners=PLAINTEXT:\/\/127.0.0.1:\([0-9]*\),.*/\1/p' "$dir/server.properties")
+  launch "$dir" "$cache" "$port"
+  echo "BROKERS=127.0.0.1:$port"
+}
+
+# Starts the broker that is configured in $1, and waits until it answers.
+launch() {
+  local dir=$1 cache=$2 port=$3 pid deadline
   # Its own process group: Ctrl-C at a terminal ends the tests, and they end the broker.
-  setsid "${java[@]}" -Xms256m -Xmx512m -XX:+UseSerialGC kafka.Kafka "$dir/server.properties" \
-    >"$dir/broker.log" 2>&1 </dev/null &
+  setsid java -cp "$cache/libs/*" "-Dlog4j2.configurationFile=$dir/log4j2.properties" -Xms256m -Xmx512m -XX:+UseSerialGC kafka.Kafka \
+    "$dir/server.properties" >>"$dir/broker.log" 2>&1 </dev/null &
   pid=$!
   echo "$pid" >"$dir/pid"
   deadline=$((SECONDS + START_SECONDS))
@@ -134,11 +157,6 @@ start() {
     [ $SECONDS -lt $deadline ] || { stop "$dir"; die "the broker did not answer within $START_SECONDS s: see $dir/broker.log"; }
     sleep 0.2
   done
-  # Not "… || … &": that would keep the caller's pipe open in a subshell.
-  if [ -n "$watched" ]; then
-    setsid "$SELF" watch "$dir" "$watched" >/dev/null 2>&1 </dev/null &
-  fi
-  echo "BROKERS=127.0.0.1:$port"
 }
 
 watch() {
@@ -178,6 +196,7 @@ stop() {
 case "${1:-}:${2:+dir}" in
   start:dir) start "$2" "${3:-}" ;;
   watch:dir) watch "$2" "$3" ;;
+  again:dir) again "$2" ;;
   stop:dir) stop "$(cd "$2" 2>/dev/null && pwd || echo "$2")" ;;
-  *) say "usage: scripts/kafka.sh start DIR [PID] | stop DIR"; exit 2 ;;
+  *) say "usage: scripts/kafka.sh start DIR [PID] | again DIR | stop DIR"; exit 2 ;;
 esac

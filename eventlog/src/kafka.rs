@@ -2,6 +2,7 @@
 //!
 //! The only file (with topic_id.rs and the files below kafka/) that knows rdkafka.
 
+mod member;
 mod read;
 mod topics;
 mod trouble;
@@ -9,7 +10,7 @@ mod write;
 
 use crate::embedded::beyond_end;
 use crate::topic_id::{self, Described};
-use crate::{Error, EventLog, Reader, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
+use crate::{Error, EventLog, Member, Reader, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
 use bytes::Bytes;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::{Client, ClientContext};
@@ -19,7 +20,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use trouble::{Context, Trouble};
 
@@ -68,6 +69,8 @@ pub struct Kafka {
     committed: BaseConsumer<Context>,
     /// Writes group offsets for lag displays; made when first needed.
     lag: Mutex<Option<BaseConsumer<Context>>>,
+    /// While this process is a member of the group, only the member may write them.
+    member: Mutex<Weak<BaseConsumer<member::GroupContext>>>,
     /// The compacted topics, as far as they were read.
     tails: [Mutex<Option<read::Tail>>; 2],
     cluster_id: String,
@@ -90,10 +93,13 @@ fn is_moving(e: &KafkaError) -> bool {
 }
 
 /// Properties that tokentape sets itself: another value would break a promise of the log.
-const OWN_PROPERTIES: [&str; 17] = [
+const OWN_PROPERTIES: [&str; 20] = [
     "bootstrap.servers",
     "metadata.broker.list",
     "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "partition.assignment.strategy",
     "isolation.level",
     "enable.auto.commit",
     "enable.auto.offset.store",
@@ -128,6 +134,7 @@ impl Kafka {
             admin,
             committed,
             lag: Mutex::default(),
+            member: Mutex::default(),
             tails: Default::default(),
             cluster_id: cluster_id.unwrap_or_default(),
         };
@@ -172,8 +179,7 @@ impl Kafka {
     fn group_offsets(&self) -> Result<std::sync::MutexGuard<'_, Option<BaseConsumer<Context>>>, Error> {
         let mut lag = self.lag.lock().expect("nothing that holds the lag consumer can panic");
         if lag.is_none() {
-            let group = format!("{}store", self.shared.options.prefix);
-            *lag = Some(self.shared.create(&[("group.id", &group), ("enable.auto.commit", "false")])?);
+            *lag = Some(self.shared.create(&[("group.id", &self.shared.group()), ("enable.auto.commit", "false")])?);
         }
         Ok(lag)
     }
@@ -192,8 +198,17 @@ impl Shared {
         format!("Kafka at {}", self.options.brokers)
     }
 
+    /// The consumer group of the stores.
+    fn group(&self) -> String {
+        format!("{}store", self.options.prefix)
+    }
+
     /// A client with what the user set and, above it, what we need.
     fn create<T: FromClientConfigAndContext<Context>>(&self, own: &[(&str, &str)]) -> Result<T, Error> {
+        self.create_with(own, Context::new(self.trouble.clone()))
+    }
+
+    fn create_with<C: ClientContext, T: FromClientConfigAndContext<C>>(&self, own: &[(&str, &str)], context: C) -> Result<T, Error> {
         let mut config = ClientConfig::new();
         let bytes = MESSAGE_BYTES_MAX.to_string();
         config.set("client.id", "tokentape").set("message.max.bytes", bytes).set("socket.keepalive.enable", "true");
@@ -204,7 +219,7 @@ impl Shared {
         for (name, value) in own {
             config.set(*name, *value);
         }
-        config.create_with_context(Context::new(self.trouble.clone())).map_err(|e| self.error("reading the Kafka settings", e))
+        config.create_with_context(context).map_err(|e| self.error("reading the Kafka settings", e))
     }
 
     fn error(&self, doing: &str, e: KafkaError) -> Error {
@@ -291,14 +306,31 @@ impl EventLog for Kafka {
             .collect()
     }
 
+    fn join(&self, name: &str) -> Result<Box<dyn Member>, Error> {
+        let member = member::KafkaMember::join(self.shared.clone(), name)?;
+        *self.member.lock().expect("nothing that holds the member can panic") = Arc::downgrade(member.consumer());
+        Ok(Box::new(member))
+    }
+
     /// Commits a group offset, for lag displays only: where that fails, nothing is lost, so it is logged and forgotten.
     fn stored(&self, family: Family, partition: i32, offset: i64) -> Result<(), Error> {
         let mut offsets = TopicPartitionList::new();
         let set = offsets.add_partition_offset(self.shared.name(family), partition, Offset::Offset(offset));
         set.map_err(|e| self.shared.error("noting what is stored", e))?;
-        let lag = self.group_offsets()?;
-        if let Some(Err(e)) = lag.as_ref().map(|consumer| consumer.commit(&offsets, CommitMode::Sync)) {
-            tracing::warn!(topic = self.shared.name(family), partition, offset, error = %e, "group offset for lag displays not committed");
+        let member = self.member.lock().expect("nothing that holds the member can panic").upgrade();
+        let committed = match member {
+            // Not waited for: the member hears what came of it.
+            Some(member) => member.commit(&offsets, CommitMode::Async),
+            None => self.group_offsets()?.as_ref().map_or(Ok(()), |consumer| consumer.commit(&offsets, CommitMode::Sync)),
+        };
+        match committed {
+            Err(e) if trouble::code(&e) == Some(RDKafkaErrorCode::UnknownMemberId) => {
+                tracing::debug!(topic = self.shared.name(family), partition, offset, "the group's members tell its offsets themselves");
+            }
+            Err(e) => {
+                tracing::warn!(topic = self.shared.name(family), partition, offset, error = %e, "group offset for lag displays not committed");
+            }
+            Ok(()) => {}
         }
         Ok(())
     }

@@ -18,11 +18,13 @@ mod codec;
 pub mod embedded;
 pub mod home;
 pub mod kafka;
+mod member;
 pub mod murmur2;
 pub mod socket;
 mod topic_id;
 
 pub use home::open_home;
+pub use member::{Member, Partitions, Share};
 
 /// What Kafka adds to a record's key and value inside a batch of one, rounded up: a record that fits with it fits its topic.
 pub const RECORD_OVERHEAD_BYTES: usize = 512;
@@ -231,6 +233,13 @@ pub trait EventLog: Send + Sync {
 
     /// A reader of the given partitions.
     fn reader(&self, starts: &[Start]) -> Result<Box<dyn Reader>, Error>;
+
+    /// Joins the processes that share the log's partitions, under a name that no other living one has: who comes back under the name of one
+    /// that has died takes its place. A log that belongs to one process is not shared.
+    fn join(&self, name: &str) -> Result<Box<dyn Member>, Error> {
+        let _ = name;
+        Ok(Box::new(member::Alone))
+    }
 
     /// Watermarks of every partition of a family's topic, by partition number.
     fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error>;

@@ -243,11 +243,16 @@ impl Table {
 
     /// What the newest commit that says anything under `key` of its commitInfo says; `None` where none does, as far as the table's log reaches.
     pub async fn latest_info(&self, key: &str) -> Result<Option<Value>, Error> {
+        Ok(self.info_before(key, self.version() + 1).await?.map(|(_, info)| info))
+    }
+
+    /// The same of the commits before a version, with the version of the one that says it.
+    pub async fn info_before(&self, key: &str, version: u64) -> Result<Option<(u64, Value)>, Error> {
         // Version 0 made the table.
-        for version in (1..=self.version()).rev() {
+        for version in (1..version).rev() {
             let Some(bytes) = self.entry(version).await? else { return Ok(None) };
             if let Some(info) = commit_info(&bytes, key) {
-                return Ok(Some(info));
+                return Ok(Some((version, info)));
             }
         }
         Ok(None)

@@ -60,6 +60,14 @@ pub fn due(pending: &[Pending], now: Instant, limits: &Limits) -> Option<Family>
     pending.iter().max_by_key(|p| p.bytes).filter(|_| total >= limits.bytes_total_max).map(|p| p.family)
 }
 
+/// The family to commit next, if any: what is due; once nothing more is read, the one that has waited longest.
+pub fn next(pending: &[Pending], draining: bool, now: Instant, limits: &Limits) -> Option<Family> {
+    match draining {
+        true => pending.iter().min_by_key(|p| p.since).map(|p| p.family),
+        false => due(pending, now, limits),
+    }
+}
+
 /// When the next row becomes too old, if rows age.
 pub fn next_due(pending: &[Pending], limits: &Limits) -> Option<Instant> {
     let age = limits.age_max?;
@@ -102,5 +110,7 @@ mod tests {
         assert_eq!(due(&[pending(Family::Trades, 1, 1, start)], start + Duration::from_secs(3600), &limits), None);
         assert_eq!(next_due(&[pending(Family::Trades, 1, 1, start)], &limits), None);
         assert_eq!(due(&[], start, &limits), None);
+        assert_eq!(next(&[pending(Family::Trades, 1, 1, start)], true, start, &limits), Some(Family::Trades), "the end");
+        assert_eq!(next(&[], true, start, &limits), None);
     }
 }

@@ -17,6 +17,9 @@ pub(crate) const KEY: &str = "tokentape";
 /// two, a consumer cannot tell. What retention took before it was stored is never in an interval: it has a row in `gaps`.
 const CONTROL_OR_ABORTED: &str = "control_or_aborted";
 
+/// So many commits are looked at for the newest tails.
+const LOOK_BACK_MAX: usize = 100;
+
 /// What a commit holds of the log.
 pub struct Held<'a> {
     /// The offsets of each partition.
@@ -59,12 +62,11 @@ pub fn commit_info(cluster_id: &str, topic: &TopicInfo, family: Family, held: &H
     Map::from_iter([(KEY.to_string(), log)])
 }
 
-/// Refuses a table that was stored from another log than this one: what both hold would be rows twice. Gives the last record of each
-/// partition of the family's topic that is stored, as far as the newest commit says it.
+/// Refuses a table that was stored from another log than this one: what both hold would be rows twice.
 ///
 /// The newest commit decides. `quarantine` and `gaps` hold rows about every topic of their log, the others those of their own topic only.
-pub async fn refuse_other_log(table: &Table, cluster_id: &str, topics: &HashMap<Family, TopicInfo>) -> Result<BTreeMap<i32, Tail>, Error> {
-    let Some(said) = table.latest_info(KEY).await? else { return Ok(BTreeMap::new()) };
+pub async fn refuse_other_log(table: &Table, cluster_id: &str, topics: &HashMap<Family, TopicInfo>) -> Result<(), Error> {
+    let Some(said) = table.latest_info(KEY).await? else { return Ok(()) };
     let text = |key: &str| said[key].as_str().unwrap_or("unknown").to_string();
     let (cluster, topic_id) = (text("cluster"), text("topicId"));
     let family = table.family();
@@ -74,8 +76,7 @@ pub async fn refuse_other_log(table: &Table, cluster_id: &str, topics: &HashMap<
         false => topics[&family].id == topic_id,
     };
     if known && cluster == cluster_id {
-        let of_own_topic = topics[&family].id == topic_id;
-        return Ok(if of_own_topic { tail::from_json(&said["tails"]) } else { BTreeMap::new() });
+        return Ok(());
     }
     let topic = text("topic");
     let ours = topics.values().find(|ours| ours.name == topic).unwrap_or(&topics[&family]);
@@ -84,6 +85,37 @@ pub async fn refuse_other_log(table: &Table, cluster_id: &str, topics: &HashMap<
         stored: format!("topic {topic}, id {topic_id}, cluster {cluster}"),
         given: format!("topic {}, id {}, cluster {cluster_id}", ours.name, ours.id),
     })
+}
+
+/// The last record of each partition of the family's topic that is stored, as the commits say it. One store names those of all partitions in
+/// each commit; where several share them, each knows its own, and those of the others as they were when it began: the newest are looked for
+/// further back, as long as one is older than its transaction.
+pub(crate) async fn tails(table: &Table, topic_id: &str, txns: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Tail>, Error> {
+    let mut tails: BTreeMap<i32, Tail> = BTreeMap::new();
+    let mut version = table.version() + 1;
+    for _ in 0..LOOK_BACK_MAX {
+        let Some((at, said)) = table.info_before(KEY, version).await? else { break };
+        version = at;
+        if said["topicId"] != topic_id {
+            continue;
+        }
+        for (partition, tail) in tail::from_json(&said["tails"]) {
+            tails.entry(partition).and_modify(|known| *known = if tail.offset > known.offset { tail } else { *known }).or_insert(tail);
+        }
+        if txns.iter().all(|(partition, next)| tails.get(partition).is_some_and(|tail| tail.offset + 1 == *next)) {
+            break;
+        }
+    }
+    Ok(tails)
+}
+
+/// The refusal of a topic that is another one than when the tables were opened.
+pub(crate) fn other_log(family: Family, cluster_id: &str, opened: &TopicInfo, now: &TopicInfo) -> Error {
+    Error::OtherLog {
+        table: family.topic().name,
+        stored: format!("topic {}, id {}, cluster {cluster_id}", opened.name, opened.id),
+        given: format!("topic {}, id {}, cluster {cluster_id}", now.name, now.id),
+    }
 }
 
 /// Whom tables belong to, as the object beside them says it: the log's cluster, and topic and id of every family.

@@ -1,7 +1,7 @@
 //! Which offsets are stored, which come next, and which are absent. Pure.
 
 use schemas::Family;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The application id of a table's transaction for one log partition.
 pub fn app_id(table: &str, topic_id: &str, partition: i32) -> String {
@@ -90,6 +90,14 @@ impl Span {
                 _ => self.absent.push((first, last)),
             }
         }
+    }
+}
+
+/// Adds a partition's next span to those of a batch.
+pub fn follow(spans: &mut BTreeMap<i32, Span>, partition: i32, span: Span) {
+    match spans.get_mut(&partition) {
+        Some(before) => before.extend(span),
+        None => drop(spans.insert(partition, span)),
     }
 }
 

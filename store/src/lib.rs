@@ -14,14 +14,18 @@ pub mod batcher;
 pub mod decode;
 mod info;
 pub mod ledger;
+mod membership;
+pub mod moves;
 mod opened;
+pub mod place;
 pub mod proof;
 mod read_ahead;
 pub mod record;
 mod report;
+pub mod retry;
 mod run;
 mod spool;
-mod tail;
+pub mod tail;
 pub mod verify;
 
 pub use opened::refuse_other_log;
@@ -66,6 +70,18 @@ pub enum Error {
         /// Offset of the record.
         offset: i64,
     },
+    /// A table has rows of a partition, and nothing says which.
+    #[error(
+        "table {table} has rows of {name}[{partition}], but no transaction says up to which offset: stored from the beginning, they would be there twice; bring the table back from a copy whose log still has it, or store everything anew into other tables (--tables); whoever set delta.setTransactionRetentionDuration on the table must remove it"
+    )]
+    TxnLost {
+        /// Table name.
+        table: &'static str,
+        /// Topic name.
+        name: String,
+        /// Partition.
+        partition: i32,
+    },
     /// A table was made from another log.
     #[error(
         "table {table} was stored from another log ({stored}) than this one ({given}): what both logs hold would be stored twice; use the log that the tables were made from, or give this one tables of its own (--tables)"
@@ -105,8 +121,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// True where another store was first: what this one was to store is stored.
+    pub fn is_fence(&self) -> bool {
+        matches!(self, Error::Lake(lake::Error::Fenced { .. } | lake::Error::Moved { .. }))
+    }
+
     /// True where trying again may help: the outside was at fault, and may recover.
-    fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         match self {
             Error::Lake(e) => match e {
                 lake::Error::Fenced { .. } | lake::Error::Moved { .. } | lake::Error::Storage { .. } => true,
@@ -118,7 +139,7 @@ impl Error {
                 eventlog::Error::TopicMissing { .. } | eventlog::Error::TopicUnfit { .. } | eventlog::Error::Refused { .. } => false,
                 eventlog::Error::Fenced { .. } | eventlog::Error::Owned { .. } | eventlog::Error::TooLarge { .. } => false,
             },
-            Error::Schema(_) | Error::Ahead { .. } | Error::Rewritten { .. } | Error::OtherLog { .. } => false,
+            Error::Schema(_) | Error::Ahead { .. } | Error::Rewritten { .. } | Error::OtherLog { .. } | Error::TxnLost { .. } => false,
             Error::Rows { .. } | Error::Ended { .. } | Error::GaveUp { .. } => false,
         }
     }

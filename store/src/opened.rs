@@ -1,10 +1,11 @@
 //! Where the store begins: the tables and the log as they are found, and from which offset each partition is to be read.
 
 use crate::ledger::{Ledger, app_id};
+use crate::place::{self, Begin, Lost, Place};
 use crate::proof::Hasher;
 use crate::tail::{self, Tail};
 use crate::{Error, Report, decode, info};
-use eventlog::{EventLog, Start, TopicInfo, Watermarks};
+use eventlog::{EventLog, Partitions, Start, TopicInfo, Watermarks};
 use lake::{Lake, Table, Txn};
 use schemas::Family;
 use std::collections::hash_map::Entry;
@@ -14,23 +15,37 @@ use std::sync::Arc;
 /// Refuses tables that were stored from another log than this one, or from a part of it that it no longer has, as a store of it would.
 /// Changes nothing.
 pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<(), Error> {
-    let (cluster_id, found) = look(log).await?;
-    let topics = topics(&found);
+    let (cluster_id, topics) = look(log).await?;
+    let mut places = Vec::new();
+    for family in Family::ALL {
+        let Some(mut table) = lake.find(family).await? else { continue };
+        let topic = &topics[&family];
+        info::refuse_other_log(&table, &cluster_id, &topics).await?;
+        let txns = txns(&mut table, topic).await?;
+        let last = info::tails(&table, &topic.id, &txns).await?;
+        let place = |partition| Place { txn: txns.get(&partition).copied(), quarantine: None, tail: last.get(&partition).copied() };
+        places.extend((0..topic.partitions).map(|partition| (family, partition, place(partition))));
+    }
+    let watermarks = watermarks(log).await?;
     let mut tails = HashMap::new();
-    for (family, topic, watermarks) in &found {
-        let Some(mut table) = lake.find(*family).await? else { continue };
-        let last = info::refuse_other_log(&table, &cluster_id, &topics).await?;
-        for (partition, watermarks) in (0i32..).zip(watermarks) {
-            let stored = table.txn_version(&app_id(family.topic().name, &topic.id, partition)).await?;
-            refuse_ahead(topic, partition, stored.unwrap_or(0), watermarks)?;
-            let kept = last.get(&partition).filter(|tail| tail.offset >= watermarks.low);
-            tails.extend(kept.map(|tail| ((*family, partition), *tail)));
-        }
+    for (family, partition, place) in places {
+        let begin = place::begin(family, &topics[&family], partition, &place, &watermarks[&(family, partition)])?;
+        tails.extend(begin.compare.map(|tail| ((family, partition), tail)));
     }
     if let Some(owner) = lake.owner().await? {
         info::refuse_other_owner(&owner, &cluster_id, &topics)?;
     }
     refuse_rewritten(log, tails, &topics).await
+}
+
+/// The transactions of the family's own topic, of those partitions that have one.
+async fn txns(table: &mut Table, topic: &TopicInfo) -> Result<BTreeMap<i32, i64>, Error> {
+    let mut txns = BTreeMap::new();
+    for partition in 0..topic.partitions {
+        let app_id = app_id(table.family().topic().name, &topic.id, partition);
+        txns.extend(table.txn_version(&app_id).await?.map(|next| (partition, next)));
+    }
+    Ok(txns)
 }
 
 /// Refuses a log whose record at a tail is another one.
@@ -45,39 +60,26 @@ async fn refuse_rewritten(
     }
 }
 
-/// A family's topic and the watermarks of its partitions.
-type Found = (Family, TopicInfo, Vec<Watermarks>);
-
 /// The log's cluster and topics.
-async fn look(log: &Arc<dyn EventLog>) -> Result<(String, Vec<Found>), Error> {
+async fn look(log: &Arc<dyn EventLog>) -> Result<(String, HashMap<Family, TopicInfo>), Error> {
     blocking(log, |log| {
-        let found = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?, log.watermarks(*family)?)));
-        Ok((log.cluster_id()?, found.collect::<Result<Vec<_>, eventlog::Error>>()?))
+        let topics = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?)));
+        Ok((log.cluster_id()?, topics.collect::<Result<HashMap<_, _>, eventlog::Error>>()?))
     })
     .await
 }
 
-fn topics(found: &[Found]) -> HashMap<Family, TopicInfo> {
-    found.iter().map(|(family, topic, _)| (*family, topic.clone())).collect()
-}
-
-/// Refuses a log that ends before what was stored from it.
-fn refuse_ahead(topic: &TopicInfo, partition: i32, stored: i64, watermarks: &Watermarks) -> Result<(), Error> {
-    match stored > watermarks.high {
-        true => Err(Error::Ahead { name: topic.name.clone(), partition, stored, high: watermarks.high }),
-        false => Ok(()),
-    }
-}
-
-/// Where one log partition stands in the tables.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    /// The family's transaction.
-    pub(crate) txn: Option<i64>,
-    /// The transaction of table `quarantine` for this partition.
-    pub(crate) quarantine: Option<i64>,
-    /// The last record that the family's table has, where a commit says it.
-    pub(crate) tail: Option<Tail>,
+/// Where each partition of the log begins and ends. To be asked after the tables were read: another store goes on meanwhile, and must not
+/// seem to be ahead of the log.
+async fn watermarks(log: &Arc<dyn EventLog>) -> Result<HashMap<(Family, i32), Watermarks>, Error> {
+    blocking(log, |log| {
+        let mut found = HashMap::new();
+        for family in Family::ALL {
+            found.extend((0i32..).zip(log.watermarks(family)?).map(|(partition, watermarks)| ((family, partition), watermarks)));
+        }
+        Ok(found)
+    })
+    .await
 }
 
 /// The tables that there are. A family's table is made when its first row comes: for most logs that is never.
@@ -92,16 +94,12 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// The tables that there are already, and the last record that each has of each partition. Tables of another log are refused.
-    async fn open(
-        lake: &Lake,
-        cluster_id: &str,
-        topics: &HashMap<Family, TopicInfo>,
-    ) -> Result<(Tables, HashMap<Family, BTreeMap<i32, Tail>>), Error> {
-        let (mut open, mut last) = (HashMap::new(), HashMap::new());
+    /// The tables that there are already. Tables of another log are refused.
+    async fn open(lake: &Lake, cluster_id: &str, topics: &HashMap<Family, TopicInfo>) -> Result<Tables, Error> {
+        let mut open = HashMap::new();
         for family in Family::ALL {
             if let Some(table) = lake.existing(family).await? {
-                last.insert(family, info::refuse_other_log(&table, cluster_id, topics).await?);
+                info::refuse_other_log(&table, cluster_id, topics).await?;
                 open.insert(family, table);
             }
         }
@@ -113,7 +111,7 @@ impl Tables {
             None if there_are => tables.claim().await?,
             None => {}
         }
-        Ok((tables, last))
+        Ok(tables)
     }
 
     /// Makes sure that all tables belong to this log, those included that there are not yet: of two logs that come at once, one is first.
@@ -160,73 +158,116 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub(crate) async fn open(log: &Arc<dyn EventLog>, lake: &Lake, report: &mut Report) -> Result<Opened, Error> {
-        let (cluster_id, found) = look(log).await?;
-        let topics = topics(&found);
-        let (tables, last) = Tables::open(lake, &cluster_id, &topics).await?;
+    /// Opens all tables, and begins those partitions that are to be read; of the others it is only known where the tables stand.
+    pub(crate) async fn open(log: &Arc<dyn EventLog>, lake: &Lake, read: &Partitions, report: &mut Report) -> Result<Opened, Error> {
+        let (cluster_id, topics) = look(log).await?;
+        let tables = Tables::open(lake, &cluster_id, &topics).await?;
         let mut opened = Opened {
             cluster_id,
-            topics,
-            names: found.iter().map(|(family, topic, _)| (*family, topic.name.clone())).collect(),
+            names: topics.iter().map(|(family, topic)| (*family, topic.name.clone())).collect(),
+            topics: topics.clone(),
             hashers: HashMap::new(),
             tables,
             places: HashMap::new(),
             starts: Vec::new(),
             ledger: Ledger::default(),
         };
+        for family in Family::ALL {
+            let topic = &topics[&family];
+            opened.place(family, topic).await?;
+            opened.refuse_unsaid(family, topic)?;
+        }
+        let watermarks = watermarks(log).await?;
         let mut to_read = 0;
-        let mut tails = HashMap::new();
-        for (family, topic, watermarks) in found {
-            for (partition, watermarks) in (0i32..).zip(watermarks) {
-                let tail = last.get(&family).and_then(|last| last.get(&partition)).copied();
-                tails.extend(tail.filter(|tail| tail.offset >= watermarks.low).map(|tail| ((family, partition), tail)));
-                let place = Place { tail, ..opened.place(family, &topic, partition).await? };
-                let wanted = place.txn.unwrap_or(0);
-                refuse_ahead(&topic, partition, wanted, &watermarks)?;
-                opened.hashers.insert((family, partition), Hasher::new(&opened.cluster_id, &topic, partition));
-                let next = wanted.max(watermarks.low);
-                opened.begin(family, partition, next, place);
-                to_read += (watermarks.high - next).unsigned_abs();
-                if next > wanted {
-                    report.lost += opened.note_gap(family, &topic, partition, wanted, next).await?;
-                }
-                if let Some(stored) = place.txn {
-                    // A crash may have come between the commit and this.
-                    blocking(log, move |log| log.stored(family, partition, stored)).await?;
-                }
+        let (mut tails, mut lost) = (HashMap::new(), Vec::new());
+        for family in Family::ALL {
+            let topic = &topics[&family];
+            for partition in (0..topic.partitions).filter(|partition| read.has(family, *partition)) {
+                let (place, watermarks) = (opened.places[&(family, partition)], &watermarks[&(family, partition)]);
+                let begin = place::begin(family, topic, partition, &place, watermarks)?;
+                opened.hashers.insert((family, partition), Hasher::new(&opened.cluster_id, topic, partition));
+                opened.begin(family, partition, begin);
+                to_read += (watermarks.high - begin.next).unsigned_abs();
+                tails.extend(begin.compare.map(|tail| ((family, partition), tail)));
+                lost.extend(begin.lost.map(|lost| (family, topic, partition, lost)));
             }
         }
+        // Nothing is written, and the log told nothing, before it is known to be the one that the tables were stored from.
         refuse_rewritten(log, tails, &opened.topics).await?;
+        for (family, topic, partition, lost) in lost {
+            opened.refuse_moved(family, topic, partition).await?;
+            report.lost += opened.note_gap(family, topic, partition, lost).await?;
+        }
+        for start in &opened.starts {
+            let (family, partition) = (start.family, start.partition);
+            if let Some(stored) = opened.places[&(family, partition)].txn {
+                // A crash may have come between the commit and this.
+                blocking(log, move |log| log.stored(family, partition, stored)).await?;
+            }
+        }
         if report.to_read == 0 {
             report.to_read = to_read;
         }
         Ok(opened)
     }
 
-    async fn place(&mut self, family: Family, topic: &TopicInfo, partition: i32) -> Result<Place, Error> {
-        Ok(Place {
-            txn: self.txn(family, &app_id(family.topic().name, &topic.id, partition)).await?,
-            quarantine: self.txn(Family::Quarantine, &side_id(Family::Quarantine, topic, partition)).await?,
-            tail: None,
-        })
+    /// Finds out where the family's table stands.
+    async fn place(&mut self, family: Family, topic: &TopicInfo) -> Result<(), Error> {
+        let (txns, tails) = match self.tables.open.get_mut(&family) {
+            None => Default::default(),
+            Some(table) => {
+                let txns = txns(table, topic).await?;
+                let tails = info::tails(table, &topic.id, &txns).await?;
+                (txns, tails)
+            }
+        };
+        for partition in 0..topic.partitions {
+            let place = Place {
+                txn: txns.get(&partition).copied(),
+                quarantine: self.txn(Family::Quarantine, &side_id(Family::Quarantine, topic, partition)).await?,
+                tail: tails.get(&partition).copied(),
+            };
+            self.places.insert((family, partition), place);
+        }
+        Ok(())
     }
 
-    fn begin(&mut self, family: Family, partition: i32, next: i64, place: Place) {
-        // The family `quarantine` has one transaction for its own rows and for those that the store adds.
-        let quarantined = if family == Family::Quarantine { 0 } else { place.quarantine.unwrap_or(0) };
-        self.ledger.begin(family, partition, next, quarantined);
-        self.places.insert((family, partition), place);
-        self.starts.push(Start { family, partition, offset: next });
+    fn begin(&mut self, family: Family, partition: i32, begin: Begin) {
+        self.ledger.begin(family, partition, begin.next, begin.quarantined);
+        self.starts.push(Start { family, partition, offset: begin.next });
+    }
+
+    /// Refuses a table that has rows of its topic, and no transaction of any partition that says which. `quarantine` and `gaps` have rows about
+    /// other topics.
+    fn refuse_unsaid(&self, family: Family, topic: &TopicInfo) -> Result<(), Error> {
+        let about_others = matches!(family, Family::Quarantine | Family::Gaps);
+        let has_rows = self.tables.open.get(&family).is_some_and(|table| !table.snapshot().files().is_empty());
+        let said = (0..topic.partitions).any(|partition| self.places[&(family, partition)].txn.is_some());
+        match has_rows && !said && !about_others {
+            true => Err(Error::TxnLost { table: family.topic().name, name: topic.name.clone(), partition: 0 }),
+            false => Ok(()),
+        }
+    }
+
+    /// What the log lacks may have been stored by another store since the tables were read, and have gone since: then nothing is lost.
+    async fn refuse_moved(&mut self, family: Family, topic: &TopicInfo, partition: i32) -> Result<(), Error> {
+        let Some(table) = self.tables.open.get_mut(&family) else { return Ok(()) };
+        table.refresh().await?;
+        let app_id = app_id(family.topic().name, &topic.id, partition);
+        let (before, now) = (self.places[&(family, partition)].txn, table.txn_version(&app_id).await?);
+        let show = |txn: Option<i64>| txn.map_or_else(|| "nothing".to_string(), |txn| txn.to_string());
+        match before == now {
+            true => Ok(()),
+            false => Err(lake::Error::Moved { table: family.topic().name, what: app_id, expected: show(before), found: show(now) }.into()),
+        }
     }
 
     /// Notes in table `gaps` that the log lost offsets before they were stored; once, however often it is found. Returns how many.
-    async fn note_gap(&mut self, family: Family, topic: &TopicInfo, partition: i32, first: i64, next: i64) -> Result<u64, Error> {
+    async fn note_gap(&mut self, family: Family, topic: &TopicInfo, partition: i32, lost: Lost) -> Result<u64, Error> {
         let app_id = side_id(Family::Gaps, topic, partition);
         let noted = self.txn(Family::Gaps, &app_id).await?;
-        let first = noted.unwrap_or(0).max(first);
-        if first >= next {
-            return Ok(0);
-        }
+        let Some(lost) = lost.beyond(noted) else { return Ok(0) };
+        let Lost { first, next } = lost;
         tracing::error!(topic = topic.name, partition, first, last = next - 1, "the log lost offsets that were never stored");
         let row = decode::gap(&topic.name, partition, first, next - 1)?;
         let (spans, quarantined, trees, tails, schema_ids) = Default::default();
@@ -234,10 +275,8 @@ impl Opened {
         let info = info::commit_info(&self.cluster_id, topic, family, &held);
         let gaps = self.tables.of(Family::Gaps).await?;
         gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], info).await?;
-        if family == Family::Gaps {
-            self.places.entry((family, partition)).and_modify(|place| place.txn = Some(next));
-        }
-        Ok((next - first).unsigned_abs())
+        self.places.entry((family, partition)).and_modify(|place| *place = place::noted(family, *place, next));
+        Ok(lost.offsets())
     }
 
     async fn txn(&mut self, table: Family, app_id: &str) -> Result<Option<i64>, Error> {
@@ -249,7 +288,7 @@ impl Opened {
 }
 
 /// The transaction under which the store writes rows of its own, about a topic, to table `quarantine` or `gaps`.
-pub(crate) fn side_id(table: Family, topic: &TopicInfo, partition: i32) -> String {
+fn side_id(table: Family, topic: &TopicInfo, partition: i32) -> String {
     app_id(table.topic().name, &topic.id, partition)
 }
 

@@ -1,6 +1,6 @@
 //! Reads and decodes ahead of the commits: one thread polls the log while another one decodes what came before, its work shared out.
 
-use crate::ledger::{Ledger, Span, Verdict};
+use crate::ledger::{Ledger, Span, Verdict, follow};
 use crate::proof::{Hash, Hasher};
 use crate::tail::Tail;
 use crate::{Error, decode};
@@ -166,12 +166,5 @@ impl ReadAhead {
         let mut leaf = |event: &Event| hashers.get_mut(&event.partition).map(|hasher| (event.partition, hasher.event(event)));
         let leaves = events.iter().filter_map(&mut leaf).collect();
         Ok(Piece { family, rows: decoded.rows, quarantine, bad, spans, schema_ids: decoded.schema_ids, leaves, tails })
-    }
-}
-
-pub(crate) fn follow(spans: &mut BTreeMap<i32, Span>, partition: i32, span: Span) {
-    match spans.get_mut(&partition) {
-        Some(before) => before.extend(span),
-        None => drop(spans.insert(partition, span)),
     }
 }

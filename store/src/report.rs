@@ -31,6 +31,14 @@ pub struct Report {
     pub skipped: u64,
     /// Times that trouble passed and the tables were read again.
     pub retries: u64,
+    /// How many of those because another store was first with a partition: nothing of this one's try is in the tables.
+    pub fenced: u64,
+    /// Times that its partitions were taken from it, because it was not heard of for too long: what it had read was dropped, for others to store.
+    pub taken: u64,
+    /// Where several stores share the partitions: how many this one has of how many. `None` where it has all by itself.
+    pub partitions: Option<(usize, usize)>,
+    /// Times that this changed.
+    pub rebalances: u64,
 }
 
 impl Report {
@@ -62,6 +70,10 @@ impl Report {
         self.lost += later.lost;
         self.skipped += later.skipped;
         self.retries += later.retries;
+        self.fenced += later.fenced;
+        self.taken += later.taken;
+        self.partitions = later.partitions.or(self.partitions);
+        self.rebalances += later.rebalances;
     }
 
     pub(crate) fn count_quarantined(&mut self, family: Family, reason: &str, count: u64) {

@@ -4,15 +4,19 @@
 //! read. Memory is bounded by what is pending and what is being committed (`Limits::bytes_total_max`) and a few polls on the way.
 
 use crate::batcher::{self, Limits, Pending};
-use crate::ledger::{Span, app_id};
-use crate::opened::{Opened, Place, Tables, blocking, side_id};
+use crate::ledger::{Span, follow};
+use crate::membership::{Membership, Turn};
+use crate::moves::{self, Rows};
+use crate::opened::{Opened, Tables, blocking};
+use crate::place::Place;
 use crate::proof::Tree;
-use crate::read_ahead::{Decoded, Message, Piece, ReadAhead, follow};
+use crate::read_ahead::{Decoded, Message, Piece, ReadAhead};
+use crate::retry::{self, Patience, Troubles};
 use crate::tail::Tail;
 use crate::{Error, Report, info};
 use arrow::array::RecordBatch;
-use eventlog::{EventLog, TopicInfo};
-use lake::{Committed, Lake, Txn};
+use eventlog::{EventLog, Partitions, TopicInfo};
+use lake::{Committed, Lake};
 use schemas::Family;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
@@ -25,8 +29,6 @@ use tokio::task::JoinHandle;
 
 /// Polls on their way from the reader to the batches.
 const QUEUE_POLLS: usize = 2;
-/// Longest wait before trying again.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// How the store works.
 #[derive(Debug, Clone)]
@@ -37,11 +39,13 @@ pub struct Options {
     pub tries_max: u32,
     /// Wait after the first trouble; doubled after each further one.
     pub backoff: Duration,
+    /// Name under which [`Store::run`] shares the partitions with other stores of the log; without one it takes all of them.
+    pub member: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { limits: Limits::default(), tries_max: 6, backoff: Duration::from_millis(500) }
+        Options { limits: Limits::default(), tries_max: 6, backoff: Duration::from_millis(500), member: None }
     }
 }
 
@@ -58,9 +62,10 @@ impl Store {
         Store { log, lake, options }
     }
 
-    /// Stores everything that the log holds now, and ends. `progress` is called after every poll and every commit.
+    /// Stores everything that the log holds now, and ends. `progress` is called after every poll and every commit. It takes all partitions:
+    /// where another store is at work, each record is stored by the one that is first, and the other reads the tables again.
     pub async fn run_once(&self, progress: &mut (dyn FnMut(&Report) + Send)) -> Result<Report, Error> {
-        let options = Options { limits: Limits { age_max: None, ..self.options.limits }, ..self.options.clone() };
+        let options = Options { limits: Limits { age_max: None, ..self.options.limits }, member: None, ..self.options.clone() };
         self.repeat(&options, true, Shutdown::new(std::future::pending()), progress).await
     }
 
@@ -80,22 +85,62 @@ impl Store {
         mut shutdown: Shutdown<'_>,
         progress: &mut (dyn FnMut(&Report) + Send),
     ) -> Result<Report, Error> {
+        let mut membership = self.join(options);
+        let done = self.work(options, once, &mut membership, &mut shutdown, progress).await;
+        membership.leave().await;
+        done
+    }
+
+    fn join(&self, options: &Options) -> Membership {
+        match &options.member {
+            Some(name) => Membership::join(self.log.clone(), name.clone()),
+            None => Membership::alone(),
+        }
+    }
+
+    async fn work(
+        &self,
+        options: &Options,
+        once: bool,
+        membership: &mut Membership,
+        shutdown: &mut Shutdown<'_>,
+        progress: &mut (dyn FnMut(&Report) + Send),
+    ) -> Result<Report, Error> {
         let mut report = Report::default();
-        let mut failures = 0;
+        let patience = Patience { tries_max: options.tries_max, backoff: options.backoff };
+        let mut troubles = Troubles::default();
         loop {
             let commits = report.commits;
-            let error = match self.session(options, once, &mut shutdown, &mut report, progress).await {
-                Ok(()) => return Ok(report),
+            let begun = tokio::select! {
+                partitions = membership.begin() => partitions,
+                () = shutdown.wait() => return Ok(report),
+            };
+            let ended = match begun {
+                Ok(partitions) => self.session(options, (once, &partitions), membership, shutdown, &mut report, progress).await,
+                Err(error) => {
+                    *membership = self.join(options);
+                    Err(error)
+                }
+            };
+            let error = match ended {
+                Ok(End::Done) => return Ok(report),
+                Ok(End::Turned) => {
+                    report.rebalances += 1;
+                    continue;
+                }
                 Err(error) => error,
             };
-            failures = if report.commits > commits { 1 } else { failures + 1 };
-            if !error.may_pass() || shutdown.done {
-                return Err(error);
+            if error.is_fence() {
+                report.fenced += 1;
             }
-            if failures >= options.tries_max {
-                return Err(Error::GaveUp { tries: failures, last: Box::new(error) });
-            }
-            let wait = options.backoff.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_MAX);
+            // Where another store was first, something was stored.
+            let stored = report.commits > commits || error.is_fence();
+            let wait = match troubles.another(stored, error.may_pass(), shutdown.done, &patience) {
+                retry::Next::Again { wait } => wait,
+                retry::Next::End => return Err(error),
+                retry::Next::GiveUp => return Err(Error::GaveUp { tries: troubles.in_a_row(), last: Box::new(error) }),
+            };
+            let failures = troubles.in_a_row();
             tracing::warn!(%error, failures, wait_ms = wait.as_millis() as u64, "reading the tables again and continuing from there");
             report.retries += 1;
             tokio::select! {
@@ -105,16 +150,22 @@ impl Store {
         }
     }
 
-    /// From opening the tables to the end, or to the first trouble.
+    /// From opening the tables to the end, to the first trouble, or until its share is another.
     async fn session(
         &self,
         options: &Options,
-        once: bool,
+        (once, partitions): (bool, &Partitions),
+        membership: &mut Membership,
         shutdown: &mut Shutdown<'_>,
         report: &mut Report,
         progress: &mut (dyn FnMut(&Report) + Send),
-    ) -> Result<(), Error> {
-        let opened = Opened::open(&self.log, &self.lake, report).await?;
+    ) -> Result<End, Error> {
+        let opened = Opened::open(&self.log, &self.lake, partitions, report).await?;
+        report.partitions = match partitions {
+            Partitions::All => None,
+            Partitions::Some(_) => Some((opened.starts.len(), opened.places.len())),
+        };
+        progress(report);
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = mpsc::channel(QUEUE_POLLS);
         let reader = ReadAhead {
@@ -127,7 +178,7 @@ impl Store {
         };
         let reading = tokio::task::spawn_blocking(move || reader.run(&sender));
         let mut session = Session {
-            ends: if once { reader_ends(&opened.places) } else { HashSet::new() },
+            ends: if once { opened.places.keys().copied().collect() } else { HashSet::new() },
             tables: Some(opened.tables),
             context: Arc::new(Context { log: self.log.clone(), cluster_id: opened.cluster_id, topics: opened.topics }),
             places: opened.places,
@@ -136,18 +187,25 @@ impl Store {
             limits: options.limits,
             once,
             draining: false,
+            turned: false,
         };
-        let result = session.run(receiver, &stop, shutdown, report, progress).await;
+        let result = session.run(receiver, &stop, membership, shutdown, report, progress).await;
         stop.store(true, Ordering::Relaxed);
         session.settle(report).await;
         // The queue is closed by now, so a reader that waits on it ends; its own error was the queue's last message.
         let ended = reading.await.map_err(|e| Error::Ended { part: "reader", why: e.to_string() });
-        result.and(ended)
+        // Whatever came of it, nothing of this session is under way any more.
+        membership.release();
+        ended.and(result)
     }
 }
 
-fn reader_ends(places: &HashMap<(Family, i32), Place>) -> HashSet<(Family, i32)> {
-    places.keys().copied().collect()
+/// Why a session ended without trouble.
+enum End {
+    /// All is stored that was to be.
+    Done,
+    /// The share is another: the next session reads that one.
+    Turned,
 }
 
 /// A future that may be waited for again after it was ready.
@@ -250,6 +308,8 @@ struct Session {
     once: bool,
     /// Nothing more is read; what waits is committed.
     draining: bool,
+    /// Because the share is another.
+    turned: bool,
 }
 
 struct Committing {
@@ -290,6 +350,7 @@ enum Next {
     Message(Option<Message>),
     Committed(Result<Done, Error>),
     Due,
+    Turned(Result<Turn, Error>),
     Shutdown,
 }
 
@@ -298,16 +359,17 @@ impl Session {
         &mut self,
         mut queue: mpsc::Receiver<Message>,
         stop: &AtomicBool,
+        membership: &mut Membership,
         shutdown: &mut Shutdown<'_>,
         report: &mut Report,
         progress: &mut (dyn FnMut(&Report) + Send),
-    ) -> Result<(), Error> {
+    ) -> Result<End, Error> {
         loop {
             self.start_commit();
             if self.draining && self.pending.is_empty() && self.committing.is_none() {
-                return Ok(());
+                return Ok(if self.turned && !shutdown.done { End::Turned } else { End::Done });
             }
-            match self.next(&mut queue, shutdown).await {
+            match self.next(&mut queue, membership, shutdown).await {
                 Next::Message(Some(message)) => self.take(message?, report),
                 // The reader ends only when it was told to, or after its error was taken above.
                 Next::Message(None) => self.draining = true,
@@ -317,6 +379,18 @@ impl Session {
                     return Err(error);
                 }
                 Next::Due => {}
+                Next::Turned(Ok(Turn::Drop)) => {
+                    report.taken += 1;
+                    tracing::warn!(
+                        "the group has not heard of this store for too long: others may have its partitions, and what it had read is dropped"
+                    );
+                    return Ok(End::Turned);
+                }
+                Next::Turned(turn) => {
+                    turn?;
+                    self.turned = true;
+                    stop.store(true, Ordering::Relaxed);
+                }
                 Next::Shutdown => stop.store(true, Ordering::Relaxed),
             }
             if self.once && self.ends.is_empty() {
@@ -328,7 +402,7 @@ impl Session {
         }
     }
 
-    async fn next(&mut self, queue: &mut mpsc::Receiver<Message>, shutdown: &mut Shutdown<'_>) -> Next {
+    async fn next(&mut self, queue: &mut mpsc::Receiver<Message>, membership: &mut Membership, shutdown: &mut Shutdown<'_>) -> Next {
         let pending: Vec<Pending> = self.pending.values().map(Batch::pending).collect();
         let committing_bytes = self.committing.as_ref().map_or(0, |c| c.bytes);
         let room = !self.draining && batcher::has_room(pending.iter().map(|p| p.bytes).sum(), committing_bytes, &self.limits);
@@ -338,6 +412,7 @@ impl Session {
             done = finished(&mut self.committing), if self.committing.is_some() => Next::Committed(done),
             message = queue.recv(), if room => Next::Message(message),
             () = sleep_until(due), if due.is_some() => Next::Due,
+            turn = membership.turned(), if !self.turned => Next::Turned(turn),
             () = shutdown.wait(), if !told => Next::Shutdown,
         }
     }
@@ -357,10 +432,7 @@ impl Session {
     fn start_commit(&mut self) {
         let Some(tables) = self.tables.take_if(|_| !self.pending.is_empty()) else { return };
         let pending: Vec<Pending> = self.pending.values().map(Batch::pending).collect();
-        let due = match self.draining {
-            true => pending.iter().min_by_key(|p| p.since).map(|p| p.family),
-            false => batcher::due(&pending, Instant::now(), &self.limits),
-        };
+        let due = batcher::next(&pending, self.draining, Instant::now(), &self.limits);
         let Some(mut batch) = due.and_then(|family| self.pending.remove(&family)) else {
             self.tables = Some(tables);
             return;
@@ -425,16 +497,21 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// Commits one batch: first what the store adds to `quarantine`, then the family's rows, each with its transactions. Then tells the log.
+/// Commits one batch, version by version. Then tells the log.
 async fn commit(
     context: Arc<Context>,
     mut tables: Tables,
     batch: Batch,
-    mut places: BTreeMap<i32, Place>,
+    places: BTreeMap<i32, Place>,
     tally: Arc<Mutex<Tally>>,
 ) -> Result<Done, Error> {
-    let Batch { family, mut rows, quarantine, bad, spans, schema_ids, trees, tails, .. } = batch;
+    let Batch { family, rows, quarantine, bad, spans, schema_ids, trees, tails, .. } = batch;
     let topic = &context.topics[&family];
+    // A topic that was deleted and made again under its name has other records at these offsets.
+    let now = blocking(&context.log, move |log| log.topic(family)).await?;
+    if now.id != topic.id {
+        return Err(info::other_log(family, &context.cluster_id, topic, &now));
+    }
     let mut quarantined: BTreeMap<i32, u64> = BTreeMap::new();
     bad.iter().for_each(|(partition, _)| *quarantined.entry(*partition).or_default() += 1);
     let held = info::Held { spans: &spans, quarantined: &quarantined, trees: &trees, tails: &tails, schema_ids: &schema_ids };
@@ -445,39 +522,20 @@ async fn commit(
         tally.commits.push((table, committed));
         tally.bad.append(&mut bad);
     };
-    if family == Family::Quarantine {
-        // One table, one transaction: the store's rows go with the family's own.
-        rows.extend(quarantine);
-    } else if !quarantine.is_empty() {
-        let txns: Vec<Txn> = quarantined
-            .keys()
-            .map(|partition| Txn {
-                app_id: side_id(Family::Quarantine, topic, *partition),
-                from: places[partition].quarantine,
-                to: spans[partition].next,
-            })
-            .collect();
-        let table = tables.of(Family::Quarantine).await?;
-        done(Family::Quarantine, table.commit(&quarantine, &txns, info.clone()).await?);
-        for (partition, place) in &mut places {
-            place.quarantine = quarantined.contains_key(partition).then(|| spans[partition].next).or(place.quarantine);
-        }
+    for step in moves::steps(family, &topic.id, &spans, &quarantined, &places) {
+        let rows = match step.rows {
+            Rows::Bad => quarantine.clone(),
+            Rows::Good => rows.clone(),
+            Rows::Both => [rows.as_slice(), &quarantine].concat(),
+        };
+        let table = tables.of(step.table).await?;
+        done(step.table, table.commit(&rows, &step.txns, info.clone()).await?);
     }
-    let txns: Vec<Txn> = spans
-        .iter()
-        .map(|(partition, span)| Txn {
-            app_id: app_id(family.topic().name, &topic.id, *partition),
-            from: places[partition].txn,
-            to: span.next,
-        })
-        .collect();
-    let table = tables.of(family).await?;
-    done(family, table.commit(&rows, &txns, info).await?);
     for (partition, span) in &spans {
         let (partition, next) = (*partition, span.next);
-        places.entry(partition).and_modify(|place| (place.txn, place.tail) = (Some(next), tails.get(&partition).copied()));
         blocking(&context.log, move |log| log.stored(family, partition, next)).await?;
     }
+    let places = moves::moved(family, &spans, &quarantined, &tails, places);
     let touched: Vec<Family> =
         tally.lock().expect("nothing that holds the tally can panic").commits.iter().map(|(family, _)| *family).collect();
     for family in touched {

@@ -1,7 +1,7 @@
 //! The last record that is stored of each log partition, by its hash: a log that was brought back from an older copy, or replaced, and has
 //! gone on since has another one there.
 
-use eventlog::{Event, EventLog, Start, TimestampType};
+use eventlog::{Event, EventLog, Polled, Start, TimestampType};
 use schemas::Family;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -16,14 +16,16 @@ const POLL_WAIT: Duration = Duration::from_millis(100);
 
 /// Where the last stored record of a partition stood, and the SHA-256 of all that the log says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tail {
-    pub(crate) offset: i64,
-    pub(crate) sha256: [u8; 32],
+pub struct Tail {
+    /// Its offset.
+    pub offset: i64,
+    /// The hash.
+    pub sha256: [u8; 32],
 }
 
 impl Tail {
     /// The hash is over offset, time, kind of time, key, value and headers, each text with its length before it.
-    pub(crate) fn of(event: &Event) -> Tail {
+    pub fn of(event: &Event) -> Tail {
         let mut sha = Sha256::new();
         sha.update(event.offset.to_be_bytes());
         sha.update(event.ts_ms.to_be_bytes());
@@ -63,33 +65,61 @@ pub(crate) fn from_json(tails: &Value) -> BTreeMap<i32, Tail> {
     tails.as_array().into_iter().flatten().filter_map(tail).collect()
 }
 
-/// Reads the record at each tail; gives the first partition that has another one there, or none.
-pub(crate) fn find_other(log: &dyn EventLog, tails: HashMap<(Family, i32), Tail>) -> Result<Option<(Family, i32, i64)>, eventlog::Error> {
-    let mut wanted = tails;
-    if wanted.is_empty() {
-        return Ok(None);
+/// The records that a log must have still, and which of them were not seen yet.
+#[derive(Debug)]
+pub struct Compare {
+    wanted: HashMap<(Family, i32), Tail>,
+}
+
+impl Compare {
+    /// Nothing was seen yet.
+    pub fn new(tails: HashMap<(Family, i32), Tail>) -> Compare {
+        Compare { wanted: tails }
     }
-    let starts: Vec<Start> =
-        wanted.iter().map(|((family, partition), tail)| Start { family: *family, partition: *partition, offset: tail.offset }).collect();
-    let mut reader = log.reader(&starts)?;
-    let deadline = Instant::now() + PATIENCE;
-    while !wanted.is_empty() {
-        if Instant::now() > deadline {
-            let why = format!("the log has not given the last stored records of {} partitions within {PATIENCE:?}", wanted.len());
-            return Err(eventlog::Error::Failed { doing: "comparing the log with the tables".into(), why });
-        }
-        let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
+
+    /// Where to read.
+    pub fn starts(&self) -> Vec<Start> {
+        self.wanted
+            .iter()
+            .map(|((family, partition), tail)| Start { family: *family, partition: *partition, offset: tail.offset })
+            .collect()
+    }
+
+    /// How many were not seen yet.
+    pub fn missing(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// Takes what the log gave next; gives the partition and the offset where it has another record, or none.
+    pub fn take(&mut self, polled: &Polled) -> Option<(Family, i32, i64)> {
         for event in &polled.events {
             let place = (event.family, event.partition);
-            if let Some(tail) = wanted.get(&place).copied().filter(|tail| event.offset >= tail.offset) {
+            if let Some(tail) = self.wanted.get(&place).copied().filter(|tail| event.offset >= tail.offset) {
                 if Tail::of(event) != tail {
-                    return Ok(Some((place.0, place.1, tail.offset)));
+                    return Some((place.0, place.1, tail.offset));
                 }
-                wanted.remove(&place);
+                self.wanted.remove(&place);
             }
         }
-        if let Some((place, tail)) = polled.at_end.iter().find_map(|place| Some((place, wanted.get(place)?))) {
-            return Ok(Some((place.0, place.1, tail.offset)));
+        polled.at_end.iter().find_map(|place| Some((place.0, place.1, self.wanted.get(place)?.offset)))
+    }
+}
+
+/// Reads the record at each tail; gives the first partition that has another one there, or none.
+pub(crate) fn find_other(log: &dyn EventLog, tails: HashMap<(Family, i32), Tail>) -> Result<Option<(Family, i32, i64)>, eventlog::Error> {
+    let mut compare = Compare::new(tails);
+    if compare.missing() == 0 {
+        return Ok(None);
+    }
+    let mut reader = log.reader(&compare.starts())?;
+    let deadline = Instant::now() + PATIENCE;
+    while compare.missing() > 0 {
+        if Instant::now() > deadline {
+            let why = format!("the log has not given the last stored records of {} partitions within {PATIENCE:?}", compare.missing());
+            return Err(eventlog::Error::Failed { doing: "comparing the log with the tables".into(), why });
+        }
+        if let Some(other) = compare.take(&reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?) {
+            return Ok(Some(other));
         }
     }
     Ok(None)

@@ -228,7 +228,7 @@ impl Home {
     }
 
     fn store(&self, limits: Limits) -> Store {
-        let options = Options { limits, tries_max: 40, backoff: Duration::from_millis(1) };
+        let options = Options { limits, tries_max: 40, backoff: Duration::from_millis(1), member: None };
         Store::new(Arc::new(Shared(self.log.clone())), self.lake.clone(), options)
     }
 
@@ -709,6 +709,24 @@ async fn a_service_commits_by_age_and_on_stopping() {
     let report = running.await.unwrap().unwrap();
     assert_eq!(report.rows[&Family::Bars], 30);
     assert_eq!(home.check(Family::Bars).await, 0);
+}
+
+/// F14: given a topic that is deleted and made again while rows of it wait for their commit, then they are not committed as rows of either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_again_between_reading_and_committing_is_refused() {
+    let home = Home::new();
+    let store = home.store(Limits { age_max: None, ..Limits::default() });
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(async move { store.run(async { drop(stopped.await) }, &mut |_| {}).await });
+    wait_until(|| home.log.polls.load(Ordering::SeqCst) > 0).await;
+    home.publish(Family::Bars, &wire(Family::Bars, 10, 15));
+    let polls = home.log.polls.load(Ordering::SeqCst);
+    wait_until(|| home.log.polls.load(Ordering::SeqCst) > polls + 4).await;
+    home.log.remade.store(true, Ordering::SeqCst);
+    stop.send(()).unwrap();
+    let error = running.await.unwrap().unwrap_err();
+    assert!(matches!(error, store::Error::OtherLog { table: "bars", .. }), "{error}");
+    assert!(home.lake.find(Family::Bars).await.unwrap().is_none(), "nothing is stored");
 }
 
 async fn wait_until(condition: impl Fn() -> bool) {

@@ -8,6 +8,7 @@ mod http;
 mod panics;
 mod registry;
 mod say;
+mod seat;
 mod serve;
 mod settings;
 mod signals;

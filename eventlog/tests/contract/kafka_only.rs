@@ -3,7 +3,7 @@
 use crate::homes::{DEADLINE, Home, Kind, brokers, from_start, kafka, poll_until, read_all};
 use crate::{first_error, publish, records, state, text};
 use eventlog::kafka::{Kafka, KafkaOptions};
-use eventlog::{Batch, Error, EventLog, Start, StateTopic, TimestampType};
+use eventlog::{Batch, Error, EventLog, Member, Partitions, Share, Start, StateTopic, TimestampType};
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -12,6 +12,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::Family;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 fn config() -> ClientConfig {
@@ -203,4 +204,62 @@ fn stored_offsets_show_as_the_lag_of_a_group() {
     offsets.add_partition(&format!("{}status", home.prefix), 0);
     let committed = consumer.committed_offsets(offsets, DEADLINE).unwrap();
     assert_eq!(committed.elements()[0].offset(), Offset::Offset(2));
+}
+
+/// Two stores of one log, one of which is asked for half of its partitions, and gets them back when the other has gone.
+#[test]
+fn members_share_the_partitions_and_each_waits_for_what_the_other_gives() {
+    let Some(home) = Home::new(Kind::Kafka) else { return };
+    let all: BTreeSet<(Family, i32)> =
+        Family::ALL.into_iter().flat_map(|family| (0..family.topic().partitions).map(move |partition| (family, partition))).collect();
+    let count = |share: &Share| match &share.partitions {
+        Partitions::Some(these) => these.len(),
+        Partitions::All => panic!("a member has a list"),
+    };
+    let mut one = home.log().join("one").unwrap();
+    let share = poll_share(one.as_mut(), |share| !share.partitions.is_empty());
+    assert_eq!(share.partitions, Partitions::Some(all.clone()), "alone: everything");
+
+    let other = kafka(&home.prefix);
+    let mut two = other.join("two").unwrap();
+    let began = Instant::now();
+    let mut asked = one.poll(Duration::from_millis(20)).unwrap();
+    while !asked.asked_back {
+        assert!(began.elapsed() < DEADLINE && two.poll(Duration::from_millis(20)).unwrap().partitions.is_empty(), "nothing was given yet");
+        asked = one.poll(Duration::from_millis(20)).unwrap();
+    }
+    assert_eq!(count(&asked), all.len(), "what is asked back is kept until it is released");
+    one.release().unwrap();
+    let (mut first, mut second) = (one.poll(Duration::ZERO).unwrap(), Share::none());
+    while count(&first) + count(&second) < all.len() || second.partitions.is_empty() {
+        assert!(began.elapsed() < DEADLINE, "{} and {} of {}", count(&first), count(&second), all.len());
+        (first, second) = (one.poll(Duration::from_millis(20)).unwrap(), two.poll(Duration::from_millis(20)).unwrap());
+    }
+    assert!(all.iter().all(|(family, partition)| first.partitions.has(*family, *partition) != second.partitions.has(*family, *partition)));
+    let trades = |share: &Share| (0..8).filter(|partition| share.partitions.has(Family::Trades, *partition)).count();
+    assert_eq!((trades(&first), trades(&second)), (4, 4), "each family's work is shared");
+
+    // Offsets for lag displays are the group's while it has members.
+    home.log().stored(Family::Status, 0, 0).unwrap();
+    drop(two);
+    poll_share(one.as_mut(), |share| share.asked_back);
+    one.release().unwrap();
+    let share = poll_share(one.as_mut(), |share| count(share) == all.len());
+    assert_eq!((share.asked_back, share.losses), (false, 0), "nobody took anything from it");
+
+    // Who comes back under its name has its partitions at once: the group has not missed it.
+    drop(one);
+    let mut back = home.log().join("one").unwrap();
+    assert_eq!(count(&poll_share(back.as_mut(), |share| !share.partitions.is_empty())), all.len());
+}
+
+fn poll_share(member: &mut dyn Member, enough: impl Fn(&Share) -> bool) -> Share {
+    let began = Instant::now();
+    loop {
+        let share = member.poll(Duration::from_millis(20)).unwrap();
+        if enough(&share) {
+            return share;
+        }
+        assert!(began.elapsed() < DEADLINE, "{share:?}");
+    }
 }

@@ -4,7 +4,7 @@ use super::Code;
 use crate::args;
 use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings, WrongUse};
-use crate::{home, signals};
+use crate::{home, seat, signals};
 use anyhow::{Context, Result};
 use eventlog::EventLog;
 use eventlog::socket::Server;
@@ -35,9 +35,22 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
         LogAt::Kafka { .. } => (home::log(settings)?, None),
     };
     home::refuse_unfit_topics(log.as_ref())?;
-    let store = Store::new(log, home::lake_to_write(settings)?, options(settings));
+    // On Kafka several stores share the partitions. One that runs once takes all of them, so that it can say when all is stored.
+    let seat = match &settings.log {
+        LogAt::Kafka { .. } if !args.once => Some(seat::take(&settings.home)?),
+        LogAt::Kafka { .. } | LogAt::Embedded { .. } => None,
+    };
+    let member = seat.as_ref().map(|seat| seat.name.clone());
+    let store = Store::new(log, home::lake_to_write(settings)?, Options { member, ..options(settings) });
     let bar = bar(settings.json);
-    let mut progress = |report: &Report| show(&bar, report);
+    let mut partitions = None;
+    let mut progress = |report: &Report| {
+        if report.partitions != partitions {
+            partitions = report.partitions;
+            partitions.iter().for_each(|(mine, all)| bar.suspend(|| eprintln!("this store has {mine} of {all} partitions")));
+        }
+        show(&bar, report);
+    };
     let mut report = if args.once {
         runtime.block_on(store.run_once(&mut progress))?
     } else {
@@ -109,6 +122,12 @@ fn text(report: &Report) -> String {
     lines.extend(
         report.quarantined.iter().map(|((family, reason), count)| format!("quarantined: {count} of {}: {reason}", family.topic().name)),
     );
+    if report.fenced > 0 {
+        lines.push(format!("fenced: {} times another store was first; what it stored was not stored again", report.fenced));
+    }
+    if report.taken > 0 {
+        lines.push(format!("taken: {} times its partitions were taken, because the group had not heard of it for too long", report.taken));
+    }
     if report.lost > 0 {
         lines.push(format!("lost: {} offsets were gone from the log before they were stored; see table gaps", report.lost));
     }
@@ -131,5 +150,8 @@ fn json(report: &Report) -> serde_json::Value {
         "lost": report.lost,
         "skipped": report.skipped,
         "retries": report.retries,
+        "fenced": report.fenced,
+        "taken": report.taken,
+        "rebalances": report.rebalances,
     })
 }

@@ -30,26 +30,27 @@ pub fn forbid(broker: &str, topic: &str, operation: i8) {
     assert_eq!(answer[8..10], [0, 0], "{topic} could not be forbidden: the broker needs an authorizer, as scripts/kafka.sh gives it");
 }
 
+/// The body of a request, piece by piece.
 #[derive(Default)]
-struct Body(Vec<u8>);
+pub struct Body(pub Vec<u8>);
 
 impl Body {
-    fn i8(&mut self, n: i8) -> &mut Body {
+    pub fn i8(&mut self, n: i8) -> &mut Body {
         self.0.extend(n.to_be_bytes());
         self
     }
 
-    fn i16(&mut self, n: i16) -> &mut Body {
+    pub fn i16(&mut self, n: i16) -> &mut Body {
         self.0.extend(n.to_be_bytes());
         self
     }
 
-    fn i32(&mut self, n: i32) -> &mut Body {
+    pub fn i32(&mut self, n: i32) -> &mut Body {
         self.0.extend(n.to_be_bytes());
         self
     }
 
-    fn text(&mut self, text: &str) -> &mut Body {
+    pub fn text(&mut self, text: &str) -> &mut Body {
         self.i16(text.len() as i16);
         self.0.extend(text.as_bytes());
         self
@@ -57,7 +58,7 @@ impl Body {
 }
 
 /// One request; the answer without its length and correlation id.
-fn ask(broker: &str, api: i16, version: i16, body: &[u8]) -> Vec<u8> {
+pub fn ask(broker: &str, api: i16, version: i16, body: &[u8]) -> Vec<u8> {
     let mut request = Body::default();
     request.i16(api).i16(version).i32(1).text("test").0.extend(body);
     let mut stream = TcpStream::connect(broker).expect("the broker answers");

@@ -17,10 +17,15 @@ pub struct Running {
 
 /// Starts `tape ARGS --home H`.
 pub fn start(home: &Home, args: &[&str]) -> Running {
-    let said = home.path(&format!("said-{}", args[0]));
+    start_as(home, args[0], args, &[])
+}
+
+/// The same under a name of its own, where several run at a time, and with variables of its environment.
+pub fn start_as(home: &Home, name: &str, args: &[&str], env: &[(&str, &str)]) -> Running {
+    let said = home.path(&format!("said-{name}"));
     let out = File::create(&said).expect("the home can be written");
     let err = out.try_clone().expect("a second handle");
-    let child = home.command(args).stdout(out).stderr(err).spawn().expect("the binary starts");
+    let child = home.command(args).envs(env.iter().copied()).stdout(out).stderr(err).spawn().expect("the binary starts");
     Running { child, said }
 }
 
@@ -45,10 +50,15 @@ impl Running {
         self.child.wait().expect("it is our child").code().is_none()
     }
 
-    /// Sends a signal by name and waits for the end.
-    pub fn signal(mut self, name: &str) -> (ExitStatus, String) {
+    /// Sends a signal by name.
+    pub fn send(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().expect("kill is everywhere");
         assert!(sent.success(), "no process to signal: {}", self.said());
+    }
+
+    /// Sends a signal by name and waits for the end.
+    pub fn signal(mut self, name: &str) -> (ExitStatus, String) {
+        self.send(name);
         let status = self.end();
         (status, self.said())
     }
