@@ -193,7 +193,9 @@ impl Run<'_, '_> {
                     if std::mem::take(&mut through_door) {
                         writer = self.own_writer(&own_id, &id, published)?;
                     }
+                    killpoint::here!("ingest.staged");
                     writer.publish(batch)?;
+                    killpoint::here!("ingest.published");
                     published = staged.records;
                     through_door = std::mem::take(&mut at_door);
                     self.run.progress.published(staged.report.total(), self.held.bytes_read());

@@ -176,6 +176,7 @@ impl Opened {
         for (family, topic, partition, lost) in lost {
             report.lost += opened.note_gap(family, topic, partition, lost).await?;
         }
+        killpoint::here!("store.opened");
         for ((family, partition), place) in &opened.places {
             let (family, partition) = (*family, *partition);
             if let Some(stored) = place.txn {

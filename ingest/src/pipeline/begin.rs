@@ -72,6 +72,7 @@ impl Run<'_, '_> {
                         self.held.verify(self.run.stop)?;
                     }
                     taken = Some((self.run.log.writer(&transactional_id)?, at_door));
+                    killpoint::here!("ingest.fenced");
                     self.run.positions = read_positions(self.run.log)?;
                 }
                 Next::Publish { position, same_name } => {
