@@ -301,6 +301,7 @@ impl Table {
         // Until the commit is known to be done, it is not.
         self.doubtful = true;
         let adds = self.place.write_files(batches).await?;
+        killpoint::here!("lake.files_written");
         let committed = Committed {
             version: 0,
             files: adds.len(),
@@ -338,6 +339,7 @@ impl Table {
         let path = format!("{}/part-{}.zstd.parquet", layout::partition_path(&values), Uuid::new_v4());
         let location = self.place.location(&path);
         self.place.store.put(&location, bytes.into()).await.map_err(|e| self.place.put_failed(&path, e))?;
+        killpoint::here!("lake.rewrite.file_written");
         let added = Add { data_change: false, ..add(path, size, values, stats) };
         let entry = self.place.rewrite_bytes(others, added, Transaction::new(&app_id, before.unwrap_or(0) + 1))?;
         let version = self.commit_rewrite(&entry, others, &app_id).await;
@@ -371,6 +373,7 @@ impl Table {
                 }
                 Err(e) => return Err(self.place.failed("committing", e.into())),
             }
+            killpoint::here!("lake.rewrite.entry_written");
             if !self.step_over(version, entry) {
                 self.reload().await?;
             }
@@ -389,7 +392,10 @@ impl Table {
         // The loaded state is replaced on the way: a long-lived process does not carry an ever older one.
         self.reload().await?;
         let base = self.base.as_ref().expect("a reload sets the base");
-        checkpoints::create_checkpoint(base, None).await.map_err(|e| self.place.failed("writing a checkpoint", e))
+        killpoint::here!("lake.checkpoint.unwritten");
+        checkpoints::create_checkpoint(base, None).await.map_err(|e| self.place.failed("writing a checkpoint", e))?;
+        killpoint::here!("lake.checkpoint.written");
+        Ok(())
     }
 
     async fn reload(&mut self) -> Result<(), Error> {
@@ -437,6 +443,7 @@ impl Table {
                 }
                 Err(e) => return Err(self.place.failed("committing", e.into())),
             }
+            killpoint::here!("lake.entry_written");
             let files = adds
                 .into_iter()
                 .map(|(add, stats)| Arc::new(self.place.file(&add.path, add.size, add.modification_time, &add.partition_values, stats)));

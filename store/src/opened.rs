@@ -198,6 +198,7 @@ impl Opened {
             opened.refuse_moved(family, topic, partition).await?;
             report.lost += opened.note_gap(family, topic, partition, lost).await?;
         }
+        killpoint::here!("store.opened");
         for start in &opened.starts {
             let (family, partition) = (start.family, start.partition);
             if let Some(stored) = opened.places[&(family, partition)].txn {
