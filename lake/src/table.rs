@@ -23,7 +23,7 @@ use object_store::path::Path;
 use place::Place;
 use schemas::Family;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Other writers' commits that one commit steps over before it gives up.
@@ -119,7 +119,8 @@ impl Table {
                 return self.reload().await;
             }
         }
-        Ok(())
+        // Nothing follows: either it is the newest version, or the log was cleaned up beyond it.
+        if self.place.has_entry(self.version()).await? { Ok(()) } else { self.reload().await }
     }
 
     /// What the newest commit that says anything under `key` of its commitInfo says; `None` where none does, as far as the table's log reaches.
@@ -195,22 +196,6 @@ impl Table {
         Ok(())
     }
 
-    /// Another writer's commit came first: step over it, unless it touched what this commit builds on.
-    fn yield_to(&mut self, version: u64, winner: &Bytes, txns: &[Txn]) -> Result<(), Error> {
-        let actions = get_actions(version, winner).map_err(|e| self.place.failed("reading a commit", e))?;
-        let same = |action: &Action| match action {
-            Action::Txn(theirs) => txns.iter().find(|ours| ours.app_id == theirs.app_id),
-            _ => None,
-        };
-        if let Some(txn) = actions.iter().find_map(same) {
-            return Err(Error::Fenced { table: self.place.topic.name, app_id: txn.app_id.clone(), version });
-        }
-        if !self.step_over(version, winner) {
-            return Err(self.place.moved("its schema", "unchanged", &format!("changed by version {version}")));
-        }
-        Ok(())
-    }
-
     /// Applies the next version's log entry; false where the table must be read anew instead.
     fn step_over(&mut self, version: u64, bytes: &Bytes) -> bool {
         let Ok(actions) = get_actions(version, bytes) else { return false };
@@ -221,19 +206,28 @@ impl Table {
             return false;
         }
         let at = Arc::make_mut(&mut self.snapshot.0);
+        let mut removed = HashSet::new();
         for action in actions {
             match action {
                 Action::Add(add) => {
                     let stats = Stats::parse(self.place.topic, add.stats.as_deref().unwrap_or_default());
                     at.files.push(Arc::new(self.place.file(&add.path, add.size, add.modification_time, &add.partition_values, stats)));
                 }
-                Action::Remove(remove) => at.files.retain(|file| file.path != remove.path),
+                Action::Remove(remove) => drop(removed.insert(remove.path)),
                 Action::Txn(txn) => drop(self.txns.insert(txn.app_id, Some(txn.version))),
                 Action::CommitInfo(_) | Action::Metadata(_) | Action::Protocol(_) | Action::Cdc(_) | Action::DomainMetadata(_) => {}
             }
         }
+        if !removed.is_empty() {
+            at.files.retain(|file| !removed.contains(&file.path));
+        }
         at.version = version;
         true
+    }
+
+    /// Paths of its files.
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        self.snapshot.files().iter().map(|file| file.path.as_str())
     }
 
     async fn entry(&self, version: u64) -> Result<Option<Bytes>, Error> {

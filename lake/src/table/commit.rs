@@ -1,19 +1,19 @@
 //! An append: files written, then one log entry that names them and moves the transactions, from exactly where the caller said they were.
 
 use super::place::Place;
-use super::{STEPS_MAX, Table};
+use super::{FileInfo, STEPS_MAX, Table};
 use crate::stats::Stats;
 use crate::{Error, file, layout, sort};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use deltalake_core::kernel::transaction::{CommitData, TransactionError};
 use deltalake_core::kernel::{Action, Add, Transaction};
-use deltalake_core::logstore::CommitOrBytes;
+use deltalake_core::logstore::{CommitOrBytes, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -89,34 +89,67 @@ impl Table {
     }
 
     async fn commit_adds(&mut self, adds: Vec<(Add, Stats)>, txns: &[Txn], info: Map<String, Value>) -> Result<u64, Error> {
-        let bytes = self.place.entry_bytes(&adds, txns, info)?;
+        let entry = self.place.entry_bytes(&adds, txns, info)?;
+        let watched: Vec<&str> = txns.iter().map(|txn| txn.app_id.as_str()).collect();
+        let version = self.put_entry(&entry, &watched, &[]).await?;
+        let files = adds
+            .into_iter()
+            .map(|(add, stats)| Arc::new(self.place.file(&add.path, add.size, add.modification_time, &add.partition_values, stats)));
+        let at = Arc::make_mut(&mut self.snapshot.0);
+        at.files.extend(files);
+        at.version = version;
+        self.txns.extend(txns.iter().map(|txn| (txn.app_id.clone(), Some(txn.to))));
+        Ok(version)
+    }
+
+    /// Puts a log entry at the next version, and gives that version; the table itself stays where it was. Commits of others that came first
+    /// are stepped over, unless they moved a transaction of `watched`, removed a file of `needed`, or changed the table itself.
+    pub(super) async fn put_entry(&mut self, entry: &Bytes, watched: &[&str], needed: &[Arc<FileInfo>]) -> Result<u64, Error> {
         for _ in 0..STEPS_MAX {
+            // Whatever was read since: rows whose file is gone are in another one, and would be there twice.
+            let there: HashSet<&str> = if needed.is_empty() { HashSet::new() } else { self.paths().collect() };
+            if !needed.iter().all(|file| there.contains(file.path.as_str())) {
+                return Err(self.place.moved("a file that was rewritten", "there", "removed by another rewrite"));
+            }
             let version = self.version() + 1;
-            match self.place.log.write_commit_entry(version, CommitOrBytes::LogBytes(bytes.clone()), Uuid::new_v4()).await {
+            match self.place.log.write_commit_entry(version, CommitOrBytes::LogBytes(entry.clone()), Uuid::new_v4()).await {
                 Ok(()) => {}
                 Err(TransactionError::VersionAlreadyExists(_)) => {
-                    let winner = self
-                        .entry(version)
-                        .await?
-                        .ok_or_else(|| self.place.storage("reading a commit", format!("version {version} is gone")))?;
+                    let gone = || self.place.storage("reading a commit", format!("version {version} is gone"));
+                    let winner = self.entry(version).await?.ok_or_else(gone)?;
                     // The entry names its commit: equal bytes are our own, put by a try whose answer was lost.
-                    if winner != bytes {
-                        self.yield_to(version, &winner, txns)?;
+                    if winner != *entry {
+                        self.yield_to(version, &winner, watched)?;
                         continue;
                     }
                 }
                 Err(e) => return Err(self.place.failed("committing", e.into())),
             }
-            let files = adds
-                .into_iter()
-                .map(|(add, stats)| Arc::new(self.place.file(&add.path, add.size, add.modification_time, &add.partition_values, stats)));
-            let at = Arc::make_mut(&mut self.snapshot.0);
-            at.files.extend(files);
-            at.version = version;
-            self.txns.extend(txns.iter().map(|txn| (txn.app_id.clone(), Some(txn.to))));
+            // A log is cleaned up from its oldest entry on. Where the version before is gone, this one was put where an entry had been, and
+            // nobody will ever read it.
+            if !self.place.has_entry(version - 1).await? {
+                let found = "cleaned up beyond it: this process was stopped for longer than the audit horizon";
+                return Err(self.place.moved("its log", &format!("at version {}", version - 1), found));
+            }
             return Ok(version);
         }
         Err(self.place.storage("committing", format!("{STEPS_MAX} other commits came first: too many writers")))
+    }
+
+    /// Another writer's commit came first: step over it, unless it touched what this commit builds on.
+    fn yield_to(&mut self, version: u64, winner: &Bytes, watched: &[&str]) -> Result<(), Error> {
+        let actions = get_actions(version, winner).map_err(|e| self.place.failed("reading a commit", e))?;
+        let same = |action: &Action| match action {
+            Action::Txn(theirs) => watched.iter().find(|ours| **ours == theirs.app_id),
+            _ => None,
+        };
+        if let Some(app_id) = actions.iter().find_map(same) {
+            return Err(Error::Fenced { table: self.place.topic.name, app_id: (*app_id).to_string(), version });
+        }
+        if !self.step_over(version, winner) {
+            return Err(self.place.moved("its schema", "unchanged", &format!("changed by version {version}")));
+        }
+        Ok(())
     }
 }
 

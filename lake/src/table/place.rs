@@ -8,9 +8,9 @@ use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 use deltalake_core::{DeltaTable, DeltaTableError};
-use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
 use schemas::{Family, Topic};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -48,6 +48,20 @@ impl Place {
         delta.load().await.map_err(|e| self.load_failed(e))?;
         self.check_protocol(&delta)?;
         Ok(Some(delta))
+    }
+
+    /// Path of a version's entry in the table's log.
+    pub(super) fn entry_location(&self, version: u64) -> Path {
+        self.location(&format!("_delta_log/{version:020}.json"))
+    }
+
+    /// Does the log still have the version's entry?
+    pub(super) async fn has_entry(&self, version: u64) -> Result<bool, Error> {
+        match self.store.head(&self.entry_location(version)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(self.storage("reading the table's log", e.to_string())),
+        }
     }
 
     pub(super) async fn create(&self) -> Result<DeltaTable, Error> {

@@ -1,14 +1,13 @@
 //! A rewrite: one file in the place of others, in one version that moves the transaction `maintenance`.
 
+use super::FileInfo;
 use super::Table;
-use super::commit::{Txn, add};
+use super::commit::add;
 use super::place::Place;
-use super::{FileInfo, STEPS_MAX};
 use crate::{Error, layout};
 use bytes::Bytes;
-use deltalake_core::kernel::transaction::{CommitData, TransactionError};
+use deltalake_core::kernel::transaction::CommitData;
 use deltalake_core::kernel::{Action, Add, Remove, Transaction};
-use deltalake_core::logstore::CommitOrBytes;
 use deltalake_core::protocol::DeltaOperation;
 use object_store::ObjectStoreExt;
 use serde_json::Value;
@@ -47,32 +46,11 @@ impl Table {
     }
 
     async fn commit_rewrite(&mut self, entry: &Bytes, others: &[Arc<FileInfo>], app_id: &str) -> Result<u64, Error> {
-        for _ in 0..STEPS_MAX {
-            // Whatever was read since: rows whose file is gone are in another one, and would be there twice.
-            let there = |other: &Arc<FileInfo>| self.snapshot.files().iter().any(|file| file.path == other.path);
-            if !others.iter().all(there) {
-                return Err(self.place.moved("a file that was rewritten", "there", "removed by another rewrite"));
-            }
-            let version = self.version() + 1;
-            match self.place.log.write_commit_entry(version, CommitOrBytes::LogBytes(entry.clone()), Uuid::new_v4()).await {
-                Ok(()) => {}
-                Err(TransactionError::VersionAlreadyExists(_)) => {
-                    let gone = || self.place.storage("reading a commit", format!("version {version} is gone"));
-                    let winner = self.entry(version).await?.ok_or_else(gone)?;
-                    if winner != *entry {
-                        let txn = Txn { app_id: app_id.to_string(), from: None, to: 0 };
-                        self.yield_to(version, &winner, &[txn])?;
-                        continue;
-                    }
-                }
-                Err(e) => return Err(self.place.failed("committing", e.into())),
-            }
-            if !self.step_over(version, entry) {
-                self.reload().await?;
-            }
-            return Ok(version);
+        let version = self.put_entry(entry, &[app_id], others).await?;
+        if !self.step_over(version, entry) {
+            self.reload().await?;
         }
-        Err(self.place.storage("committing", format!("{STEPS_MAX} other commits came first: too many writers")))
+        Ok(version)
     }
 }
 
