@@ -23,6 +23,7 @@
 mod compact;
 mod durable;
 mod file;
+mod history;
 mod layout;
 mod merge;
 mod read;
@@ -32,6 +33,7 @@ mod table;
 
 pub use compact::{Compacted, Compaction, most_files, plan};
 pub use durable::DurableLocal;
+pub use history::{Entry, Files};
 pub use layout::{DATE_MAX, DATE_MIN, partition_value};
 pub use read::FileRows;
 pub use stats::{Bound, Stats};

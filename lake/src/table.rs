@@ -230,7 +230,12 @@ impl Table {
         self.snapshot.files().iter().map(|file| file.path.as_str())
     }
 
-    async fn entry(&self, version: u64) -> Result<Option<Bytes>, Error> {
+    /// An error of reading the table's log.
+    pub(crate) fn unreadable(&self, why: String) -> Error {
+        self.place.storage("reading the table's log", why)
+    }
+
+    pub(crate) async fn entry(&self, version: u64) -> Result<Option<Bytes>, Error> {
         self.place.log.read_commit_entry(version).await.map_err(|e| self.place.failed("reading the table's log", e))
     }
 }
