@@ -1,17 +1,18 @@
-//! What a table's log says of each of its versions: when, by whom, which files came and went. The oldest version comes first.
+//! What each version of a table said when it was committed: when, by whom, which files came and went. The oldest version comes first. The newer
+//! ones stand in the table's log, the older ones in the archive that outlives it (archive.rs).
 
 use crate::Error;
 use crate::table::Table;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Log entries that are read at the same time.
 const ENTRIES_AT_ONCE: usize = 32;
 
 /// One version of a table.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Delta version.
     pub version: u64,
@@ -38,7 +39,7 @@ impl Entry {
 }
 
 /// Data files of one version, counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Files {
     /// How many.
     pub files: u64,
@@ -49,13 +50,65 @@ pub struct Files {
 }
 
 impl Table {
-    /// Every version up to the table's own, version 0 included. Each is read once, some at a time; nothing but what [`Entry`] holds is kept.
+    /// Every version up to the table's own, version 0 included: those that the log no longer has are in the archive. Each is read once, some at
+    /// a time; nothing but what [`Entry`] holds is kept.
     pub async fn history(&self) -> Result<Vec<Entry>, Error> {
+        let mut told: Vec<Entry> = Vec::new();
+        loop {
+            let before = told.len() as u64;
+            for first in self.archive_files().await? {
+                let known = told.len() as u64;
+                let entries = self.archived(first).await?;
+                told.extend(entries.into_iter().filter(|entry| entry.version >= known && first <= known));
+            }
+            told.truncate(usize::try_from(self.version() + 1).unwrap_or(usize::MAX));
+            let next = told.len() as u64;
+            told.extend(self.logged(next, self.version() + 1).await?);
+            if told.len() as u64 > self.version() {
+                return Ok(told);
+            }
+            // Entries that went from the log while it was read are in the archive by now.
+            if told.len() as u64 == before {
+                return Err(self.unreadable(format!("version {before} is gone")));
+            }
+        }
+    }
+
+    /// What every commit says under `key` of its commitInfo, the oldest first, each with its version.
+    pub async fn infos(&self, key: &str) -> Result<Vec<(u64, Value)>, Error> {
+        let said = |mut entry: Entry| Some((entry.version, entry.info.get_mut(key)?.take()));
+        Ok(self.history().await?.into_iter().filter_map(said).collect())
+    }
+
+    /// What the newest commit that says anything under `key` of its commitInfo says; `None` where none does.
+    pub async fn latest_info(&self, key: &str) -> Result<Option<Value>, Error> {
+        let said = |mut entry: Entry| Some(entry.info.get_mut(key)?.take());
+        for version in (0..=self.version()).rev() {
+            let Some(bytes) = self.entry(version).await? else { break };
+            if let Some(info) = self.parsed(version, &bytes).map(said)? {
+                return Ok(Some(info));
+            }
+        }
+        for first in self.archive_files().await?.into_iter().rev() {
+            if let Some(info) = self.archived(first).await?.into_iter().rev().find_map(said) {
+                return Ok(Some(info));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the log says of the versions from `first` on and before `end`, up to the first one that it does not have.
+    pub(crate) async fn logged(&self, first: u64, end: u64) -> Result<Vec<Entry>, Error> {
         let read = |version: u64| async move {
-            let bytes = self.entry(version).await?.ok_or_else(|| self.unreadable(format!("version {version} is gone")))?;
-            parse(version, &bytes).map_err(|why| self.unreadable(format!("version {version}: {why}")))
+            let bytes = self.entry(version).await?;
+            bytes.map(|bytes| self.parsed(version, &bytes)).transpose()
         };
-        futures::stream::iter(0..=self.version()).map(read).buffered(ENTRIES_AT_ONCE).try_collect().await
+        let read = futures::stream::iter(first..end).map(read).buffered(ENTRIES_AT_ONCE);
+        read.try_take_while(|entry| std::future::ready(Ok(entry.is_some()))).try_filter_map(|entry| async { Ok(entry) }).try_collect().await
+    }
+
+    fn parsed(&self, version: u64, bytes: &Bytes) -> Result<Entry, Error> {
+        parse(version, bytes).map_err(|why| self.unreadable(format!("version {version}: {why}")))
     }
 }
 

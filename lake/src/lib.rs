@@ -20,10 +20,12 @@
 //! # }
 //! ```
 
+mod archive;
 mod compact;
 mod durable;
 mod file;
 mod history;
+mod horizon;
 mod layout;
 mod merge;
 mod read;
@@ -34,6 +36,7 @@ mod table;
 pub use compact::{Compacted, Compaction, most_files, plan};
 pub use durable::DurableLocal;
 pub use history::{Entry, Files};
+pub use horizon::{Horizon, Removed};
 pub use layout::{DATE_MAX, DATE_MIN, partition_value};
 pub use read::FileRows;
 pub use stats::{Bound, Stats};

@@ -3,6 +3,7 @@
 //! A commit writes its log entry itself (one conditional put at the next version) and reads what another writer put there first. That is
 //! all an append-only table with transactions needs, costs the same however many files the table has, and keeps the list of files here.
 
+mod checkpoint;
 mod claim;
 mod commit;
 mod lake;
@@ -13,18 +14,18 @@ pub use commit::{Committed, Txn};
 pub use lake::Lake;
 
 use crate::Error;
-use crate::layout::CHECKPOINT_INTERVAL;
 use crate::stats::Stats;
 use bytes::Bytes;
-use deltalake_core::kernel::Action;
+use deltalake_core::DeltaTable;
+use deltalake_core::kernel::{Action, Metadata};
 use deltalake_core::logstore::get_actions;
-use deltalake_core::{DeltaTable, checkpoints};
 use object_store::path::Path;
 use place::Place;
 use schemas::Family;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 
 /// Other writers' commits that one commit steps over before it gives up.
 const STEPS_MAX: usize = 100;
@@ -86,12 +87,25 @@ pub struct Table {
     txns: HashMap<String, Option<i64>>,
     /// True after an error of a commit: what the table holds is not known until it is read again.
     doubtful: bool,
+    /// The version of its last checkpoint, as far as this process knows.
+    checkpointed: u64,
+    /// A checkpoint that is being written.
+    checkpointing: Option<JoinHandle<Result<u64, Error>>>,
 }
 
 impl Table {
     fn new(place: Place, delta: DeltaTable, writable: bool) -> Result<Table, Error> {
         let snapshot = place.snapshot(&delta)?;
-        Ok(Table { place, snapshot, writable, base: Some(delta), txns: HashMap::new(), doubtful: false })
+        Ok(Table {
+            place,
+            snapshot,
+            writable,
+            base: Some(delta),
+            txns: HashMap::new(),
+            doubtful: false,
+            checkpointed: 0,
+            checkpointing: None,
+        })
     }
 
     /// The family.
@@ -114,37 +128,17 @@ impl Table {
         if self.doubtful {
             return self.reload().await;
         }
-        while let Some(bytes) = self.entry(self.version() + 1).await? {
+        loop {
+            let next = self.entry(self.version() + 1).await?;
+            // Where the log was cleaned up beyond this version, what stands behind it (or nothing) says nothing.
+            if !self.place.has_entry(self.version()).await? {
+                return self.reload().await;
+            }
+            let Some(bytes) = next else { return Ok(()) };
             if !self.step_over(self.version() + 1, &bytes) {
                 return self.reload().await;
             }
         }
-        // Nothing follows: either it is the newest version, or the log was cleaned up beyond it.
-        if self.place.has_entry(self.version()).await? { Ok(()) } else { self.reload().await }
-    }
-
-    /// What the newest commit that says anything under `key` of its commitInfo says; `None` where none does, as far as the table's log reaches.
-    pub async fn latest_info(&self, key: &str) -> Result<Option<Value>, Error> {
-        // Version 0 made the table.
-        for version in (1..=self.version()).rev() {
-            let Some(bytes) = self.entry(version).await? else { return Ok(None) };
-            if let Some(info) = commit_info(&bytes, key) {
-                return Ok(Some(info));
-            }
-        }
-        Ok(None)
-    }
-
-    /// What every commit says under `key` of its commitInfo, the oldest first, each with its version.
-    pub async fn infos(&self, key: &str) -> Result<Vec<(u64, Value)>, Error> {
-        let mut infos = Vec::new();
-        // Version 0 made the table.
-        for version in 1..=self.version() {
-            let gone = || self.place.storage("reading the table's log", format!("version {version} is gone"));
-            let bytes = self.entry(version).await?.ok_or_else(gone)?;
-            infos.extend(commit_info(&bytes, key).map(|info| (version, info)));
-        }
-        Ok(infos)
     }
 
     /// The version of an application transaction, as of the table's version; `None` when it never was.
@@ -162,6 +156,10 @@ impl Table {
         Ok(found)
     }
 
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// The tables that this one is among.
     pub(crate) fn lake(&self) -> Lake {
         self.place.lake.clone()
@@ -169,19 +167,6 @@ impl Table {
 
     pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
         self.place.blocking(work).await
-    }
-
-    /// True when enough versions came since the last checkpoint should have been made.
-    pub fn checkpoint_due(&self) -> bool {
-        (self.version() + 1).is_multiple_of(CHECKPOINT_INTERVAL)
-    }
-
-    /// Writes a checkpoint of the table's newest version, so that readers need not replay the log. Not on the way of a commit.
-    pub async fn checkpoint(&mut self) -> Result<(), Error> {
-        // The loaded state is replaced on the way: a long-lived process does not carry an ever older one.
-        self.reload().await?;
-        let base = self.base.as_ref().expect("a reload sets the base");
-        checkpoints::create_checkpoint(base, None).await.map_err(|e| self.place.failed("writing a checkpoint", e))
     }
 
     async fn reload(&mut self) -> Result<(), Error> {
@@ -199,10 +184,13 @@ impl Table {
     /// Applies the next version's log entry; false where the table must be read anew instead.
     fn step_over(&mut self, version: u64, bytes: &Bytes) -> bool {
         let Ok(actions) = get_actions(version, bytes) else { return false };
-        if actions
-            .iter()
-            .any(|action| matches!(action, Action::Metadata(_) | Action::Protocol(_) | Action::Cdc(_) | Action::DomainMetadata(_)))
-        {
+        let strange = |action: &Action| match action {
+            // Properties may change: the columns are what a commit builds on.
+            Action::Metadata(metadata) => !self.has_columns_of(metadata),
+            Action::Protocol(_) | Action::Cdc(_) | Action::DomainMetadata(_) => true,
+            Action::Add(_) | Action::Remove(_) | Action::Txn(_) | Action::CommitInfo(_) => false,
+        };
+        if actions.iter().any(strange) {
             return false;
         }
         let at = Arc::make_mut(&mut self.snapshot.0);
@@ -225,6 +213,17 @@ impl Table {
         true
     }
 
+    /// Are the table's columns and partitions those of the metadata?
+    fn has_columns_of(&self, metadata: &Metadata) -> bool {
+        let columns = |metadata: &Metadata| {
+            let said = serde_json::to_value(metadata).unwrap_or_default();
+            let schema = said["schemaString"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+            schema.map(|schema| (schema, said["partitionColumns"].clone()))
+        };
+        let ours = self.base.as_ref().and_then(|base| columns(base.snapshot().ok()?.metadata()));
+        ours.is_some() && ours == columns(metadata)
+    }
+
     /// Paths of its files.
     fn paths(&self) -> impl Iterator<Item = &str> {
         self.snapshot.files().iter().map(|file| file.path.as_str())
@@ -238,10 +237,4 @@ impl Table {
     pub(crate) async fn entry(&self, version: u64) -> Result<Option<Bytes>, Error> {
         self.place.log.read_commit_entry(version).await.map_err(|e| self.place.failed("reading the table's log", e))
     }
-}
-
-/// What a log entry says under `key` of its commitInfo.
-fn commit_info(entry: &Bytes, key: &str) -> Option<Value> {
-    let actions = entry.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    actions.filter_map(|mut action| action.get_mut("commitInfo")?.get_mut(key).map(Value::take)).next()
 }

@@ -112,26 +112,27 @@ impl Table {
                 return Err(self.place.moved("a file that was rewritten", "there", "removed by another rewrite"));
             }
             let version = self.version() + 1;
-            match self.place.log.write_commit_entry(version, CommitOrBytes::LogBytes(entry.clone()), Uuid::new_v4()).await {
-                Ok(()) => {}
+            let winner = match self.place.log.write_commit_entry(version, CommitOrBytes::LogBytes(entry.clone()), Uuid::new_v4()).await {
+                Ok(()) => None,
                 Err(TransactionError::VersionAlreadyExists(_)) => {
                     let gone = || self.place.storage("reading a commit", format!("version {version} is gone"));
-                    let winner = self.entry(version).await?.ok_or_else(gone)?;
-                    // The entry names its commit: equal bytes are our own, put by a try whose answer was lost.
-                    if winner != *entry {
-                        self.yield_to(version, &winner, watched)?;
-                        continue;
-                    }
+                    Some(self.entry(version).await?.ok_or_else(gone)?)
                 }
                 Err(e) => return Err(self.place.failed("committing", e.into())),
-            }
-            // A log is cleaned up from its oldest entry on. Where the version before is gone, this one was put where an entry had been, and
-            // nobody will ever read it.
+            };
+            // A log is cleaned up from its oldest entry on. Where the version before is gone, an entry was put where one had been: no version.
             if !self.place.has_entry(version - 1).await? {
+                if winner.is_none_or(|winner| winner == *entry) {
+                    self.place.remove(&self.place.entry_location(version)).await?;
+                }
                 let found = "cleaned up beyond it: this process was stopped for longer than the audit horizon";
                 return Err(self.place.moved("its log", &format!("at version {}", version - 1), found));
             }
-            return Ok(version);
+            match winner {
+                // The entry names its commit: equal bytes are our own, put by a try whose answer was lost.
+                Some(winner) if winner != *entry => self.yield_to(version, &winner, watched)?,
+                _ => return Ok(version),
+            }
         }
         Err(self.place.storage("committing", format!("{STEPS_MAX} other commits came first: too many writers")))
     }

@@ -3,15 +3,18 @@
 use super::{At, FileInfo, Lake, Snapshot, Table};
 use crate::stats::Stats;
 use crate::{Error, layout};
+use bytes::Bytes;
 use deltalake_core::kernel::transaction::CommitProperties;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 use deltalake_core::{DeltaTable, DeltaTableError};
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutOptions};
 use schemas::{Family, Topic};
+use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use url::Url;
 
 /// Where one table is, and how to speak of it.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub(super) lake: Lake,
     pub(super) family: Family,
     pub(super) topic: &'static Topic,
@@ -64,6 +67,49 @@ impl Place {
         }
     }
 
+    /// Everything below a folder of the table's folder.
+    pub(crate) async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, Error> {
+        let listed = self.store.list(Some(&self.location(folder))).try_collect().await;
+        listed.map_err(|e| self.storage(&format!("listing {folder}"), e.to_string()))
+    }
+
+    /// One object, whole.
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, Error> {
+        let found = self.store.get(&self.location(path)).await;
+        let failed = |e: object_store::Error| self.storage(&format!("reading {path}"), e.to_string());
+        found.map_err(failed)?.bytes().await.map_err(failed)
+    }
+
+    /// The version of the checkpoint that readers are sent to. What cannot be read there sends them nowhere: they look for themselves.
+    pub(crate) async fn checkpoint_hint(&self) -> Result<Option<u64>, Error> {
+        #[derive(Deserialize)]
+        struct Hint {
+            version: u64,
+        }
+        let failed = |e: object_store::Error| self.storage("reading _last_checkpoint", e.to_string());
+        match self.store.get(&self.location("_delta_log/_last_checkpoint")).await {
+            Ok(found) => Ok(serde_json::from_slice(&found.bytes().await.map_err(failed)?).ok().map(|hint: Hint| hint.version)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// Puts one object; where it is only to be made and is there already, that is as good.
+    pub(crate) async fn put(&self, path: &str, bytes: Vec<u8>, how: PutOptions) -> Result<(), Error> {
+        match self.store.put_opts(&self.location(path), bytes.into(), how).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(e) => Err(self.put_failed(path, e)),
+        }
+    }
+
+    /// Removes one object; where it is gone already, that is as good.
+    pub(crate) async fn remove(&self, location: &Path) -> Result<(), Error> {
+        match self.store.delete(location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(self.storage(&format!("removing {location}"), e.to_string())),
+        }
+    }
+
     pub(super) async fn create(&self) -> Result<DeltaTable, Error> {
         let commit = CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false));
         let created = CreateBuilder::new()
@@ -98,7 +144,10 @@ impl Place {
                 .await
                 .map_err(|e| self.failed("adding columns", e))?;
         }
-        Table::new(self, delta, true)
+        let checkpointed = self.checkpoint_hint().await?.unwrap_or(0);
+        let mut table = Table::new(self, delta, true)?;
+        table.checkpointed = checkpointed;
+        Ok(table)
     }
 
     pub(super) fn check_protocol(&self, delta: &DeltaTable) -> Result<(), Error> {
@@ -167,7 +216,8 @@ impl Place {
         }
     }
 
-    pub(super) fn location(&self, path: &str) -> Path {
+    /// Path in the lake's object store of what lies at `path` below the table's folder.
+    pub(crate) fn location(&self, path: &str) -> Path {
         let full = format!("{}/{path}", self.prefix);
         Path::parse(&full).unwrap_or_else(|_| Path::from(full))
     }
@@ -202,7 +252,7 @@ impl Place {
         }
     }
 
-    pub(super) fn storage(&self, doing: &str, why: String) -> Error {
+    pub(crate) fn storage(&self, doing: &str, why: String) -> Error {
         let why = without_backtrace(&why);
         Error::Storage { table: self.topic.name, url: self.url.to_string(), doing: doing.to_string(), why }
     }

@@ -25,7 +25,7 @@ impl Table {
         if !self.writable {
             return Err(self.place.batch("the table was opened to read"));
         }
-        let app_id = format!("maintenance/{}", self.place.topic.name);
+        let app_id = self.maintenance();
         let before = self.txn_version(&app_id).await?;
         self.doubtful = true;
         let size = bytes.len() as i64;
