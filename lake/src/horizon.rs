@@ -10,6 +10,7 @@
 //! are in the files of today.
 
 use crate::Error;
+use crate::stop::Stop;
 use crate::table::Table;
 use deltalake_core::kernel::Action;
 use deltalake_core::logstore::get_actions;
@@ -84,7 +85,7 @@ struct Going {
 
 impl Table {
     /// Removes what no version of the horizon needs. Stops before the next object when `stop` says so; what is left goes the next time.
-    pub async fn clean_up(&mut self, horizon: &Horizon, stop: &(dyn Fn() -> bool + Sync)) -> Result<Removed, Error> {
+    pub async fn clean_up(&mut self, horizon: &Horizon, stop: &Stop) -> Result<Removed, Error> {
         self.refresh().await?;
         let log = self.log_folder().await?;
         let begin_ms = horizon.begin_ms();
@@ -102,21 +103,21 @@ impl Table {
         }
         // The oldest first: an entry is gone only where all before it are, which a writer that was stopped for long relies on.
         for version in going.entries {
-            if stop() {
+            if stop.is_set() {
                 return Ok(removed);
             }
             self.remove(&format!("_delta_log/{version:020}.json"), horizon).await?;
             removed.entries += 1;
         }
         for version in going.checkpoints {
-            if stop() {
+            if stop.is_set() {
                 return Ok(removed);
             }
             self.remove(&format!("_delta_log/{version:020}.checkpoint.parquet"), horizon).await?;
             removed.checkpoints += 1;
         }
         for file in stale {
-            if stop() {
+            if stop.is_set() {
                 return Ok(removed);
             }
             if !horizon.dry_run {

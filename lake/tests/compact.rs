@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::row::{RowConverter, SortField};
 use dice::{Dice, column};
-use lake::{Compacted, Compaction, Lake, Table, Txn, most_files};
+use lake::{Compacted, Compaction, Lake, Stop, Table, Txn, most_files};
 use proptest::prelude::*;
 use schemas::Family;
 use serde_json::Map;
@@ -57,7 +57,7 @@ fn now() -> Compaction {
 }
 
 async fn compact(table: &mut Table) -> Result<Compacted, lake::Error> {
-    table.compact(&now(), &|| false).await
+    table.compact(&now(), &Stop::default()).await
 }
 
 /// Whole rows as comparable bytes.

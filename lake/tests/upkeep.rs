@@ -5,7 +5,7 @@ mod dice;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use dice::{Dice, column};
-use lake::{Compaction, Error, Horizon, Lake, Removed, Table, Txn};
+use lake::{Compaction, Error, Horizon, Lake, Removed, Stop, Table, Txn};
 use schemas::Family;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -89,8 +89,8 @@ fn since(moment: i64) -> Horizon {
     Horizon { keep: Duration::from_secs(1), now_ms: moment + 1000, dry_run: false }
 }
 
-fn never() -> bool {
-    false
+fn never() -> Stop {
+    Stop::default()
 }
 
 async fn rows(home: &Home) -> u64 {
@@ -110,13 +110,13 @@ async fn a_table_with_a_past(home: &Home) -> i64 {
     for number in 0..12 {
         append(&mut table, &mut dice, number).await;
     }
-    table.compact(&Compaction { small_files_max: 1, ..Compaction::default() }, &never).await.unwrap();
+    table.compact(&Compaction { small_files_max: 1, ..Compaction::default() }, &never()).await.unwrap();
     table.checkpoint().await.unwrap();
     let moment = between();
     for number in 12..15 {
         append(&mut table, &mut dice, number).await;
     }
-    table.compact(&Compaction { small_files_max: 1, ..Compaction::default() }, &never).await.unwrap();
+    table.compact(&Compaction { small_files_max: 1, ..Compaction::default() }, &never()).await.unwrap();
     moment
 }
 
@@ -130,9 +130,9 @@ async fn what_went_is_told_for_ever() {
     let (history, infos) = (before.history().await.unwrap(), before.infos("tokentape").await.unwrap());
     let on_disk = home.on_disk();
 
-    let would = home.table().await.clean_up(&Horizon { dry_run: true, ..since(moment) }, &never).await.unwrap();
+    let would = home.table().await.clean_up(&Horizon { dry_run: true, ..since(moment) }, &never()).await.unwrap();
     assert_eq!(home.on_disk(), on_disk, "a dry run changes nothing");
-    let removed = home.table().await.clean_up(&since(moment), &never).await.unwrap();
+    let removed = home.table().await.clean_up(&since(moment), &never()).await.unwrap();
     assert_eq!(would, removed);
     assert!(removed.entries >= 12 && removed.files >= 12 && removed.bytes > 0, "{removed:?}");
     assert_eq!(
@@ -148,7 +148,7 @@ async fn what_went_is_told_for_ever() {
     assert_eq!(after.infos("tokentape").await.unwrap(), infos);
     assert_eq!(infos.len(), 15);
     assert_eq!(after.latest_info("tokentape").await.unwrap(), Some(json!({ "number": 14 })));
-    assert_eq!(home.table().await.clean_up(&since(moment), &never).await.unwrap(), Removed::default(), "there is nothing more to do");
+    assert_eq!(home.table().await.clean_up(&since(moment), &never()).await.unwrap(), Removed::default(), "there is nothing more to do");
     append(&mut after, &mut Dice(6), 15).await;
     assert_eq!(home.table().await.history().await.unwrap().len(), history.len() + 1);
 }
@@ -161,7 +161,7 @@ async fn every_version_of_the_horizon_is_readable() {
     let newest = home.table().await.version();
     let history = home.table().await.history().await.unwrap();
     let first = history.iter().find(|entry| entry.committed_at_ms().unwrap() >= moment).unwrap().version;
-    home.table().await.clean_up(&since(moment), &never).await.unwrap();
+    home.table().await.clean_up(&since(moment), &never()).await.unwrap();
     let url = url::Url::from_directory_path(home.folder()).unwrap();
     for version in first - 1..=newest {
         let delta = deltalake_core::open_table_with_version(url.clone(), version).await.unwrap();
@@ -184,9 +184,9 @@ async fn a_table_that_was_quiet_still_says_where_its_rows_came_from() {
     for number in 0..3 {
         append(&mut table, &mut Dice(7), number).await;
     }
-    table.compact(&Compaction { small_files_max: 1, ..Compaction::default() }, &never).await.unwrap();
+    table.compact(&Compaction { small_files_max: 1, ..Compaction::default() }, &never()).await.unwrap();
     table.checkpoint().await.unwrap();
-    table.clean_up(&since(between()), &never).await.unwrap();
+    table.clean_up(&since(between()), &never()).await.unwrap();
     assert_eq!(home.entries(), 1);
     let mut fresh = home.table().await;
     assert_eq!(fresh.latest_info("tokentape").await.unwrap(), Some(json!({ "number": 2 })));
@@ -211,7 +211,7 @@ async fn orphans_go_when_they_are_old() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(age as u64);
         File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
     }
-    let removed = home.table().await.clean_up(&since(moment), &never).await.unwrap();
+    let removed = home.table().await.clean_up(&since(moment), &never()).await.unwrap();
     assert_eq!((removed.files, removed.bytes), (1, 1));
     assert!(!old.exists() && new.exists() && others.iter().all(|path| path.exists()));
     assert_eq!(rows(&home).await, 30);
@@ -229,7 +229,7 @@ async fn a_writer_that_slept_beyond_the_horizon_does_no_harm() {
         append(&mut other, &mut Dice(11), number).await;
     }
     other.checkpoint().await.unwrap();
-    other.clean_up(&since(between()), &never).await.unwrap();
+    other.clean_up(&since(between()), &never()).await.unwrap();
     let txn = Txn { app_id: "t/x/0".into(), from: Some(1), to: 2 };
     let refused = sleeper.commit(&[batch(&mut Dice(12), 7)], &[txn], Map::new()).await.unwrap_err();
     assert!(matches!(&refused, Error::Moved { .. }), "{refused}");
@@ -253,7 +253,7 @@ async fn two_clean_ups_at_once_keep_one_history() {
         }
     };
     let horizon = since(moment);
-    let (first, second, ()) = tokio::join!(one.clean_up(&horizon, &never), other.clean_up(&horizon, &never), commits);
+    let (first, second, ()) = tokio::join!(one.clean_up(&horizon, &never()), other.clean_up(&horizon, &never()), commits);
     first.and(second).unwrap();
     let told = home.table().await.history().await.unwrap();
     assert_eq!((&told[..history.len()], told.len()), (&history[..], history.len() + 3));

@@ -23,8 +23,8 @@ impl Table {
     /// Writes a checkpoint of the table's newest version, so that readers need not replay the log.
     pub async fn checkpoint(&mut self) -> Result<(), Error> {
         self.checkpoint_settled().await?;
-        self.checkpointed = self.place.checkpoint().await?;
-        Ok(())
+        self.begin_checkpoint();
+        self.checkpoint_settled().await
     }
 
     /// Begins [`Table::checkpoint`] on a thread of its own; commits go on. One at a time: ask [`Table::checkpoint_due`] before.
