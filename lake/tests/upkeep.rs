@@ -252,8 +252,8 @@ async fn two_clean_ups_at_once_keep_one_history() {
             append(&mut writer, &mut Dice(number as u64), number).await;
         }
     };
-    let horizon = since(moment);
-    let (first, second, ()) = tokio::join!(one.clean_up(&horizon, &never()), other.clean_up(&horizon, &never()), commits);
+    let (horizon, stop) = (since(moment), never());
+    let (first, second, ()) = tokio::join!(one.clean_up(&horizon, &stop), other.clean_up(&horizon, &stop), commits);
     first.and(second).unwrap();
     let told = home.table().await.history().await.unwrap();
     assert_eq!((&told[..history.len()], told.len()), (&history[..], history.len() + 3));
