@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the release binaries, starts one Kafka broker, measures, and ends the broker.
 #
-#   bench/run.sh [--quick] [--json] [--only parse,publish,store,whole,size,memory] [--runs N]
+#   bench/run.sh [--quick] [--json] [--only parse,publish,store,whole,size,memory,upkeep,proof] [--runs N]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -12,6 +12,7 @@ mod memory;
 mod raw;
 mod report;
 mod speed;
+mod upkeep;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -63,6 +64,10 @@ pub enum What {
     Size,
     /// Memory of the binary.
     Memory,
+    /// Commits beside upkeep, and what it leaves.
+    Upkeep,
+    /// CPU time of the proof in storing.
+    Proof,
 }
 
 /// Sizes of a run.
@@ -74,12 +79,14 @@ pub struct Sizes {
     pub file: u64,
     /// Trades of the memory measurements: few, then many.
     pub memory: [u64; 2],
+    /// Trades of the day that upkeep is measured on.
+    pub day: u64,
     /// Runs of each speed measurement.
     pub runs: usize,
 }
 
-const FULL: Sizes = Sizes { speed: 5_000_000, file: 1 << 20, memory: [1_000_000, 10_000_000], runs: 5 };
-const QUICK: Sizes = Sizes { speed: 150_000, file: 50_000, memory: [50_000, 200_000], runs: 2 };
+const FULL: Sizes = Sizes { speed: 5_000_000, file: 1 << 20, memory: [1_000_000, 10_000_000], day: 5_000_000, runs: 5 };
+const QUICK: Sizes = Sizes { speed: 150_000, file: 50_000, memory: [50_000, 200_000], day: 450_000, runs: 2 };
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -123,6 +130,18 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         }
         if wanted(What::Whole) {
             report.add(bench.whole()?);
+        }
+    }
+    if [What::Upkeep, What::Proof].into_iter().any(wanted) {
+        let file = place.join("upkeep.dbn.zst");
+        input::write(&file, sizes.day, input::SEED)?;
+        let bench = speed::Bench { file, records: sizes.day, runs: sizes.runs, place: place.to_path_buf() };
+        let upkeep = upkeep::Upkeep::new(&bench, args.quick)?;
+        if wanted(What::Upkeep) {
+            upkeep.by_files()?.into_iter().chain(upkeep.beside_a_merge()?).for_each(|row| report.add(row));
+        }
+        if wanted(What::Proof) {
+            report.add(upkeep.proof()?);
         }
     }
     if wanted(What::Size) {

@@ -75,7 +75,8 @@ pub fn rate(what: &str, yardstick: &str, records: u64, times: &Times, reach: rea
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The one in the middle.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,

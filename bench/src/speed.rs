@@ -58,7 +58,7 @@ fn in_turns(
 }
 
 /// CPU time of this process so far, of all its threads: what another process does to the machine hardly changes it.
-fn cpu() -> Result<Duration> {
+pub fn cpu() -> Result<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").context("reading /proc/self/stat")?;
     // User and system time are the 14th and 15th field; the name, the 2nd, may hold spaces.
     let fields = stat.rsplit(')').next().context("a name in /proc/self/stat")?.split_whitespace();
@@ -189,7 +189,8 @@ impl Bench {
         Ok(rate("file → embedded log → Delta, one process", "dbn crate, records only", self.records, &times, reached::rate(400_000)))
     }
 
-    fn ingest(&self, log: &dyn EventLog) -> Result<Duration> {
+    /// Publishes the whole input.
+    pub fn ingest(&self, log: &dyn EventLog) -> Result<Duration> {
         self.ingest_file(log, &self.file)
     }
 
@@ -204,7 +205,7 @@ impl Bench {
     }
 
     /// Stores everything into tables that exist already, as those of an installation do.
-    fn store_all(&self, log: Arc<dyn EventLog>, tables: &Path) -> Result<(Duration, store::Report)> {
+    pub fn store_all(&self, log: Arc<dyn EventLog>, tables: &Path) -> Result<(Duration, store::Report)> {
         std::fs::create_dir_all(tables)?;
         let lake = Lake::open(tables.to_str().context("the temporary folder has a plain name")?)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;

@@ -5,6 +5,8 @@
 //! one gives way; appends go on beside it. The removed files stay on disk until they are vacuumed.
 
 use crate::layout;
+use crate::read::BATCH_ROWS;
+use crate::stop::Stop;
 use crate::table::{FileInfo, Snapshot, Table};
 use crate::{Error, merge};
 use schemas::Topic;
@@ -14,6 +16,11 @@ use std::sync::Arc;
 
 /// Files of a partition that one rewrite reads.
 const INPUTS_MAX: usize = 128;
+
+/// Rows of all of them that are in memory, decoded, at a time.
+const ROWS_IN_MEMORY: usize = 1 << 18;
+/// Smaller batches cost more than they save.
+const BATCH_ROWS_MIN: usize = 1 << 10;
 
 /// What the partition columns of a file are.
 type Values = [(&'static str, Option<String>)];
@@ -52,6 +59,9 @@ pub struct Compacted {
 }
 
 /// The files that go together, each group into one file. A partition's files keep their order. Pure.
+///
+/// Of a partition's small files the oldest stay where those behind them are smaller together: what was merged before is merged again only
+/// when as much came after it, or when it must be so that few are left.
 pub fn plan(files: &[Arc<FileInfo>], options: &Compaction) -> Vec<Vec<Arc<FileInfo>>> {
     let mut partitions: BTreeMap<&Values, Vec<&Arc<FileInfo>>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.size < options.target_bytes) {
@@ -60,13 +70,13 @@ pub fn plan(files: &[Arc<FileInfo>], options: &Compaction) -> Vec<Vec<Arc<FileIn
     let mut groups = Vec::new();
     for small in partitions.into_values().filter(|small| small.len() > options.small_files_max) {
         let (mut group, mut bytes): (Vec<Arc<FileInfo>>, u64) = (Vec::new(), 0);
-        for file in small {
-            if !group.is_empty() && (bytes + file.size > 2 * options.target_bytes || group.len() == INPUTS_MAX) {
+        for file in &small[left_alone(&small, options.small_files_max)..] {
+            if bytes >= options.target_bytes || group.len() == INPUTS_MAX {
                 groups.push(std::mem::take(&mut group));
                 bytes = 0;
             }
             bytes += file.size;
-            group.push(file.clone());
+            group.push((*file).clone());
         }
         groups.push(group);
     }
@@ -74,30 +84,43 @@ pub fn plan(files: &[Arc<FileInfo>], options: &Compaction) -> Vec<Vec<Arc<FileIn
     groups
 }
 
+/// How many of the oldest small files stay.
+fn left_alone(small: &[&Arc<FileInfo>], small_files_max: usize) -> usize {
+    let behind = |first: usize| small[first..].iter().map(|file| file.size).sum::<u64>();
+    (1..small_files_max).rev().find(|first| small[first - 1].size >= behind(*first)).unwrap_or(0)
+}
+
 impl Table {
-    /// Rewrites what [`plan`] names, one commit for each group. Stops before the next one when `stop` says so.
-    pub async fn compact(&mut self, options: &Compaction, stop: &(dyn Fn() -> bool + Sync)) -> Result<Compacted, Error> {
+    /// Rewrites what [`plan`] names, one commit for each group, until it names nothing more. Stops at once, without a commit, when `stop` says so.
+    pub async fn compact(&mut self, options: &Compaction, stop: &Stop) -> Result<Compacted, Error> {
         let mut compacted = Compacted::default();
         self.refresh().await?;
-        for group in plan(self.snapshot().files(), options) {
-            if stop() {
-                break;
+        loop {
+            let groups = plan(self.snapshot().files(), options);
+            if groups.is_empty() {
+                return Ok(compacted);
             }
-            self.rewrite(&group, &mut compacted).await?;
+            for group in groups {
+                if stop.is_set() || !self.rewrite(&group, &mut compacted, stop).await? {
+                    return Ok(compacted);
+                }
+            }
         }
-        Ok(compacted)
     }
 
-    async fn rewrite(&mut self, group: &[Arc<FileInfo>], compacted: &mut Compacted) -> Result<(), Error> {
+    /// Gives whether it came to its end.
+    async fn rewrite(&mut self, group: &[Arc<FileInfo>], compacted: &mut Compacted, stop: &Stop) -> Result<bool, Error> {
         let family = self.family();
         let topic: &'static Topic = family.topic();
         let lake = self.lake();
         let mut inputs = Vec::with_capacity(group.len());
+        let batch_rows = (ROWS_IN_MEMORY / group.len()).clamp(BATCH_ROWS_MIN, BATCH_ROWS);
         for file in group {
             let bytes = lake.fetch(family, file).await?;
-            inputs.push(lake.rows(family, file, bytes)?);
+            inputs.push(lake.rows_by(family, file, bytes, batch_rows)?);
         }
-        let encoded = self.blocking(move || merge::merge(topic, inputs)).await?;
+        let flag = stop.clone();
+        let Some(encoded) = self.blocking(move || merge::merge(topic, inputs, &flag)).await? else { return Ok(false) };
         killpoint::here!("lake.rewrite.merged");
         let expected: Option<u64> = group.iter().map(|file| file.stats.rows).sum();
         if expected.is_some_and(|rows| Some(rows) != encoded.stats.rows) {
@@ -113,7 +136,7 @@ impl Table {
         compacted.rows += rows;
         compacted.bytes_before += group.iter().map(|file| file.size).sum::<u64>();
         compacted.bytes_after += bytes;
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -15,6 +15,8 @@ pub const DATE_MAX: i32 = 2_932_896;
 
 /// Versions of the log are kept, and removed files named, for as long as an auditor may ask.
 const AUDIT_HORIZON: &str = "interval 3650 days";
+/// For how long checkpoints name removed files: upkeep sets it to the audit horizon.
+pub const REMOVED_FILES_KEPT: &str = "delta.deletedFileRetentionDuration";
 /// Table versions between two checkpoints. Readers replay at most this many log entries.
 pub const CHECKPOINT_INTERVAL: u64 = 100;
 
@@ -52,13 +54,21 @@ pub fn properties(topic: &Topic) -> Vec<(String, Option<String>)> {
         ("delta.appendOnly", "true".to_string()),
         ("delta.checkpointInterval", CHECKPOINT_INTERVAL.to_string()),
         ("delta.logRetentionDuration", AUDIT_HORIZON.to_string()),
-        ("delta.deletedFileRetentionDuration", AUDIT_HORIZON.to_string()),
+        (REMOVED_FILES_KEPT, AUDIT_HORIZON.to_string()),
         ("delta.enableExpiredLogCleanup", "false".to_string()),
         ("delta.dataSkippingStatsColumns", stats.join(",")),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_string(), Some(value)))
     .collect()
+}
+
+/// A length of time as Delta's properties spell it.
+pub fn interval(length: std::time::Duration) -> String {
+    match length.as_secs() {
+        seconds if seconds.is_multiple_of(86_400) => format!("interval {} days", seconds / 86_400),
+        seconds => format!("interval {seconds} seconds"),
+    }
 }
 
 /// The columns whose least and greatest value the log holds for every file: the sort key, all clocks and dates, where the row stood in

@@ -20,22 +20,31 @@
 //! # }
 //! ```
 
+mod archive;
 mod compact;
 mod durable;
 mod file;
+mod history;
+mod horizon;
 mod layout;
 mod merge;
 mod read;
 mod sort;
 mod stats;
+mod stop;
 mod table;
+mod upkeep;
 
 pub use compact::{Compacted, Compaction, most_files, plan};
 pub use durable::DurableLocal;
+pub use history::{Entry, Files};
+pub use horizon::{Horizon, Removed};
 pub use layout::{DATE_MAX, DATE_MIN, partition_value};
 pub use read::FileRows;
 pub use stats::{Bound, Stats};
+pub use stop::Stop;
 pub use table::{Committed, FileInfo, Lake, Snapshot, Table, Txn};
+pub use upkeep::{Kept, Upkeep};
 
 /// What can go wrong with a table. Every variant says which table, what was being done and what to do next.
 #[derive(Debug, thiserror::Error)]

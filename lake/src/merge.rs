@@ -3,6 +3,7 @@
 
 use crate::file::{Encoded, FileWriter};
 use crate::read::FileRows;
+use crate::stop::Stop;
 use crate::{Error, sort};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::interleave_record_batch;
@@ -15,7 +16,8 @@ use std::collections::BinaryHeap;
 const GATHERED_ROWS: usize = 1 << 15;
 
 /// Merges the rows of sorted files. A file whose rows are not in order is an error: what it would be merged to would not be in order either.
-pub fn merge(topic: &'static Topic, files: Vec<FileRows>) -> Result<Encoded, Error> {
+/// `None` where it was told to stop before it came to the end.
+pub fn merge(topic: &'static Topic, files: Vec<FileRows>, stop: &Stop) -> Result<Option<Encoded>, Error> {
     let fault = |why: String| Error::Batch { table: topic.name, why };
     let converter = sort::converter(topic, topic.sort_key).map_err(|e| fault(e.to_string()))?;
     let mut inputs = Vec::with_capacity(files.len());
@@ -29,6 +31,9 @@ pub fn merge(topic: &'static Topic, files: Vec<FileRows>) -> Result<Encoded, Err
     let mut out = Gathered { topic, batches: Vec::new(), current: vec![None; inputs.len()], order: Vec::new(), writer: None };
     while let Some(Reverse((mut key, number))) = heap.pop() {
         // As long as its next row is not behind the first of the others, the file has the word.
+        if stop.is_set() {
+            return Ok(None);
+        }
         let bound = heap.peek().map(|Reverse(next)| next.clone());
         loop {
             out.push(number, &inputs[number])?;
@@ -50,7 +55,7 @@ pub fn merge(topic: &'static Topic, files: Vec<FileRows>) -> Result<Encoded, Err
             }
         }
     }
-    out.finish()
+    out.finish().map(Some)
 }
 
 /// One file, with the batch that is being merged.

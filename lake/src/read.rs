@@ -12,7 +12,7 @@ use schemas::{Family, Topic};
 use std::sync::Arc;
 
 /// Rows of one batch.
-const BATCH_ROWS: usize = 1 << 14;
+pub const BATCH_ROWS: usize = 1 << 14;
 
 /// The rows of one file, batch by batch, in the file's order.
 pub struct FileRows {
@@ -35,9 +35,14 @@ impl Lake {
 
     /// The rows of a file that was fetched.
     pub fn rows(&self, family: Family, file: &FileInfo, bytes: Bytes) -> Result<FileRows, Error> {
+        self.rows_by(family, file, bytes, BATCH_ROWS)
+    }
+
+    /// The same, with so many rows in a batch.
+    pub(crate) fn rows_by(&self, family: Family, file: &FileInfo, bytes: Bytes, batch_rows: usize) -> Result<FileRows, Error> {
         let fault = |why: String| self.unreadable(family, &file.path, why);
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| fault(e.to_string()))?;
-        let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|e| fault(e.to_string()))?;
+        let reader = builder.with_batch_size(batch_rows).build().map_err(|e| fault(e.to_string()))?;
         Ok(FileRows { topic: family.topic(), path: file.path.clone(), partition_values: file.partition_values.clone(), reader })
     }
 

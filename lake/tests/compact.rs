@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::row::{RowConverter, SortField};
 use dice::{Dice, column};
-use lake::{Compacted, Compaction, Lake, Table, Txn, most_files};
+use lake::{Compacted, Compaction, Lake, Stop, Table, Txn, most_files};
 use proptest::prelude::*;
 use schemas::Family;
 use serde_json::Map;
@@ -57,7 +57,7 @@ fn now() -> Compaction {
 }
 
 async fn compact(table: &mut Table) -> Result<Compacted, lake::Error> {
-    table.compact(&now(), &|| false).await
+    table.compact(&now(), &Stop::default()).await
 }
 
 /// Whole rows as comparable bytes.
@@ -145,4 +145,26 @@ async fn two_rewriters_do_not_double() {
         assert!(matches!(lost, lake::Error::Fenced { .. } | lake::Error::Moved { .. }), "{lost}");
     }
     assert_eq!(home.rows(family).await.iter().map(RecordBatch::num_rows).sum::<usize>(), 300);
+}
+
+/// Given a table that was made, written to twice and rewritten, then its history says so, whoever opens it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_tells_what_each_version_did() {
+    let home = Home::new();
+    let mut dice = Dice(11);
+    let mut table = home.lake.table(Family::Trades).await.unwrap();
+    for number in 0..2 {
+        append(&mut table, batch(Family::Trades, &mut dice, 5), number).await;
+    }
+    compact(&mut table).await.unwrap();
+
+    let history = home.lake.find(Family::Trades).await.unwrap().unwrap().history().await.unwrap();
+    let told: Vec<_> =
+        history.iter().map(|e| (e.version, e.operation().to_string(), e.added.files, e.added.rows, e.removed.files)).collect();
+    let said = |version, operation: &str, added, rows, removed| (version, operation.to_string(), added, Some(rows), removed);
+    let expected = [said(0, "CREATE TABLE", 0, 0, 0), said(1, "WRITE", 1, 5, 0), said(2, "WRITE", 1, 5, 0), said(3, "OPTIMIZE", 1, 10, 2)];
+    assert_eq!(told, expected);
+    assert_eq!(history[2].txns, [("t/x/0".to_string(), 2)]);
+    assert_eq!(history[3].removed.bytes, history[1].added.bytes + history[2].added.bytes);
+    assert!(history.iter().all(|entry| entry.committed_at_ms().is_some()));
 }

@@ -129,6 +129,15 @@ impl Tables {
         Ok(())
     }
 
+    /// Waits for checkpoints that are being written.
+    pub(crate) async fn settle(&mut self) {
+        for table in self.open.values_mut() {
+            if let Err(error) = table.checkpoint_settled().await {
+                tracing::warn!(%error, "everything that was committed stays");
+            }
+        }
+    }
+
     /// The table of a family that has rows to store.
     pub(crate) async fn of(&mut self, family: Family) -> Result<&mut Table, Error> {
         self.claim().await?;

@@ -192,6 +192,9 @@ impl Store {
         let result = session.run(receiver, &stop, membership, shutdown, report, progress).await;
         stop.store(true, Ordering::Relaxed);
         session.settle(report).await;
+        if let Some(tables) = &mut session.tables {
+            tables.settle().await;
+        }
         // The queue is closed by now, so a reader that waits on it ends; its own error was the queue's last message.
         let ended = reading.await.map_err(|e| Error::Ended { part: "reader", why: e.to_string() });
         // Whatever came of it, nothing of this session is under way any more.
@@ -545,8 +548,12 @@ async fn commit(
         tally.lock().expect("nothing that holds the tally can panic").commits.iter().map(|(family, _)| *family).collect();
     for family in touched {
         let table = tables.of(family).await?;
+        // Of a checkpoint that fails readers only notice that they replay more of the log; the next one is tried after as many versions again.
+        if let Err(error) = table.checkpoint_done().await {
+            tracing::warn!(%error, "storing goes on");
+        }
         if table.checkpoint_due() {
-            table.checkpoint().await?;
+            table.begin_checkpoint();
         }
     }
     let places = places.into_iter().map(|(partition, place)| ((family, partition), place)).collect();

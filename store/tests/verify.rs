@@ -161,7 +161,7 @@ async fn what_was_rewritten_is_whole() {
     for family in [F, Family::Quarantine] {
         let mut table = home.lake.existing(family).await.unwrap().unwrap();
         let options = lake::Compaction { small_files_max: 1, ..lake::Compaction::default() };
-        let done = table.compact(&options, &|| false).await.unwrap();
+        let done = table.compact(&options, &lake::Stop::default()).await.unwrap();
         assert_eq!(done.files_before, if family == F { 0 } else { 2 }, "a day of trades has one file");
     }
     assert_eq!(home.verify().await.findings, []);

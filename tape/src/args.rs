@@ -62,10 +62,12 @@ pub enum Command {
     Schema(Schema),
     /// Create the missing topics and check all of them
     Topics(Topics),
-    /// Rewrite many small files of the tables to few large sorted ones; ingest, store and queries may go on meanwhile
+    /// Look after the tables: merge small files to large sorted ones, write checkpoints, remove what the audit horizon no longer needs
     ///
-    /// The files that are replaced stay on disk: queries that began before still read them, and auditors may.
-    Upkeep,
+    /// Ingest, store and queries may go on meanwhile; `tape store` and `tape up` do the same by themselves every ten minutes ([upkeep] in tape.toml).
+    /// Rows are never removed. Replaced files and entries of the table's log go when no version since the horizon began needs them; what each commit
+    /// said of itself is archived first, so that `tape verify` needs none of them.
+    Upkeep(Upkeep),
     /// Is the archive complete and unaltered? Recomputes from the rows what every commit said of itself when it was made
     ///
     /// Reads every row of every table, and nothing of the log. Exit code 1 where something is missing, twice, altered, or cannot be read.
@@ -182,6 +184,16 @@ fn address(typed: &str) -> Result<String, String> {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(typed.to_string()),
         _ => Err("an address is HOST:PORT, for example 127.0.0.1:8642".into()),
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Upkeep {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Days for which every version of a table stays readable [default: horizon_days of the settings, else 7]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub horizon_days: Option<u64>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -5,7 +5,7 @@ mod ingest;
 mod query;
 mod schema;
 pub mod sql;
-mod store;
+pub mod store;
 mod topics;
 mod up;
 mod upkeep;
@@ -38,7 +38,7 @@ pub fn run(command: &Command, settings: &Settings) -> Result<Code> {
         Command::Query(args) => query::run(args, settings),
         Command::Schema(args) => schema::run(args, settings),
         Command::Topics(args) => topics::run(args, settings),
-        Command::Upkeep => upkeep::run(settings),
+        Command::Upkeep(args) => upkeep::run(args, settings),
         Command::Verify => verify::run(settings),
         Command::Doctor => doctor::run(settings),
     }

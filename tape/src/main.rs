@@ -2,6 +2,7 @@
 
 mod accept;
 mod args;
+mod background;
 mod commands;
 mod home;
 mod http;

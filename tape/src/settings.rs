@@ -30,6 +30,8 @@ struct File {
     store: StoreFile,
     #[serde(default)]
     query: QueryFile,
+    #[serde(default)]
+    upkeep: UpkeepFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -56,6 +58,14 @@ struct StoreFile {
 #[serde(deny_unknown_fields)]
 struct QueryFile {
     memory_mib: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpkeepFile {
+    /// Minutes between two looks of `tape store` and `tape up` at the tables; 0 = never.
+    every_minutes: Option<usize>,
+    horizon_days: Option<usize>,
 }
 
 /// Where the log is.
@@ -86,6 +96,12 @@ pub struct Settings {
     pub store_age_max: Option<Duration>,
     /// Memory of one engine. 2 GiB leaves room on a small machine for ingest and store.
     pub query_memory: usize,
+    /// How often a running store looks after its tables; `None` = never. Ten minutes: a day that commits every five seconds then has some hundred
+    /// files at its worst, and merging them takes seconds.
+    pub upkeep_every: Option<Duration>,
+    /// How far back every version of a table stays readable. A week: long enough for whoever began to read, short enough that replaced files and
+    /// log entries do not pile up. Rows and what commits said of themselves stay for ever.
+    pub upkeep_horizon: Duration,
 }
 
 const PREFIX: &str = "tape.";
@@ -94,6 +110,12 @@ const QUERY_MEMORY_MIB: usize = 2048;
 const QUERY_MEMORY_MIB_RANGE: RangeInclusive<usize> = 16..=1 << 20;
 /// A commit of no rows is none; one of more than these does not fit into memory.
 const STORE_ROWS: RangeInclusive<usize> = 1..=100_000_000;
+const UPKEEP_EVERY_MINUTES: usize = 10;
+/// Up to a week; the upper end catches a slip of the unit.
+const UPKEEP_EVERY_MINUTES_RANGE: RangeInclusive<usize> = 0..=7 * 24 * 60;
+const UPKEEP_HORIZON_DAYS: usize = 7;
+/// Below a day a query that runs for long could lose its files; a hundred years are for ever.
+const UPKEEP_HORIZON_DAYS_RANGE: RangeInclusive<usize> = 1..=36_500;
 
 /// Settles what is meant; an error says which key of which file.
 pub fn settle(typed: &Common) -> Result<Settings> {
@@ -113,7 +135,13 @@ pub fn settle(typed: &Common) -> Result<Settings> {
             retention: file.embedded.retention_hours.map(|hours| Duration::from_secs(hours * 3600)),
         },
     };
+    let every_minutes =
+        ranged(file.upkeep.every_minutes, UPKEEP_EVERY_MINUTES_RANGE, "[upkeep] every_minutes", &path)?.unwrap_or(UPKEEP_EVERY_MINUTES);
+    let horizon_days =
+        ranged(file.upkeep.horizon_days, UPKEEP_HORIZON_DAYS_RANGE, "[upkeep] horizon_days", &path)?.unwrap_or(UPKEEP_HORIZON_DAYS);
     Ok(Settings {
+        upkeep_every: (every_minutes > 0).then(|| Duration::from_secs(every_minutes as u64 * 60)),
+        upkeep_horizon: Duration::from_secs(horizon_days as u64 * 86_400),
         tables: typed.tables.clone().or(file.tables).unwrap_or_else(|| home.join("tables").display().to_string()),
         home,
         log,

@@ -1,6 +1,7 @@
 //! Whom the tables belong to: one object beside them, put once and never changed.
 
-use super::{Lake, is_full};
+use super::Lake;
+use super::place::is_full;
 use crate::Error;
 use bytes::Bytes;
 use object_store::path::Path;

@@ -4,7 +4,7 @@ use super::Code;
 use crate::args;
 use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings, WrongUse};
-use crate::{home, seat, signals};
+use crate::{background, home, seat, signals};
 use anyhow::{Context, Result};
 use eventlog::EventLog;
 use eventlog::socket::Server;
@@ -55,7 +55,12 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
         runtime.block_on(store.run_once(&mut progress))?
     } else {
         eprintln!("storing into {}; Ctrl-C stops it", settings.tables);
-        runtime.block_on(store.run(until(stop), &mut progress))?
+        let upkeep = background::start(home::lake(settings)?, settings, stop.clone())?;
+        let stored = runtime.block_on(store.run(until(stop.clone()), &mut progress));
+        // It ends with the store, whatever ended that.
+        stop.store(true, Ordering::Relaxed);
+        background::end(upkeep)?;
+        stored?
     };
     if let Some(server) = server {
         report.add(runtime.block_on(last(&store, server))?);

@@ -5,7 +5,7 @@ use crate::args::Up;
 use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings, WrongUse};
 use crate::tables::Queries;
-use crate::{home, http, panics, serve as web, signals, summary};
+use crate::{background, home, http, panics, serve as web, signals, summary};
 use ::ingest::source::Given;
 use ::ingest::synthetic;
 use ::store::Store;
@@ -109,12 +109,14 @@ async fn serve(
     say_line!("  ask      {}", settings.command("sql"));
     say_line!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
     let web = tokio::spawn(web::serve(listener, http::routes(engine, &settings.prefix), store::until(stop.clone())));
+    let upkeep = background::start(home::lake(settings)?, settings, stop.clone())?;
     let mut nothing = |_: &::store::Report| {};
     let storing = keeper.run(store::until(stop.clone()), &mut nothing);
     let report = storing.await.context("storing");
     // A store that gave up takes the rest down with it: nothing runs on half.
     stop.store(true, Ordering::Relaxed);
     web.await.context("serving HTTP")?;
+    tokio::task::spawn_blocking(|| background::end(upkeep)).await.context("ending the upkeep")??;
     let mut report = report?;
     report.add(store::last(&keeper, socket).await?);
     say_line!("Stopped. Everything published is stored.");

@@ -1,52 +1,79 @@
-//! `tape upkeep`: many small files to few large ones, table by table.
+//! `tape upkeep`: looks after every table once, now; or says what it would do.
 
 use super::Code;
 use crate::say::{say, say_line};
 use crate::settings::Settings;
-use crate::{home, signals};
+use crate::{args, background, home, signals};
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount};
-use lake::{Compacted, Compaction};
+use lake::{Kept, Stop, Upkeep};
 use schemas::Family;
 use serde_json::json;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-pub fn run(settings: &Settings) -> Result<Code> {
+const DAY: u64 = 86_400;
+
+pub fn run(args: &args::Upkeep, settings: &Settings) -> Result<Code> {
+    home::refuse_missing_tables(settings)?;
     let runtime = home::runtime()?;
-    let stop = signals::stop_flag(&runtime)?;
+    let stop = Stop::from(signals::stop_flag(&runtime)?);
     let lake = home::lake(settings)?;
-    let mut done: Vec<(Family, Compacted)> = Vec::new();
+    let horizon = args.horizon_days.map_or(settings.upkeep_horizon, |days| Duration::from_secs(days * DAY));
+    let upkeep = Upkeep { horizon: Some(horizon), ..Upkeep::default() };
+    let mut done: Vec<(Family, Kept)> = Vec::new();
+    let mut failed: Vec<(Family, lake::Error)> = Vec::new();
     for family in Family::ALL {
-        let Some(mut table) = runtime.block_on(lake.existing(family))? else { continue };
-        let compacted = runtime.block_on(table.compact(&Compaction::default(), &|| stop.load(Ordering::Relaxed)))?;
-        if compacted.commits > 0 {
-            runtime.block_on(table.checkpoint())?;
-            done.push((family, compacted));
+        if stop.is_set() {
+            break;
+        }
+        match runtime.block_on(background::keep(&lake, family, &upkeep, args.dry_run, &stop)) {
+            Ok(kept) => done.extend(kept.filter(|kept| !kept.is_nothing()).map(|kept| (family, kept))),
+            Err(error) => failed.push((family, error)),
         }
     }
     if settings.json {
-        let tables: serde_json::Map<_, _> = done.iter().map(|(family, done)| (family.topic().name.to_string(), json!(done))).collect();
-        say_line!("{}", json!({ "tables": tables }));
+        let tables: serde_json::Map<_, _> = done.iter().map(|(family, kept)| (family.topic().name.to_string(), json!(kept))).collect();
+        let failed: serde_json::Map<_, _> =
+            failed.iter().map(|(family, error)| (family.topic().name.to_string(), json!(error.to_string()))).collect();
+        let days = horizon.as_secs() / DAY;
+        say_line!("{}", json!({ "dry_run": args.dry_run, "horizon_days": days, "tables": tables, "failed": failed }));
     } else {
-        say!("{}", text(&done));
+        say!("{}", text(&done, args.dry_run, horizon));
+        failed.iter().for_each(|(_, error)| eprintln!("{error}"));
     }
+    anyhow::ensure!(failed.is_empty(), "{} of the tables could not be looked after; the others were", failed.len());
     Ok(Code::Fine)
 }
 
-fn text(done: &[(Family, Compacted)]) -> String {
-    let line = |(family, done): &(Family, Compacted)| {
-        format!(
-            "{:<14} {:>6} files → {:<6} {:>14} rows  {} → {}\n",
-            family.topic().name,
-            done.files_before,
-            done.files_after,
-            HumanCount(done.rows).to_string(),
-            HumanBytes(done.bytes_before),
-            HumanBytes(done.bytes_after),
-        )
-    };
-    match done.is_empty() {
-        true => "every day of every table has few files or large ones: nothing to do\n".into(),
-        false => done.iter().map(line).collect(),
+fn text(done: &[(Family, Kept)], dry_run: bool, horizon: Duration) -> String {
+    if done.is_empty() {
+        return "every day of every table has few files or large ones, and nothing is older than the audit horizon: nothing to do\n".into();
     }
+    let days = horizon.as_secs() / DAY;
+    let mut lines = vec![match dry_run {
+        true => format!("would be done, with an audit horizon of {days} days; nothing was changed:"),
+        false => format!("done, with an audit horizon of {days} days:"),
+    }];
+    for (family, kept) in done {
+        let (merged, removed, name) = (&kept.merged, &kept.removed, family.topic().name);
+        if merged.commits > 0 {
+            let after = if dry_run { String::new() } else { format!(" → {}", HumanBytes(merged.bytes_after)) };
+            let rows = HumanCount(merged.rows);
+            let (before, count) = (HumanBytes(merged.bytes_before), merged.files_after);
+            lines.push(format!("{name:<14} merged   {} files → {count}, {rows} rows, {before}{after}", merged.files_before));
+        }
+        if kept.checkpoint {
+            lines.push(format!("{name:<14} checkpoint"));
+        }
+        if !removed.is_nothing() {
+            lines.push(format!(
+                "{name:<14} removed  {} files ({}), {} log entries (archived), {} checkpoints",
+                removed.files,
+                HumanBytes(removed.bytes),
+                removed.entries,
+                removed.checkpoints
+            ));
+        }
+    }
+    lines.join("\n") + "\n"
 }
