@@ -68,8 +68,9 @@ pub enum Command {
     Upkeep,
     /// Is the archive complete and unaltered? Recomputes from the rows what every commit said of itself when it was made
     ///
-    /// Reads every row of every table, and nothing of the log. Exit code 1 where something is missing, twice, altered, or cannot be read.
-    Verify,
+    /// Reads every row of every table and, unless it is told to, nothing of the log. Exit code 1 where something is missing, twice, altered,
+    /// or cannot be read. What each kind of finding means: docs/auditing.md.
+    Verify(Verify),
     /// Check configuration, log, tables and clock, and say what to do
     ///
     /// Of the tables: every file of their newest versions must be there with the length that the table's log states; what is in the files is
@@ -182,6 +183,13 @@ fn address(typed: &str) -> Result<String, String> {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(typed.to_string()),
         _ => Err("an address is HOST:PORT, for example 127.0.0.1:8642".into()),
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Verify {
+    /// Compare every record that the log still has with what the tables hold of it, too: needs the log, and reads all of it
+    #[arg(long)]
+    pub against_log: bool,
 }
 
 #[derive(Debug, ClapArgs)]

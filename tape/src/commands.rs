@@ -39,7 +39,7 @@ pub fn run(command: &Command, settings: &Settings) -> Result<Code> {
         Command::Schema(args) => schema::run(args, settings),
         Command::Topics(args) => topics::run(args, settings),
         Command::Upkeep => upkeep::run(settings),
-        Command::Verify => verify::run(settings),
+        Command::Verify(args) => verify::run(args, settings),
         Command::Doctor => doctor::run(settings),
     }
 }
