@@ -28,6 +28,7 @@
 //! # Ok::<(), schemas::Error>(())
 //! ```
 
+pub mod about;
 pub mod dictionary;
 pub mod exact;
 mod family;

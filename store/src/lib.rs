@@ -11,8 +11,10 @@
 //! made again, byte for byte. Offsets live in the same Delta commit as the rows, so no crash comes between.
 
 pub mod batcher;
+pub mod commits;
 pub mod decode;
 mod info;
+pub mod lag;
 pub mod ledger;
 mod opened;
 pub mod proof;

@@ -46,10 +46,10 @@ async fn refuse_rewritten(
 }
 
 /// A family's topic and the watermarks of its partitions.
-type Found = (Family, TopicInfo, Vec<Watermarks>);
+pub(crate) type Found = (Family, TopicInfo, Vec<Watermarks>);
 
 /// The log's cluster and topics.
-async fn look(log: &Arc<dyn EventLog>) -> Result<(String, Vec<Found>), Error> {
+pub(crate) async fn look(log: &Arc<dyn EventLog>) -> Result<(String, Vec<Found>), Error> {
     blocking(log, |log| {
         let found = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?, log.watermarks(*family)?)));
         Ok((log.cluster_id()?, found.collect::<Result<Vec<_>, eventlog::Error>>()?))
@@ -57,7 +57,7 @@ async fn look(log: &Arc<dyn EventLog>) -> Result<(String, Vec<Found>), Error> {
     .await
 }
 
-fn topics(found: &[Found]) -> HashMap<Family, TopicInfo> {
+pub(crate) fn topics(found: &[Found]) -> HashMap<Family, TopicInfo> {
     found.iter().map(|(family, topic, _)| (*family, topic.clone())).collect()
 }
 

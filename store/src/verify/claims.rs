@@ -1,7 +1,8 @@
 //! What the commits of a table claim of themselves: intervals of the log, holes in them and why, roots, and the schemas of their records.
 
 use super::{Finding, Looked};
-use crate::{Error, info};
+use crate::commits::{self, Interval};
+use crate::info;
 use eventlog::TopicInfo;
 use lake::Table;
 use schemas::Family;
@@ -31,41 +32,33 @@ pub(super) struct Claims {
 }
 
 /// Reads the table's log. `None` where no commit claims anything.
-pub(super) async fn read(table: &Table, looked: &mut Looked, findings: &mut Vec<Finding>) -> Result<Option<Claims>, Error> {
+pub(super) async fn read(table: &Table, looked: &mut Looked, findings: &mut Vec<Finding>) -> Option<Claims> {
     let family = table.family();
-    let name = family.topic().name;
     let mut claims: Option<Claims> = None;
-    let history = match table.history().await {
-        Ok(history) => history,
+    let commits = match commits::of(table).await {
+        Ok(commits) => commits,
         Err(why) => {
             findings.push(Finding::of_table(family, "unreadable", format!("{why}: what its commits claim is not known")));
-            return Ok(None);
+            return None;
         }
     };
     let mut strange: BTreeMap<String, u64> = BTreeMap::new();
-    for entry in &history {
-        let said = &entry.info[info::KEY];
-        // `quarantine` and `gaps` also have commits about other topics.
-        if said["table"] != name {
-            continue;
-        }
-        let text = |key: &str| said[key].as_str().unwrap_or_default().to_string();
+    for commit in &commits {
+        let Some(said) = commit.own() else { continue };
         let of = claims.get_or_insert_with(|| Claims {
-            cluster: text("cluster"),
-            topic: TopicInfo { name: text("topic"), id: text("topicId"), partitions: 0 },
+            cluster: said.cluster.clone(),
+            topic: TopicInfo { name: said.topic.clone(), id: said.topic_id.clone(), partitions: 0 },
             partitions: BTreeMap::new(),
             schema_ids: BTreeSet::new(),
         });
-        let partitions = said["partitions"].as_array().map(Vec::as_slice).unwrap_or_default();
-        looked.commits += u64::from(!partitions.is_empty());
-        for partition in partitions {
-            let claim = claim(entry.version, partition, &mut looked.absent).ok_or_else(|| Error::Rows {
-                table: name,
-                why: format!("version {} of its log has a commitInfo that tokentape did not write: {partition}", entry.version),
-            })?;
-            of.partitions.entry(claim.0).or_default().push(claim.1);
+        looked.commits += u64::from(!said.intervals.is_empty());
+        for part in &said.intervals {
+            for (first, last, reason) in &part.absent {
+                *looked.absent.entry(reason.clone()).or_default() += (last - first).unsigned_abs() + 1;
+            }
+            of.partitions.entry(part.partition).or_default().push(Claim::of(commit.entry.version, part));
         }
-        for schema in said["schemas"].as_array().into_iter().flatten() {
+        for schema in &said.schemas {
             match schema_fault(schema) {
                 None => of.schema_ids.extend(schema["id"].as_u64().and_then(|id| u32::try_from(id).ok())),
                 Some(why) => *strange.entry(why).or_default() += 1,
@@ -79,26 +72,14 @@ pub(super) async fn read(table: &Table, looked: &mut Looked, findings: &mut Vec<
         let what = format!("{offsets} offsets hold no record, and the reason that their commits give is {reason:?}: none that explains it");
         findings.push(Finding::of_table(family, "unexplained", what));
     }
-    Ok(claims)
+    claims
 }
 
-fn claim(version: u64, said: &Value, absent_by_reason: &mut BTreeMap<String, u64>) -> Option<(i32, Claim)> {
-    let mut absent = Vec::new();
-    for hole in said["absent"].as_array()? {
-        let (first, last) = (hole[0].as_i64()?, hole[1].as_i64()?);
-        let reason = hole[2].as_str().unwrap_or("none").to_string();
-        *absent_by_reason.entry(reason).or_default() += u64::try_from(last.checked_sub(first)?.checked_add(1)?).ok()?;
-        absent.push((first, last));
+impl Claim {
+    fn of(version: u64, part: &Interval) -> Claim {
+        let absent = part.absent.iter().map(|(first, last, _)| (*first, *last)).collect();
+        Claim { version, from: part.from, to: part.to, records: part.records, absent, root: part.root.clone() }
     }
-    let claim = Claim {
-        version,
-        from: said["from"].as_i64()?,
-        to: said["to"].as_i64()?,
-        records: said["records"].as_u64()?,
-        absent,
-        root: said["root"].as_str().map(String::from),
-    };
-    Some((i32::try_from(said["partition"].as_i64()?).ok()?, claim))
 }
 
 /// Why a schema that a commit names is not the one that this version knows under that id: an id never changes its meaning.
