@@ -23,6 +23,7 @@ pub mod socket;
 mod topic_id;
 
 pub use home::open_home;
+pub use schemas::record::TimestampType;
 
 /// What Kafka adds to a record's key and value inside a batch of one, rounded up: a record that fits with it fits its topic.
 pub const RECORD_OVERHEAD_BYTES: usize = 512;
@@ -120,17 +121,6 @@ fn check_size(prefix: &str, name: &str, bytes: usize, max: usize) -> Result<(), 
         return Ok(());
     }
     Err(Error::TooLarge { name: format!("{prefix}{name}"), bytes, max })
-}
-
-/// Who set an event's timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimestampType {
-    /// The broker, when it appended the record: ours.
-    LogAppend,
-    /// The producer.
-    Create,
-    /// Nobody.
-    None,
 }
 
 /// One record as read from the log.

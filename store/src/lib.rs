@@ -17,7 +17,6 @@ pub mod ledger;
 mod opened;
 pub mod proof;
 mod read_ahead;
-pub mod record;
 mod report;
 mod run;
 mod spool;
@@ -27,6 +26,7 @@ pub mod verify;
 pub use opened::refuse_other_log;
 pub use report::Report;
 pub use run::{Options, Store};
+pub use schemas::record;
 
 /// What can go wrong while storing. Nothing that was read is lost by it: the next run continues where the tables say.
 #[derive(Debug, thiserror::Error)]
