@@ -117,6 +117,7 @@ impl Error {
                 eventlog::Error::Unreachable { .. } | eventlog::Error::Failed { .. } | eventlog::Error::OffsetGone { .. } => true,
                 eventlog::Error::TopicMissing { .. } | eventlog::Error::TopicUnfit { .. } | eventlog::Error::Refused { .. } => false,
                 eventlog::Error::Fenced { .. } | eventlog::Error::Owned { .. } | eventlog::Error::TooLarge { .. } => false,
+                eventlog::Error::Restored { .. } => false,
             },
             Error::Schema(_) | Error::Ahead { .. } | Error::Rewritten { .. } | Error::OtherLog { .. } => false,
             Error::Rows { .. } | Error::Ended { .. } | Error::GaveUp { .. } => false,
