@@ -19,7 +19,6 @@ pub mod ledger;
 mod opened;
 pub mod proof;
 mod read_ahead;
-pub mod record;
 mod report;
 mod run;
 mod spool;
@@ -29,6 +28,7 @@ pub mod verify;
 pub use opened::refuse_other_log;
 pub use report::Report;
 pub use run::{Options, Store};
+pub use schemas::record;
 
 /// What can go wrong while storing. Nothing that was read is lost by it: the next run continues where the tables say.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +119,7 @@ impl Error {
                 eventlog::Error::Unreachable { .. } | eventlog::Error::Failed { .. } | eventlog::Error::OffsetGone { .. } => true,
                 eventlog::Error::TopicMissing { .. } | eventlog::Error::TopicUnfit { .. } | eventlog::Error::Refused { .. } => false,
                 eventlog::Error::Fenced { .. } | eventlog::Error::Owned { .. } | eventlog::Error::TooLarge { .. } => false,
+                eventlog::Error::Restored { .. } => false,
             },
             Error::Schema(_) | Error::Ahead { .. } | Error::Rewritten { .. } | Error::OtherLog { .. } => false,
             Error::Rows { .. } | Error::Ended { .. } | Error::GaveUp { .. } => false,

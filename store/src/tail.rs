@@ -78,7 +78,8 @@ pub(crate) fn find_other(log: &dyn EventLog, tails: HashMap<(Family, i32), Tail>
             let why = format!("the log has not given the last stored records of {} partitions within {PATIENCE:?}", wanted.len());
             return Err(eventlog::Error::Failed { doing: "comparing the log with the tables".into(), why });
         }
-        let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
+        let mut polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
+        polled.events.iter_mut().for_each(eventlog::origin::restore_time);
         for event in &polled.events {
             let place = (event.family, event.partition);
             if let Some(tail) = wanted.get(&place).copied().filter(|tail| event.offset >= tail.offset) {

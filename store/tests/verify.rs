@@ -37,7 +37,7 @@ impl Home {
             let mut records = Records { family: F, keys: frame::keys(F, &rows), values: frame::encode(F, &rows).unwrap() };
             records.keys.push("poison".into());
             records.values.push("no frame".into());
-            writer.publish(&Batch { records: vec![records], states: vec![] }).unwrap();
+            writer.publish(&Batch { records: vec![records], ..Batch::default() }).unwrap();
             Store::new(log.clone(), lake.clone(), Options::default()).run_once(&mut |_| {}).await.unwrap();
         }
         Home { dir, lake }
@@ -151,7 +151,7 @@ async fn a_record_that_the_log_has_twice() {
     let again = rows.slice(7, 1);
     for rows in [&rows, &again] {
         let records = Records { family: F, keys: frame::keys(F, rows), values: frame::encode(F, rows).unwrap() };
-        log.writer("test").unwrap().publish(&Batch { records: vec![records], states: vec![] }).unwrap();
+        log.writer("test").unwrap().publish(&Batch { records: vec![records], ..Batch::default() }).unwrap();
     }
     Store::new(log, lake.clone(), Options::default()).run_once(&mut |_| {}).await.unwrap();
     let findings = verify(&lake, &mut |_| {}).await.unwrap().findings;
