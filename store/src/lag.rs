@@ -3,6 +3,7 @@
 use crate::ledger::app_id;
 use crate::opened::{self, blocking};
 use crate::{Error, info};
+use eventlog::origin::restore_time;
 use eventlog::{EventLog, Start};
 use lake::Lake;
 use schemas::Family;
@@ -105,7 +106,8 @@ fn times(log: &dyn EventLog, mut wanted: HashMap<(Family, i32), i64>) -> Result<
             let why = format!("the log has not given the last stored records of {} partitions within {PATIENCE:?}", wanted.len());
             return Err(eventlog::Error::Failed { doing: "looking how far the tables are behind".into(), why });
         }
-        let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
+        let mut polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
+        polled.events.iter_mut().for_each(restore_time);
         for event in &polled.events {
             let place = (event.family, event.partition);
             if wanted.remove(&place).is_some_and(|offset| offset == event.offset) {

@@ -20,6 +20,7 @@ mod opened;
 pub mod proof;
 mod read_ahead;
 mod report;
+pub mod requeue;
 mod run;
 mod spool;
 mod tail;

@@ -3,6 +3,7 @@
 mod doctor;
 mod ingest;
 mod query;
+mod requeue;
 mod schema;
 pub mod sql;
 mod store;
@@ -40,6 +41,7 @@ pub fn run(command: &Command, settings: &Settings) -> Result<Code> {
         Command::Topics(args) => topics::run(args, settings),
         Command::Upkeep => upkeep::run(settings),
         Command::Verify(args) => verify::run(args, settings),
+        Command::Requeue(args) => requeue::run(args, settings),
         Command::Doctor => doctor::run(settings),
     }
 }
