@@ -60,6 +60,8 @@ pub enum What {
     Store,
     /// File to embedded log to Delta.
     Whole,
+    /// Verification of stored tables.
+    Verify,
     /// Bytes of a stored trade.
     Size,
     /// Memory of the binary.
@@ -109,7 +111,7 @@ fn main() -> Result<()> {
 
 fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Report) -> Result<()> {
     let wanted = |what| args.only.is_empty() || args.only.contains(&what);
-    let speed = [What::Parse, What::Publish, What::Store, What::Whole];
+    let speed = [What::Parse, What::Publish, What::Store, What::Whole, What::Verify];
     if speed.into_iter().any(wanted) {
         let file = place.join("speed.dbn.zst");
         input::write(&file, sizes.speed, input::SEED)?;
@@ -130,6 +132,9 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         }
         if wanted(What::Whole) {
             report.add(bench.whole()?);
+        }
+        if wanted(What::Verify) {
+            report.add(bench.verify()?);
         }
     }
     if [What::Upkeep, What::Proof].into_iter().any(wanted) {

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use dbn::decode::{DbnMetadata, DecodeRecordRef, dbn::Decoder};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -11,10 +12,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(60);
+/// Rows of one decoded batch.
+const BATCH_ROWS: usize = 1 << 14;
 
 /// Keys and values of one transaction.
 pub type Frames = Vec<(Bytes, Bytes)>;
@@ -109,4 +112,16 @@ pub fn decode(path: &Path) -> Result<u64> {
         (records, last) = (records + 1, ts_event);
     }
     Ok(records)
+}
+
+/// Rows that the Parquet reader decodes to Arrow from these files, all columns of them, on this thread alone.
+pub fn decode_parquet(files: &[PathBuf]) -> Result<u64> {
+    let mut rows = 0;
+    for file in files {
+        let file = File::open(file).with_context(|| format!("opening {}", file.display()))?;
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build()? {
+            rows += batch?.num_rows() as u64;
+        }
+    }
+    Ok(rows)
 }

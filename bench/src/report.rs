@@ -75,6 +75,20 @@ pub fn rate(what: &str, yardstick: &str, records: u64, times: &Times, reach: rea
     }
 }
 
+/// The row of a rate by CPU time: records per second of one core, whatever number of them was at work.
+pub fn per_core(what: &str, yardstick: &str, records: u64, times: &Times, reach: u64) -> Row {
+    let per_second = |took: &Duration| records as f64 / took.as_secs_f64();
+    let by_cpu = median(times.cpu.iter().map(|(_, ours)| per_second(ours)).collect());
+    let ratio = median(times.cpu.iter().map(|(yardstick, ours)| yardstick.as_secs_f64() / ours.as_secs_f64()).collect());
+    let row = rate(what, yardstick, records, times, reached::rate(reach));
+    Row {
+        figure: format!("{}/s per core; {}", thousands(by_cpu as u64), row.figure),
+        ratio: Some(ratio),
+        met: by_cpu >= reach as f64,
+        ..row
+    }
+}
+
 /// The one in the middle.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

@@ -2,7 +2,7 @@
 
 use crate::input;
 use crate::raw::{self, Frames};
-use crate::report::{Row, Times, rate, reached};
+use crate::report::{Row, Times, per_core, rate, reached};
 use anyhow::{Context, Result, ensure};
 use eventlog::EventLog;
 use eventlog::embedded::{Embedded, Options};
@@ -187,6 +187,35 @@ impl Bench {
             },
         )?;
         Ok(rate("file → embedded log → Delta, one process", "dbn crate, records only", self.records, &times, reached::rate(400_000)))
+    }
+
+    /// Stored trades to the roots of their commits, beside the Parquet reader that decodes the same columns of the same files to Arrow on one core.
+    pub fn verify(&self) -> Result<Row> {
+        let home = tempfile::tempdir_in(&self.place)?;
+        let tables = home.path().join("tables");
+        {
+            let log = Embedded::open(&home.path().join("log"), &Options::default())?;
+            self.ingest(&log)?;
+            self.store_all(Arc::new(log), &tables)?;
+        }
+        let lake = Lake::open(tables.to_str().context("the temporary folder has a plain name")?)?;
+        let files = parquet_files(&tables.join("trades"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+        let times = in_turns(
+            self.runs,
+            |_| {
+                let (took, rows) = timed(|| raw::decode_parquet(&files))?;
+                ensure!(rows == self.records, "{rows} of {} rows were decoded", self.records);
+                Ok(took)
+            },
+            |_| {
+                let (took, verified) = timed(|| Ok(runtime.block_on(store::verify::verify(&lake, &mut |_| {}))?))?;
+                let rows = verified.tables.get("trades").map_or(0, |looked| looked.rows);
+                ensure!(rows == self.records && verified.findings.is_empty(), "{rows} rows were verified: {:?}", verified.findings);
+                Ok(took)
+            },
+        )?;
+        Ok(per_core("Delta trades → verified, all cores; rate per core", "parquet crate, one core", self.records, &times, 700_000))
     }
 
     /// Publishes the whole input.

@@ -51,7 +51,7 @@ fn ours(name: &str, log: &dyn EventLog, batches: &[Records]) -> Result<(), event
     let mut writer = log.writer("throughput")?;
     let began = Instant::now();
     for batch in batches {
-        writer.publish(&Batch { records: vec![batch.clone()], states: Vec::new() })?;
+        writer.publish(&Batch { records: vec![batch.clone()], ..Batch::default() })?;
     }
     say(name, "publish", records, began);
     let starts: Vec<Start> = (0..8).map(|partition| Start { family: Family::Trades, partition, offset: 0 }).collect();

@@ -1,6 +1,7 @@
 //! Keys and values in a row of bytes and back, without copying on the way back: the embedded log's values and the socket's messages.
 
 use bytes::{Buf, Bytes};
+use schemas::record::Headers;
 
 /// What bytes are not: where they broke off and what was expected there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,26 @@ pub(crate) fn take_bytes(from: &mut Bytes) -> Result<Option<Bytes>, Broken> {
         Ok(length) if length <= from.len() => Ok(Some(from.split_to(length))),
         _ => Err(Broken("bytes end before their stated length")),
     }
+}
+
+/// Appends headers, after their number.
+pub(crate) fn put_headers(out: &mut Vec<u8>, headers: &Headers) {
+    put_varint(out, headers.len() as u64);
+    for (name, value) in headers {
+        put_bytes(out, Some(name.as_bytes()));
+        put_bytes(out, value.as_deref());
+    }
+}
+
+/// Takes headers off the front.
+pub(crate) fn take_headers(from: &mut Bytes) -> Result<Headers, Broken> {
+    let mut headers = Headers::new();
+    for _ in 0..take_varint(from)? {
+        let name = take_bytes(from)?.unwrap_or_default();
+        let name = String::from_utf8(name.to_vec()).map_err(|_| Broken("a header's name is not UTF-8"))?;
+        headers.push((name, take_bytes(from)?));
+    }
+    Ok(headers)
 }
 
 #[cfg(test)]

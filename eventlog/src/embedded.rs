@@ -14,18 +14,22 @@ mod lock;
 mod mark;
 mod meta;
 mod reader;
+mod restore;
 
 use crate::murmur2::partition;
 use crate::{Batch, Error, EventLog, Reader, Records, Start, StateTopic, TopicInfo, TopicReport};
-use crate::{Watermarks, Writer};
+use crate::{TimestampType, Watermarks, Whole, Writer};
 use aside::Aside;
 use bytes::Bytes;
 use chunk::{Builder, Place, Summed};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
 use lock::{Lock, advice};
 use mark::Mark;
-use meta::{PUBLISHES, check_format, count_publishes, identities, numbers, partition_key, read_ends, read_number, read_numbers};
+use meta::{
+    Identities, PUBLISHES, check_format, count_publishes, identities, numbers, partition_key, read_ends, read_number, read_numbers,
+};
 use reader::EmbeddedReader;
+pub use restore::{Identity, Restorer};
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::DirBuilder;
@@ -72,6 +76,8 @@ struct Log {
     options: Options,
     cluster_id: String,
     topics: Vec<Topic>,
+    /// It takes no new records.
+    restored: bool,
     chunks: Keyspace,
     states: Keyspace,
     meta: Keyspace,
@@ -95,7 +101,10 @@ struct Writing {
 
 struct Topic {
     family: Family,
+    /// Its chunks' keys begin with it.
     id: Uuid,
+    /// The id as others know it: the same, or the one of the log that this one was restored from.
+    known_as: String,
     partitions: i32,
 }
 
@@ -117,6 +126,11 @@ struct End {
 impl Embedded {
     /// Opens the log in `dir`, making it and its topics where they do not exist.
     pub fn open(dir: &Path, options: &Options) -> Result<Embedded, Error> {
+        Embedded::open_as(dir, options, None)
+    }
+
+    /// Opens it, or begins to restore the log of that identity.
+    fn open_as(dir: &Path, options: &Options, restored_as: Option<&Identity>) -> Result<Embedded, Error> {
         // For this user alone, whatever the umask says.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|e| Error::Failed { doing: format!("making {}", dir.display()), why: advice(&e) })?;
@@ -140,7 +154,7 @@ impl Embedded {
         let published = count_publishes(&[&meta, &chunks, &states], &journal, &opening)?;
         let mark = Mark::open(dir, published, &journal)?;
         check_format(&meta, &opening)?;
-        let (cluster_id, topics) = identities(&db, &meta, published, &opening)?;
+        let Identities { cluster_id, topics, restored } = identities(&db, &meta, published, restored_as, &opening)?;
         let partitions = topics.iter().map(|topic| read_ends(&meta, topic, &opening)).collect::<Result<_, _>>()?;
         let ends = Mutex::new(Ends { partitions, generation: 0 });
         let log = Log {
@@ -148,6 +162,7 @@ impl Embedded {
             options: options.clone(),
             cluster_id,
             topics,
+            restored,
             chunks,
             states,
             meta,
@@ -204,10 +219,13 @@ impl EventLog for Embedded {
 
     fn topic(&self, family: Family) -> Result<TopicInfo, Error> {
         let topic = self.log.topic(family);
-        Ok(TopicInfo { name: self.log.name(family), id: topic.id.to_string(), partitions: topic.partitions })
+        Ok(TopicInfo { name: self.log.name(family), id: topic.known_as.clone(), partitions: topic.partitions })
     }
 
     fn writer(&self, transactional_id: &str) -> Result<Box<dyn Writer>, Error> {
+        if self.log.restored {
+            return Err(Error::Restored { log: self.describe() });
+        }
         let epoch = self.log.next_epoch(transactional_id)?;
         Ok(Box::new(EmbeddedWriter { log: self.log.clone(), id: transactional_id.to_string(), epoch, failed: false }))
     }
@@ -312,7 +330,7 @@ impl Log {
         if batch.is_empty() {
             return Ok(());
         }
-        let chunks = self.chunks_of(batch);
+        let chunks = self.chunks_of(batch)?;
         let mut writing = self.writing();
         if writing.epochs.get(id) != Some(&epoch) {
             return Err(Error::Fenced { id: id.to_string() });
@@ -335,12 +353,15 @@ impl Log {
     }
 
     /// Sorts records into chunks by partition: the work that needs no lock.
-    fn chunks_of(&self, batch: &Batch) -> Vec<(Family, i32, Summed)> {
+    fn chunks_of(&self, batch: &Batch) -> Result<Vec<(Family, i32, Summed)>, Error> {
         let mut full = Vec::new();
         for records in &batch.records {
             self.split(records, &mut full);
         }
-        full
+        for (family, wholes) in &batch.wholes {
+            self.split_wholes(*family, wholes, &mut full)?;
+        }
+        Ok(full)
     }
 
     fn split(&self, records: &Records, full: &mut Vec<(Family, i32, Summed)>) {
@@ -356,6 +377,41 @@ impl Log {
         }
         let rest = open.into_iter().zip(0..).filter(|(builder, _)| builder.count > 0);
         full.extend(rest.map(|(builder, partition)| (records.family, partition, builder.sum())));
+    }
+
+    fn split_wholes(&self, family: Family, wholes: &[Whole], full: &mut Vec<(Family, i32, Summed)>) -> Result<(), Error> {
+        let mut open: BTreeMap<i32, Builder> = BTreeMap::new();
+        for Whole { partition, key, value, headers } in wholes {
+            self.end(&self.ends(), family, *partition)?;
+            let builder = open.entry(*partition).or_insert_with(|| Builder::wholes(TimestampType::LogAppend));
+            builder.push_whole(key.as_deref(), value.as_deref(), headers);
+            if builder.is_full() {
+                full.extend(open.remove(partition).map(|builder| (family, *partition, builder.sum())));
+            }
+        }
+        full.extend(open.into_iter().map(|(partition, builder)| (family, partition, builder.sum())));
+        Ok(())
+    }
+
+    /// Writes chunks whose places are known, and the ends that their partitions then have, as one publish.
+    fn write_restored(&self, chunks: Vec<(Family, i32, Place, Summed)>, ends: &[(Family, i32, End)]) -> Result<(), Error> {
+        let mut writing = self.writing();
+        let mut writes = self.db.batch().durability(Some(PersistMode::SyncAll));
+        for (_, _, place, chunk) in chunks {
+            writes.insert(&self.chunks, place.key(), chunk.seal(&place));
+        }
+        for (family, partition, end) in ends {
+            let topic = self.topic(*family).id;
+            writes.insert(&self.meta, partition_key("end", topic, *partition), numbers(&[end.next, end.ts_ms]));
+            writes.insert(&self.meta, partition_key("low", topic, *partition), numbers(&[end.low]));
+        }
+        let published = writing.published + 1;
+        for keyspace in [&self.meta, &self.chunks, &self.states] {
+            writes.insert(keyspace, PUBLISHES, published.to_be_bytes());
+        }
+        writes.commit().map_err(|e| self.failed("restoring", e))?;
+        writing.published = published;
+        self.mark.write(published)
     }
 
     /// Writes all of it in one atomic, synced batch; gives the new ends of the partitions it touched.

@@ -10,6 +10,7 @@
 
 use bytes::Bytes;
 use schemas::Family;
+use schemas::record::Headers;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,11 +21,13 @@ pub mod home;
 pub mod kafka;
 mod member;
 pub mod murmur2;
+pub mod origin;
 pub mod socket;
 mod topic_id;
 
 pub use home::open_home;
 pub use member::{Member, Partitions, Share};
+pub use schemas::record::TimestampType;
 
 /// What Kafka adds to a record's key and value inside a batch of one, rounded up: a record that fits with it fits its topic.
 pub const RECORD_OVERHEAD_BYTES: usize = 512;
@@ -37,7 +40,8 @@ pub const STATE_BYTES_MAX: usize = schemas::topic::MESSAGE_BYTES_MAX;
 pub enum StateTopic {
     /// `positions`: how far each source was published.
     Positions,
-    /// `state`: the last known value per business key, for sources that publish only what changed.
+    /// `state`: the last known value per business key, for sources that publish only what changed; under `replay/…`, how far a replay to
+    /// this log came.
     State,
 }
 
@@ -65,6 +69,27 @@ pub struct Records {
     pub values: Vec<Bytes>,
 }
 
+/// A record that stood in another log, with all that a record may have; the log that it is published to sets the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    /// Partition that it goes to, whatever its key says.
+    pub partition: i32,
+    /// Key; null and empty are different.
+    pub key: Option<Bytes>,
+    /// Value; null and empty are different.
+    pub value: Option<Bytes>,
+    /// Headers in order.
+    pub headers: Headers,
+}
+
+impl Whole {
+    fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
+        length(&self.key) + length(&self.value) + headers
+    }
+}
+
 /// A new value, or with `None` the end, of one key of a compacted topic.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -81,6 +106,8 @@ pub struct State {
 pub struct Batch {
     /// Records by family.
     pub records: Vec<Records>,
+    /// Replayed records by family, in order.
+    pub wholes: Vec<(Family, Vec<Whole>)>,
     /// States to set in the same transaction.
     pub states: Vec<State>,
 }
@@ -88,7 +115,8 @@ pub struct Batch {
 impl Batch {
     /// Number of records.
     pub fn len(&self) -> usize {
-        self.records.iter().map(|records| records.values.len()).sum()
+        let wholes: usize = self.wholes.iter().map(|(_, wholes)| wholes.len()).sum();
+        wholes + self.records.iter().map(|records| records.values.len()).sum::<usize>()
     }
 
     /// True when nothing would be published.
@@ -108,6 +136,10 @@ impl Batch {
             let largest = records.keys.iter().zip(&records.values).map(|(key, value)| key.len() + value.len()).max();
             check_size(prefix, topic.name, largest.unwrap_or(0), topic.max_message_bytes)?;
         }
+        for (family, wholes) in &self.wholes {
+            let topic = family.topic();
+            check_size(prefix, topic.name, wholes.iter().map(Whole::bytes).max().unwrap_or(0), topic.max_message_bytes)?;
+        }
         for state in &self.states {
             let bytes = state.key.len() + state.value.as_ref().map_or(0, Bytes::len);
             check_size(prefix, state.topic.name(), bytes, STATE_BYTES_MAX)?;
@@ -122,17 +154,6 @@ fn check_size(prefix: &str, name: &str, bytes: usize, max: usize) -> Result<(), 
         return Ok(());
     }
     Err(Error::TooLarge { name: format!("{prefix}{name}"), bytes, max })
-}
-
-/// Who set an event's timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimestampType {
-    /// The broker, when it appended the record: ours.
-    LogAppend,
-    /// The producer.
-    Create,
-    /// Nobody.
-    None,
 }
 
 /// One record as read from the log.
@@ -326,6 +347,15 @@ pub enum Error {
         dir: String,
         /// Process id of the owner.
         pid: String,
+    },
+    /// The log was restored from tables.
+    #[error(
+        "{log} was restored from tables by `tape replay` and takes no new records: how far its sources were published could not be restored with \
+         it, so what it has would be published again; ingest into another home"
+    )]
+    Restored {
+        /// Which log.
+        log: String,
     },
     /// A record is larger than its topic allows.
     #[error("a record of {name} has {bytes} bytes, more than the topic's {max}")]

@@ -209,8 +209,8 @@ impl Held {
                 self.writer = Some(log.writer(&id)?);
                 plain(Answer::Done)
             }
-            Question::Publish { records, states } => {
-                let batch = message::decode_batch(&records, &states, payload)?;
+            Question::Publish { records, wholes, states } => {
+                let batch = message::decode_batch(&records, &wholes, &states, payload)?;
                 self.writer.as_mut().ok_or_else(|| out_of_turn("publishing"))?.publish(&batch)?;
                 plain(Answer::Done)
             }

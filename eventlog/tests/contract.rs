@@ -15,7 +15,7 @@ mod homes;
 mod kafka_only;
 
 use bytes::Bytes;
-use eventlog::{Batch, Error, Event, EventLog, Records, Start, State, StateTopic, TimestampType, Watermarks, murmur2};
+use eventlog::{Batch, Error, Event, EventLog, Records, Start, State, StateTopic, TimestampType, Watermarks, Whole, murmur2};
 use homes::{DEADLINE, Home, Kind, from_start, poll_until, read_all};
 use schemas::Family;
 use std::collections::BTreeMap;
@@ -37,6 +37,7 @@ on_every_home![
     an_end_is_reported_once_and_again_after_more,
     the_largest_record_passes_and_a_larger_one_leaves_nothing,
     keys_and_values_may_be_empty,
+    a_replayed_record_keeps_partition_nulls_and_headers,
     all_is_there_after_reopening,
     writers_at_a_time_lose_and_double_nothing,
     a_waiting_reader_wakes_on_publish,
@@ -59,7 +60,7 @@ fn state(topic: StateTopic, key: &str, value: Option<&str>) -> State {
 }
 
 fn publish(log: &dyn EventLog, id: &str, records: Vec<Records>, states: Vec<State>) {
-    log.writer(id).unwrap().publish(&Batch { records, states }).unwrap();
+    log.writer(id).unwrap().publish(&Batch { records, states, ..Batch::default() }).unwrap();
 }
 
 fn text(bytes: &Option<Bytes>) -> &str {
@@ -123,7 +124,7 @@ fn reading_resumes_at_every_offset_of_a_batch(home: Home) {
 
 fn a_second_writer_fences_the_first(home: Home) {
     let log = home.log();
-    let batch = |n: usize| Batch { records: vec![numbered(Family::Status, n..n + 1)], states: Vec::new() };
+    let batch = |n: usize| Batch { records: vec![numbered(Family::Status, n..n + 1)], ..Batch::default() };
     let mut first = log.writer("same").unwrap();
     first.publish(&batch(0)).unwrap();
     let mut other = log.writer("other").unwrap();
@@ -161,6 +162,7 @@ fn the_largest_record_passes_and_a_larger_one_leaves_nothing(home: Home) {
     let big = |family: Family, bytes: usize| Batch {
         records: vec![numbered(Family::Status, 0..1), Records { family, keys: vec![Bytes::from("k")], values: vec![noise(bytes)] }],
         states: vec![state(StateTopic::Positions, "p", Some("1"))],
+        ..Batch::default()
     };
     for family in [Family::Bars, Family::Documents] {
         let largest = family.topic().max_message_bytes - eventlog::RECORD_OVERHEAD_BYTES - 1;
@@ -193,6 +195,40 @@ fn keys_and_values_may_be_empty(home: Home) {
     log.writer("a").unwrap().publish(&Batch::default()).unwrap();
 }
 
+fn a_replayed_record_keeps_partition_nulls_and_headers(home: Home) {
+    let log = home.log();
+    let bytes = |text: &'static str| Some(Bytes::from(text));
+    let headers = vec![("a".to_string(), bytes("x")), ("a".to_string(), None), (String::new(), bytes(""))];
+    let wholes = vec![
+        Whole { partition: 5, key: None, value: bytes("v"), headers: headers.clone() },
+        Whole { partition: 2, key: bytes("k"), value: None, headers: vec![] },
+        Whole { partition: 5, key: bytes(""), value: bytes(""), headers: vec![] },
+    ];
+    let batch = Batch {
+        records: vec![records(Family::Trades, &[("d/1", "plain")])],
+        wholes: vec![(Family::Trades, wholes.clone()), (Family::Status, vec![Whole { partition: 0, ..wholes[0].clone() }])],
+        states: vec![state(StateTopic::State, "replay/1", Some("3"))],
+    };
+    let before = now_ms();
+    log.writer("replay").unwrap().publish(&batch).unwrap();
+    let read = read_all(log, &from_start(log, Family::Trades));
+    assert_eq!(read.len(), 4);
+    let mut replayed =
+        by_partition(&read.into_iter().filter(|event| text(&event.value.clone().or(bytes("null"))) != "plain").collect::<Vec<_>>());
+    for (partition, of) in [(5, vec![0, 2]), (2, vec![1])] {
+        let events = replayed.remove(&partition).unwrap();
+        let expected: Vec<_> =
+            of.iter().map(|at: &usize| (wholes[*at].key.clone(), wholes[*at].value.clone(), wholes[*at].headers.clone())).collect();
+        assert_eq!(
+            events.iter().map(|event| (event.key.clone(), event.value.clone(), event.headers.clone())).collect::<Vec<_>>(),
+            expected
+        );
+        assert!(events.iter().all(|event| event.ts_type == TimestampType::LogAppend && event.ts_ms >= before - 1000), "the log's own time");
+    }
+    assert_eq!(read_all(log, &from_start(log, Family::Status))[0].headers, headers);
+    assert_eq!(log.states(StateTopic::State).unwrap()["replay/1"], Bytes::from("3"));
+}
+
 fn all_is_there_after_reopening(mut home: Home) {
     publish(home.log(), "a", vec![numbered(Family::Trades, 0..50)], vec![state(StateTopic::Positions, "p", Some("50"))]);
     let before = read_all(home.log(), &from_start(home.log(), Family::Trades));
@@ -221,7 +257,8 @@ fn writers_at_a_time_lose_and_double_nothing(home: Home) {
                 for n in 0..BATCHES {
                     let numbers = (writer * BATCHES + n) * 10;
                     let states = vec![state(StateTopic::Positions, &format!("w{writer}"), Some(&n.to_string()))];
-                    own.publish(&Batch { records: vec![numbered(Family::Trades, numbers..numbers + 10)], states }).unwrap();
+                    own.publish(&Batch { records: vec![numbered(Family::Trades, numbers..numbers + 10)], states, ..Batch::default() })
+                        .unwrap();
                 }
             });
         }
@@ -247,7 +284,7 @@ fn a_waiting_reader_wakes_on_publish(home: Home) {
         });
         std::thread::sleep(Duration::from_millis(200));
         let began = Instant::now();
-        writer.publish(&Batch { records: vec![numbered(Family::Status, 0..1)], states: Vec::new() }).unwrap();
+        writer.publish(&Batch { records: vec![numbered(Family::Status, 0..1)], ..Batch::default() }).unwrap();
         let (events, woken) = waiting.join().unwrap();
         assert_eq!(events, 1);
         assert!(woken.saturating_duration_since(began) < Duration::from_secs(20), "it slept on after the publish");

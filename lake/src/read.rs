@@ -7,7 +7,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use schemas::{Family, Topic};
 use std::sync::Arc;
 
@@ -44,6 +44,18 @@ impl Lake {
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| fault(e.to_string()))?;
         let reader = builder.with_batch_size(batch_rows).build().map_err(|e| fault(e.to_string()))?;
         Ok(FileRows { topic: family.topic(), path: file.path.clone(), partition_values: file.partition_values.clone(), reader })
+    }
+
+    /// The rows of a file that was fetched, apart for each of its row groups, in their order: they may be read side by side.
+    pub fn row_groups(&self, family: Family, file: &FileInfo, bytes: Bytes) -> Result<Vec<FileRows>, Error> {
+        let fault = |why: String| self.unreadable(family, &file.path, why);
+        let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::default()).map_err(|e| fault(e.to_string()))?;
+        let group = |group: usize| {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata.clone());
+            let reader = builder.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS).build().map_err(|e| fault(e.to_string()))?;
+            Ok(FileRows { topic: family.topic(), path: file.path.clone(), partition_values: file.partition_values.clone(), reader })
+        };
+        (0..metadata.metadata().num_row_groups()).map(group).collect()
     }
 
     fn unreadable(&self, family: Family, path: &str, why: String) -> Error {

@@ -3,17 +3,18 @@
 //! This file is the boundary to `lake`: a [`Listing`] says which files each table consists of. When the hot tail comes, its rows belong beside
 //! `files` in [`TableFiles`], and [`crate::table::TapeTable`] puts them in union with the scan: one value, so that files and tail have one cut.
 
+use crate::about::{Asked, ExplainedTable, view_schema};
 use crate::error::Error;
 use crate::files::TableFiles;
 use crate::priced::PricedTable;
 use crate::table::TapeTable;
 use crate::units::InstrumentUnits;
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::future::BoxFuture;
 use schemas::Family;
+use schemas::about::{self, View};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +24,6 @@ use url::Url;
 pub const CATALOG: &str = "tokentape";
 /// Name of the SQL schema that holds the families; it is the default one.
 pub const SCHEMA: &str = "tape";
-/// Name of the table of wire schemas.
-pub const SCHEMAS_TABLE: &str = "schemas";
 
 /// Says how the tables stand now. A family without a table is left out.
 pub type Listing =
@@ -43,8 +42,8 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The catalog over these tables; `earlier` lends what has not changed since.
-    pub fn new(tables: Vec<TableFiles>, runtime: &RuntimeEnv, earlier: Option<&Catalog>) -> Result<Catalog, Error> {
+    /// The catalog over these tables and what is asked; `earlier` lends what has not changed since.
+    pub fn new(tables: Vec<TableFiles>, asked: &Asked, runtime: &RuntimeEnv, earlier: Option<&Catalog>) -> Result<Catalog, Error> {
         let mut listed: BTreeMap<Family, TableFiles> = tables.into_iter().map(|table| (table.family, table)).collect();
         let standing: BTreeMap<Family, Standing> = standing(listed.values());
         let rows = listed.iter().map(|(family, table)| (*family, table.files.iter().map(|file| file.rows).sum())).collect();
@@ -60,16 +59,23 @@ impl Catalog {
         let units = earlier
             .filter(|earlier| earlier.standing.get(&Family::Instruments) == standing.get(&Family::Instruments))
             .map_or_else(|| Arc::new(InstrumentUnits::new(instruments)), |earlier| earlier.units.clone());
+        let sources = tapes[&Family::Sources].clone();
         let schema = MemorySchemaProvider::new();
         let building = |e| Error::from_engine("building the catalog", e);
         for (family, table) in tapes {
-            let provider = match PricedTable::over(table.clone(), &units).map_err(building)? {
-                Some(priced) => Arc::new(priced) as _,
-                None => table as _,
+            let priced = PricedTable::over(table.clone(), &units).map_err(building)?;
+            let explained = ExplainedTable::over(&table, &sources).map_err(building)?;
+            let provider = match (priced, explained) {
+                (Some(priced), _) => Arc::new(priced) as _,
+                (None, Some(explained)) => Arc::new(explained) as _,
+                (None, None) => table as _,
             };
             schema.register_table(family.topic().name.to_string(), provider).map_err(building)?;
         }
-        schema.register_table(SCHEMAS_TABLE.to_string(), Arc::new(wire_schemas().map_err(building)?)).map_err(building)?;
+        schema.register_table(about::SCHEMAS.to_string(), Arc::new(wire_schemas().map_err(building)?)).map_err(building)?;
+        for (name, table) in asked.tables() {
+            schema.register_table(name.to_string(), table).map_err(building)?;
+        }
         let provider = MemoryCatalogProvider::new();
         provider.register_schema(SCHEMA, Arc::new(schema)).map_err(building)?;
         Ok(Catalog { provider: Arc::new(provider), standing, rows, units })
@@ -113,7 +119,6 @@ fn wire_schemas() -> datafusion::error::Result<MemTable> {
         Arc::new(StringArray::from_iter_values(topics.iter().map(|topic| hex::encode(Sha256::digest(topic.avro()))))),
         Arc::new(StringArray::from_iter_values(topics.iter().map(|topic| topic.avro()))),
     ];
-    let text = |name: &str| Field::new(name, DataType::Utf8, false);
-    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int32, false), text("topic"), text("sha256"), text("text")]));
+    let schema = view_schema(View::named(about::SCHEMAS).expect("schemas declares it"));
     MemTable::try_new(schema.clone(), vec![vec![RecordBatch::try_new(schema, columns)?]])
 }

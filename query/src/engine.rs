@@ -1,5 +1,6 @@
 //! One door for every query: read-only, one statement, bounded in memory and time, over the tables of one moment.
 
+use crate::about::Asked;
 use crate::average::RoundedAverage;
 use crate::bounds;
 use crate::catalog::{CATALOG, Catalog, Listing, SCHEMA};
@@ -78,6 +79,7 @@ impl Principal {
 pub struct Engine {
     options: Options,
     listing: Listing,
+    asked: Asked,
     workers: Handle,
     planner: Planner,
     places: Arc<Semaphore>,
@@ -104,8 +106,8 @@ const PLACE_WAIT: Duration = Duration::from_secs(5);
 const HOLDERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("3 is not 0");
 
 impl Engine {
-    /// An engine over the tables that `listing` gives now.
-    pub async fn open(options: Options, listing: Listing) -> Result<Engine, Error> {
+    /// An engine over the tables that `listing` gives now; `asked` knows what the views over them show.
+    pub async fn open(options: Options, listing: Listing, asked: Asked) -> Result<Engine, Error> {
         let starting = |e| Error::from_engine("starting the query engine", e);
         std::fs::create_dir_all(&options.temp_dir).map_err(|e| Error::Execution {
             doing: "making the folder for temporary files",
@@ -120,12 +122,12 @@ impl Engine {
             .build_arc()
             .map_err(starting)?;
         let tables = listing().await.map_err(Error::Listing)?;
-        let catalog = Catalog::new(tables, &runtime, None)?;
+        let catalog = Catalog::new(tables, &asked, &runtime, None)?;
         let current = RwLock::new(publish(catalog, &options, &runtime));
         let watch = Watch::over((options.memory_limit as u64).saturating_add(MARGIN_BYTES))
             .map_err(|e| Error::Execution { doing: "starting the thread that watches memory", what: e.to_string() })?;
         let places = Arc::new(Semaphore::new(PLACES));
-        Ok(Engine { options, listing, workers: Handle::current(), planner: Planner::new(), places, watch, runtime, current })
+        Ok(Engine { options, listing, asked, workers: Handle::current(), planner: Planner::new(), places, watch, runtime, current })
     }
 
     /// Takes the tables' newest versions for queries that begin from now on; a running query keeps its own. True when something is new.
@@ -135,7 +137,7 @@ impl Engine {
         if earlier.is_of(&tables) {
             return Ok(false);
         }
-        let catalog = Catalog::new(tables, &self.runtime, Some(&earlier))?;
+        let catalog = Catalog::new(tables, &self.asked, &self.runtime, Some(&earlier))?;
         let published = publish(catalog, &self.options, &self.runtime);
         *self.current.write().expect("no holder of this lock can panic") = published;
         Ok(true)

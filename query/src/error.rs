@@ -83,6 +83,14 @@ pub enum Error {
     /// The tables could not be listed.
     #[error("listing the tables: {0}")]
     Listing(Box<dyn std::error::Error + Send + Sync>),
+    /// What a view shows could not be had.
+    #[error("tape.{view}: {what}")]
+    View {
+        /// The view.
+        view: &'static str,
+        /// Why not, and what to do.
+        what: String,
+    },
     /// The query began and could not go on.
     #[error("{doing}: {what}")]
     Execution {
@@ -210,6 +218,7 @@ impl Error {
             | Error::Cancelled
             | Error::Table { .. }
             | Error::Listing(_)
+            | Error::View { .. }
             | Error::Execution { .. }
             | Error::Panicked { .. }
             | Error::Write(_)

@@ -3,7 +3,8 @@
 //! ```text
 //! lake's file lists ──► catalog.rs ──► table.rs   one family = one table (files pruned, times as TIMESTAMP(ns, UTC))
 //!                           │      └─► units.rs   currency and unit of a price, from the instruments
-//!                           └─► priced.rs         both, as SQL shows a family with prices
+//!                           ├─► priced.rs         both, as SQL shows a family with prices
+//!                           └─► about.rs          commits, intervals, lag; gaps and quarantine with what explains their rows
 //!
 //!        bounds.rs   no plan far larger than its text          exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
 //!        planner.rs  plans are made beside the workers         average.rs                     and avg: exact, or an error
@@ -14,6 +15,7 @@
 //!
 //! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
 
+pub mod about;
 mod adding;
 mod average;
 mod bounds;
@@ -36,6 +38,7 @@ pub mod table;
 mod units;
 mod watch;
 
+pub use about::{Asked, Cell};
 pub use catalog::{Catalog, Listing};
 pub use engine::{Engine, Options, Principal};
 pub use error::Error;

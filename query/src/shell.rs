@@ -1,7 +1,7 @@
 //! The interactive shell, and the same language from a pipe: statements ended by `;`, commands that begin with `\`. An error or Ctrl-C ends
 //! the statement, never the shell.
 
-use crate::catalog::{SCHEMA, SCHEMAS_TABLE};
+use crate::catalog::SCHEMA;
 use crate::draw;
 use crate::engine::{Engine, Principal};
 use crate::error::Error;
@@ -18,6 +18,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter};
+use schemas::about::{self, VIEWS, View, shown_fields};
 use schemas::{Family, Topic};
 use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
@@ -244,24 +245,28 @@ impl Shell {
             vec![Some(topic.name.to_string()), Some(catalog.rows(family).to_string()), Some(topic.doc.to_string())]
         };
         let mut rows: Vec<_> = Family::ALL.into_iter().map(row).collect();
-        let schemas = "a wire schema: id (column _schema of every row), topic, SHA-256 and text";
-        rows.push(vec![Some(SCHEMAS_TABLE.into()), Some(Family::ALL.len().to_string()), Some(schemas.into())]);
+        // What the others show is only known when they are asked.
+        let count = |view: &View| (view.name == about::SCHEMAS).then(|| Family::ALL.len().to_string());
+        rows.extend(VIEWS.iter().map(|view| vec![Some(view.name.to_string()), count(view), Some(view.doc.to_string())]));
         self.listed(&[("table", false), ("rows", true), ("a row is", false)], rows, writers)
     }
 
     fn describe(&mut self, name: &str, writers: &mut Writers<'_>) -> Result<Went, Error> {
         let plain = name.to_lowercase();
         let plain = plain.strip_prefix(&format!("{SCHEMA}.")).unwrap_or(&plain);
-        let Some(family) = Family::named(plain) else { return self.statement(&format!("DESCRIBE {name}"), writers) };
-        let topic = family.topic();
+        let (about, fields) = match (Family::named(plain), View::named(plain)) {
+            (Some(family), _) => (about_family(family.topic()), shown_fields(family)),
+            (None, Some(view)) => (format!("a row is {}", view.doc), view.fields.clone()),
+            (None, None) => return self.statement(&format!("DESCRIBE {name}"), writers),
+        };
         if self.format == Format::Table {
-            writeln!(writers.out, "{}: {}", topic.name, about(topic))?;
+            writeln!(writers.out, "{plain}: {about}")?;
         }
         let row = |field: schemas::Field| {
             let null = if field.required { " NOT NULL" } else { "" };
             [field.name.to_string(), field.kind.sql() + null, field.unit.to_string(), field.doc.to_string()].map(Some).to_vec()
         };
-        let rows: Vec<_> = topic.stored_fields().into_iter().map(row).collect();
+        let rows: Vec<_> = fields.into_iter().map(row).collect();
         self.listed(&[("column", false), ("type", false), ("unit", false), ("meaning", false)], rows, writers)
     }
 
@@ -291,7 +296,7 @@ pub fn command_in(typed: &str) -> Option<&str> {
     }
 }
 
-fn about(topic: &Topic) -> String {
+fn about_family(topic: &Topic) -> String {
     let revisions = match topic.business_key {
         [] => String::new(),
         key => format!("; revisions count within {}", key.join(", ")),
@@ -365,9 +370,10 @@ const KEYWORDS: [&str; 48] = [
 
 impl Words {
     fn new() -> Words {
-        let topics = || Family::ALL.into_iter().map(Family::topic);
-        let columns = topics().flat_map(Topic::stored_fields).map(|field| field.name.into_owned()).collect();
-        let tables = topics().map(|topic| topic.name.to_string()).chain([SCHEMAS_TABLE.to_string()]).collect();
+        let of_views = VIEWS.iter().flat_map(|view| view.fields.clone());
+        let columns = Family::ALL.into_iter().flat_map(shown_fields).chain(of_views).map(|field| field.name.into_owned()).collect();
+        let tables = Family::ALL.into_iter().map(|family| family.topic().name).chain(VIEWS.iter().map(|view| view.name));
+        let tables = tables.map(String::from).collect();
         Words { tables, columns }
     }
 

@@ -4,6 +4,7 @@
 //! family.rs  columns ──► topic.rs  family = name + columns + keys + schema id
 //!                             │
 //!            rows.rs  cells ──► batch ──► frame.rs ──► Avro frames (and back; spelling.rs: are they just what we would write?)
+//!                                      └──► record.rs  stored row ──► the record as it stood in the log
 //! ```
 //!
 //! Promise: a record that was encoded decodes to the same values, and a decoded record encodes to the same bytes.
@@ -28,11 +29,13 @@
 //! # Ok::<(), schemas::Error>(())
 //! ```
 
+pub mod about;
 pub mod dictionary;
 pub mod exact;
 mod family;
 pub mod field;
 pub mod frame;
+pub mod record;
 pub mod rows;
 mod spelling;
 pub mod topic;
@@ -66,6 +69,14 @@ pub enum Error {
         /// The family's topic.
         topic: &'static str,
         /// What arrow-avro says.
+        why: String,
+    },
+    /// A stored row does not say what its record was.
+    #[error("making a record of {topic} again from its row: {why}")]
+    Rebuild {
+        /// The family's topic.
+        topic: &'static str,
+        /// What is wrong with the row.
         why: String,
     },
 }

@@ -16,6 +16,8 @@ pub(crate) const KEY: &str = "tokentape";
 /// Why an offset holds no record that a consumer can see: the marker that ends a transaction, or a record of one that was aborted. Which of the
 /// two, a consumer cannot tell. What retention took before it was stored is never in an interval: it has a row in `gaps`.
 const CONTROL_OR_ABORTED: &str = "control_or_aborted";
+/// Reasons that explain why an offset of an interval holds no record. `compacted` is for a log that somebody compacts; ours never is.
+pub(crate) const ABSENT_REASONS: [&str; 2] = [CONTROL_OR_ABORTED, "compacted"];
 
 /// So many commits are looked at for the newest tails.
 const LOOK_BACK_MAX: usize = 100;

@@ -11,8 +11,10 @@
 //! made again, byte for byte. Offsets live in the same Delta commit as the rows, so no crash comes between.
 
 pub mod batcher;
+pub mod commits;
 pub mod decode;
 mod info;
+pub mod lag;
 pub mod ledger;
 mod membership;
 pub mod moves;
@@ -20,8 +22,8 @@ mod opened;
 pub mod place;
 pub mod proof;
 mod read_ahead;
-pub mod record;
 mod report;
+pub mod requeue;
 pub mod retry;
 mod run;
 mod spool;
@@ -31,6 +33,7 @@ pub mod verify;
 pub use opened::refuse_other_log;
 pub use report::Report;
 pub use run::{Options, Store};
+pub use schemas::record;
 
 /// What can go wrong while storing. Nothing that was read is lost by it: the next run continues where the tables say.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +141,7 @@ impl Error {
                 eventlog::Error::Unreachable { .. } | eventlog::Error::Failed { .. } | eventlog::Error::OffsetGone { .. } => true,
                 eventlog::Error::TopicMissing { .. } | eventlog::Error::TopicUnfit { .. } | eventlog::Error::Refused { .. } => false,
                 eventlog::Error::Fenced { .. } | eventlog::Error::Owned { .. } | eventlog::Error::TooLarge { .. } => false,
+                eventlog::Error::Restored { .. } => false,
             },
             Error::Schema(_) | Error::Ahead { .. } | Error::Rewritten { .. } | Error::OtherLog { .. } | Error::TxnLost { .. } => false,
             Error::Rows { .. } | Error::Ended { .. } | Error::GaveUp { .. } => false,

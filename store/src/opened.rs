@@ -61,7 +61,7 @@ async fn refuse_rewritten(
 }
 
 /// The log's cluster and topics.
-async fn look(log: &Arc<dyn EventLog>) -> Result<(String, HashMap<Family, TopicInfo>), Error> {
+pub(crate) async fn look(log: &Arc<dyn EventLog>) -> Result<(String, HashMap<Family, TopicInfo>), Error> {
     blocking(log, |log| {
         let topics = Family::ALL.iter().map(|family| Ok((*family, log.topic(*family)?)));
         Ok((log.cluster_id()?, topics.collect::<Result<HashMap<_, _>, eventlog::Error>>()?))
@@ -71,7 +71,7 @@ async fn look(log: &Arc<dyn EventLog>) -> Result<(String, HashMap<Family, TopicI
 
 /// Where each partition of the log begins and ends. To be asked after the tables were read: another store goes on meanwhile, and must not
 /// seem to be ahead of the log.
-async fn watermarks(log: &Arc<dyn EventLog>) -> Result<HashMap<(Family, i32), Watermarks>, Error> {
+pub(crate) async fn watermarks(log: &Arc<dyn EventLog>) -> Result<HashMap<(Family, i32), Watermarks>, Error> {
     blocking(log, |log| {
         let mut found = HashMap::new();
         for family in Family::ALL {

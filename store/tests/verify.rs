@@ -1,15 +1,19 @@
 //! What a verification must find: tables of a real store, edited as somebody would who wants to hide something.
 
-use arrow::array::{Array, ArrayRef, Decimal128Array, RecordBatch, UInt64Array};
+use arrow::array::{Array, ArrayRef, Decimal128Array, Int32Array, Int64Array, RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
+use bytes::Bytes;
 use eventlog::embedded::{Embedded, Options as LogOptions};
-use eventlog::{Batch, EventLog, Records};
+use eventlog::{Batch, EventLog, Polled, Reader, Records, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
 use lake::{FileInfo, Lake};
 use parquet::arrow::ArrowWriter;
 use schemas::{Family, Rows, frame};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use store::verify::{Verified, verify};
+use std::time::Duration;
+use store::verify::{Verified, verify, verify_against};
 use store::{Options, Store};
 
 const ROWS: i64 = 400;
@@ -33,7 +37,7 @@ impl Home {
             let mut records = Records { family: F, keys: frame::keys(F, &rows), values: frame::encode(F, &rows).unwrap() };
             records.keys.push("poison".into());
             records.values.push("no frame".into());
-            writer.publish(&Batch { records: vec![records], states: vec![] }).unwrap();
+            writer.publish(&Batch { records: vec![records], ..Batch::default() }).unwrap();
             Store::new(log.clone(), lake.clone(), Options::default()).run_once(&mut |_| {}).await.unwrap();
         }
         Home { dir, lake }
@@ -147,11 +151,11 @@ async fn a_record_that_the_log_has_twice() {
     let again = rows.slice(7, 1);
     for rows in [&rows, &again] {
         let records = Records { family: F, keys: frame::keys(F, rows), values: frame::encode(F, rows).unwrap() };
-        log.writer("test").unwrap().publish(&Batch { records: vec![records], states: vec![] }).unwrap();
+        log.writer("test").unwrap().publish(&Batch { records: vec![records], ..Batch::default() }).unwrap();
     }
     Store::new(log, lake.clone(), Options::default()).run_once(&mut |_| {}).await.unwrap();
     let findings = verify(&lake, &mut |_| {}).await.unwrap().findings;
-    assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), ["doubled"], "{findings:?}");
+    assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), ["backwards", "doubled"], "{findings:?}");
 }
 
 /// A rewrite takes away files, and no proof.
@@ -277,4 +281,179 @@ async fn damage_anywhere_in_a_file() {
     assert!(found > 0);
     std::fs::write(home.path(&file), whole).unwrap();
     assert_eq!(home.found().await, [""; 0]);
+}
+
+/// A schema's id never changes its meaning: a commit that recorded another text under it was made by something else, or was edited.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_not_the_one_that_was_recorded() {
+    let home = Home::new().await;
+    let ours = hex::encode(Sha256::digest(F.topic().avro()));
+    home.relog(|entry| entry.replace(&ours, &ours.replace('a', "b")));
+    assert_eq!(home.found().await, ["schema"]);
+
+    let home = Home::new().await;
+    let file = home.files().await.remove(0);
+    let another = |batch: RecordBatch| with_column(&batch, "_schema", Arc::new(Int32Array::from_value(4711, batch.num_rows())));
+    home.edit(&file, another).await;
+    let findings = home.verify().await.findings;
+    assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), ["schema"], "the id is in no proof: {findings:?}");
+    assert!(findings[0].what.contains("4711") && findings[0].what.contains(&file.path), "{findings:?}");
+}
+
+/// Given a commit that says of an offset that it holds no record, for a reason that there is not, then the hole is unexplained; and there is a row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_without_a_reason() {
+    let home = Home::new().await;
+    home.relog(|entry| entry.replacen("\"absent\":[]", "\"absent\":[[1,1,\"the cat\"]]", 1));
+    assert_eq!(home.found().await, ["unclaimed", "unexplained"]);
+    assert!(home.verify().await.tables["trades"].absent["the cat"] > 0);
+}
+
+/// Given a transaction that was put back, then the next store would store again what is there: that is found.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_was_put_back() {
+    let home = Home::new().await;
+    let table = home.lake.find(F).await.unwrap().unwrap();
+    let txns: Vec<(String, i64)> = table.history().await.unwrap().last().unwrap().txns.clone();
+    let (_, version) = txns.first().unwrap();
+    home.relog(|entry| entry.replace(&format!("\"version\":{version}}}"), "\"version\":1}"));
+    let findings = home.verify().await.findings;
+    assert!(findings.iter().all(|finding| finding.kind == "transaction") && findings.len() >= 2, "{findings:?}");
+    assert!(findings.iter().any(|finding| finding.what.contains("would be stored again")), "{findings:?}");
+}
+
+/// Given records of one source that were published in another order than they stand in, then that is found, with the file's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_a_source_in_the_wrong_order() {
+    let (dir, log) = log();
+    let lake = Lake::open(dir.path().join("tables").to_str().unwrap()).unwrap();
+    let rows = trades(0);
+    let one_symbol: Vec<usize> = (0..rows.num_rows()).step_by(5).collect();
+    let (early, late) = one_symbol.split_at(40);
+    for part in [late, early] {
+        publish(&log, &rows_of(&rows, part.iter().copied()));
+    }
+    Store::new(log, lake.clone(), Options::default()).run_once(&mut |_| {}).await.unwrap();
+    let findings = verify(&lake, &mut |_| {}).await.unwrap().findings;
+    let told: Vec<_> = findings.iter().map(|finding| (finding.kind, finding.offsets)).collect();
+    assert_eq!(told, [("backwards", Some((40, 40)))], "{findings:?}");
+}
+
+/// Sequence numbers and flags are the venue's own: they are told, and are no fault of the archive.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_venue_says_of_itself_is_told() {
+    let (dir, log) = log();
+    let lake = Lake::open(dir.path().join("tables").to_str().unwrap()).unwrap();
+    let rows = trades(0);
+    let sequences: Int64Array = (0..rows.num_rows() as i64).map(|n| Some(if n == 200 { 3 } else { n })).collect();
+    let flags: Int32Array = (0..rows.num_rows()).map(|n| Some(if n < 7 { 1 << 3 } else { 1 << 7 })).collect();
+    let rows = with_column(&with_column(&rows, "sequence", Arc::new(sequences)), "flags", Arc::new(flags));
+    publish(&log, &rows);
+    Store::new(log, lake.clone(), Options::default()).run_once(&mut |_| {}).await.unwrap();
+    let verified = verify(&lake, &mut |_| {}).await.unwrap();
+    assert_eq!(verified.findings, []);
+    let [source] = &verified.sources[..] else { panic!("{verified:?}") };
+    assert_eq!(source.source_id, "07".repeat(16));
+    assert_eq!((source.sequence_back, source.flagged_bad_ts_recv, source.flagged_bad_book), (1, 7, 0));
+}
+
+/// Given rows and commits that were both rewritten, so that the tables agree with themselves, then the log that still has the records tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_the_log_a_forgery_with_its_proof_is_found() {
+    let (dir, log) = log();
+    let tables = |name: &str| Lake::open(dir.path().join(name).to_str().unwrap()).unwrap();
+    publish(&log, &trades(0));
+    Store::new(log.clone(), tables("tables"), Options::default()).run_once(&mut |_| {}).await.unwrap();
+    let whole = verify_against(&tables("tables"), &log, &mut |_| {}).await.unwrap();
+    assert_eq!(whole.findings, []);
+    assert_eq!(whole.tables["trades"].compared, Some(ROWS as u64));
+    assert_eq!(verify(&tables("tables"), &mut |_| {}).await.unwrap().tables["trades"].compared, None);
+
+    // Another log of the same name and ids, in which one price differs, stored in the same way: tables that prove themselves.
+    let forged = Arc::new(Forged { log: log.clone() }) as Arc<dyn EventLog>;
+    Store::new(forged, tables("forged"), Options::default()).run_once(&mut |_| {}).await.unwrap();
+    assert_eq!(verify(&tables("forged"), &mut |_| {}).await.unwrap().findings, []);
+    let findings = verify_against(&tables("forged"), &log, &mut |_| {}).await.unwrap().findings;
+    let told: Vec<_> = findings.iter().map(|finding| (finding.kind, finding.offsets)).collect();
+    assert_eq!(told, [("differs", Some((FORGED, FORGED)))], "{findings:?}");
+}
+
+/// Offset in the first partition whose record the forger changes.
+const FORGED: i64 = 7;
+
+/// A log that shows another price in one record: what somebody would store who wants the tables to say so.
+struct Forged {
+    log: Arc<dyn EventLog>,
+}
+
+struct ForgedReader {
+    reader: Box<dyn Reader>,
+    partition: Option<i32>,
+}
+
+impl Reader for ForgedReader {
+    fn poll(&mut self, timeout: Duration, events_max: usize) -> Result<Polled, eventlog::Error> {
+        let mut polled = self.reader.poll(timeout, events_max)?;
+        for event in polled.events.iter_mut().filter(|event| event.family == F && event.offset == FORGED) {
+            if *self.partition.get_or_insert(event.partition) == event.partition {
+                let decoded = frame::decode(F, &[event.value.as_deref().unwrap()]).unwrap().batch;
+                let at = F.topic().column("price");
+                let price = Decimal128Array::from_value(1, 1).with_data_type(decoded.column(at).data_type().clone());
+                let value = frame::encode(F, &with_column(&decoded, "price", Arc::new(price))).unwrap().remove(0);
+                event.value = Some(value);
+            }
+        }
+        Ok(polled)
+    }
+}
+
+impl EventLog for Forged {
+    fn describe(&self) -> String {
+        self.log.describe()
+    }
+    fn cluster_id(&self) -> Result<String, eventlog::Error> {
+        self.log.cluster_id()
+    }
+    fn create_topics(&self) -> Result<Vec<TopicReport>, eventlog::Error> {
+        self.log.create_topics()
+    }
+    fn check_topics(&self) -> Result<Vec<TopicReport>, eventlog::Error> {
+        self.log.check_topics()
+    }
+    fn topic(&self, family: Family) -> Result<TopicInfo, eventlog::Error> {
+        self.log.topic(family)
+    }
+    fn writer(&self, transactional_id: &str) -> Result<Box<dyn Writer>, eventlog::Error> {
+        self.log.writer(transactional_id)
+    }
+    fn states(&self, topic: StateTopic) -> Result<HashMap<String, Bytes>, eventlog::Error> {
+        self.log.states(topic)
+    }
+    fn reader(&self, starts: &[Start]) -> Result<Box<dyn Reader>, eventlog::Error> {
+        Ok(Box::new(ForgedReader { reader: self.log.reader(starts)?, partition: None }))
+    }
+    fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, eventlog::Error> {
+        self.log.watermarks(family)
+    }
+    fn stored(&self, family: Family, partition: i32, offset: i64) -> Result<(), eventlog::Error> {
+        self.log.stored(family, partition, offset)
+    }
+}
+
+fn log() -> (tempfile::TempDir, Arc<dyn EventLog>) {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Arc<dyn EventLog> = Arc::new(Embedded::open(&dir.path().join("log"), &LogOptions::default()).unwrap());
+    log.create_topics().unwrap();
+    (dir, log)
+}
+
+fn publish(log: &Arc<dyn EventLog>, rows: &RecordBatch) {
+    let records = Records { family: F, keys: frame::keys(F, rows), values: frame::encode(F, rows).unwrap() };
+    log.writer("test").unwrap().publish(&Batch { records: vec![records], ..Batch::default() }).unwrap();
+}
+
+fn with_column(batch: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
+    let mut columns = batch.columns().to_vec();
+    columns[F.topic().column(name)] = column;
+    RecordBatch::try_new(batch.schema(), columns).unwrap()
 }

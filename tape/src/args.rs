@@ -70,8 +70,17 @@ pub enum Command {
     Upkeep(Upkeep),
     /// Is the archive complete and unaltered? Recomputes from the rows what every commit said of itself when it was made
     ///
-    /// Reads every row of every table, and nothing of the log. Exit code 1 where something is missing, twice, altered, or cannot be read.
-    Verify,
+    /// Reads every row of every table and, unless it is told to, nothing of the log. Exit code 1 where something is missing, twice, altered,
+    /// or cannot be read. What each kind of finding means: docs/auditing.md.
+    Verify(Verify),
+    /// Publish again what stands in quarantine and can be decoded now, each record once
+    ///
+    /// A frame that could not be decoded when it was stored may be one of a newer version, or may have been written to the wrong topic. It is
+    /// published again to the topic of the family that its schema id names, in one transaction with the record that cancels it in quarantine
+    /// and the note that it was done: however often this runs, and whatever stops it, it is there once. Its headers tape-requeued-* say where
+    /// it stood. What ingest could not read of a source has no frame; the summary says which sources those are, and what to do. Exit code 1
+    /// where something stays in quarantine.
+    Requeue(Requeue),
     /// Check configuration, log, tables and clock, and say what to do
     ///
     /// Of the tables: every file of their newest versions must be there with the length that the table's log states; what is in the files is
@@ -194,6 +203,26 @@ pub struct Upkeep {
     /// Days for which every version of a table stays readable [default: horizon_days of the settings, else 7]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=36_500))]
     pub horizon_days: Option<u64>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Verify {
+    /// Compare every record that the log still has with what the tables hold of it, too: needs the log, and reads all of it
+    #[arg(long)]
+    pub against_log: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Requeue {
+    /// Only what stood in this table's topic
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// Only what has this text in its reason
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Say what would be published, and publish nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, ClapArgs)]

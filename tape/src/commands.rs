@@ -3,6 +3,7 @@
 mod doctor;
 mod ingest;
 mod query;
+mod requeue;
 mod schema;
 pub mod sql;
 pub mod store;
@@ -39,7 +40,8 @@ pub fn run(command: &Command, settings: &Settings) -> Result<Code> {
         Command::Schema(args) => schema::run(args, settings),
         Command::Topics(args) => topics::run(args, settings),
         Command::Upkeep(args) => upkeep::run(args, settings),
-        Command::Verify => verify::run(settings),
+        Command::Verify(args) => verify::run(args, settings),
+        Command::Requeue(args) => requeue::run(args, settings),
         Command::Doctor => doctor::run(settings),
     }
 }

@@ -59,6 +59,16 @@ pub fn log(settings: &Settings) -> Result<Arc<dyn EventLog>> {
     })
 }
 
+/// The log, where there is one: a home without an embedded log is wrong use, and none is made.
+pub fn existing_log(settings: &Settings) -> Result<Arc<dyn EventLog>> {
+    match &settings.log {
+        LogAt::Embedded { dir, .. } if matches!(dir.try_exists(), Ok(false)) => {
+            Err(WrongUse(format!("there is no log in {}: name its home with --home, or Kafka with --brokers", dir.display())).into())
+        }
+        LogAt::Embedded { .. } | LogAt::Kafka { .. } => log(settings),
+    }
+}
+
 /// The embedded log for this process alone; where another one owns it, an error with that one's process id.
 pub fn own_embedded_alone(dir: &Path, settings: &Settings) -> Result<Arc<dyn EventLog>> {
     Ok(Arc::new(Embedded::open(dir, &embedded_options(settings))?))

@@ -1,5 +1,6 @@
 //! `tape`: reads what was typed, settles what it means, runs one command, answers with an exit code.
 
+mod about;
 mod accept;
 mod args;
 mod background;

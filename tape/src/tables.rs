@@ -1,8 +1,8 @@
 //! The lake's tables as the query engine lists them, and the engine over them.
 
 use crate::args::Format;
-use crate::home;
 use crate::settings::Settings;
+use crate::{about, home};
 use anyhow::{Context, Result};
 use futures::FutureExt;
 use lake::{Lake, Snapshot};
@@ -30,7 +30,8 @@ pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
         temp_limit: SPILL_BYTES_MAX,
         timeout,
     };
-    Ok(Engine::open(options, listing(lake)).await?)
+    let asked = about::asked(settings, lake.clone());
+    Ok(Engine::open(options, listing(lake), asked).await?)
 }
 
 /// An engine with workers of its own: what a query computes without a pause keeps nobody else from being served or told to stop.

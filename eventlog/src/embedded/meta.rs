@@ -1,7 +1,7 @@
 //! What is kept in `meta`: the format, the ids of the log and its topics, the ends of partitions, and how many publishes there were.
 
 use super::aside::Aside;
-use super::{End, Topic, advice, corrupt, failed};
+use super::{End, Identity, Topic, advice, corrupt, failed};
 use crate::Error;
 use fjall::{Database, Keyspace, PersistMode};
 use schemas::Family;
@@ -40,14 +40,51 @@ pub(super) fn count_publishes(keyspaces: &[&Keyspace; 3], journal: &Aside, openi
     }
 }
 
-/// The ids of the log and its topics, made at random when they are first asked for.
+/// Says that the log was restored, and whether wholly: 0 while it is not.
+const RESTORED: &str = "restored";
+
+/// Who a log is.
+pub(super) struct Identities {
+    pub(super) cluster_id: String,
+    pub(super) topics: Vec<Topic>,
+    /// Its records and ids are those of another log.
+    pub(super) restored: bool,
+}
+
+/// The log is restored wholly.
+pub(super) fn end_restore(meta: &Keyspace) -> Result<(), fjall::Error> {
+    meta.insert(RESTORED, 1u64.to_be_bytes())
+}
+
+/// The ids of the log and its topics, made at random when they are first asked for; those of `restored_as` where a log is to be restored.
 pub(super) fn identities(
     db: &Database,
     meta: &Keyspace,
     published: u64,
+    restored_as: Option<&Identity>,
     opening: &dyn Fn() -> String,
-) -> Result<(String, Vec<Topic>), Error> {
+) -> Result<Identities, Error> {
+    let refused = |why: &str| Err(Error::Failed { doing: opening(), why: why.into() });
+    let restored = read_number(meta, RESTORED, opening)?;
+    match (restored_as, restored) {
+        (None, Some(0)) => return refused("it was not restored to its end: remove the directory and restore it again"),
+        (Some(_), _) if read_uuid(meta, "cluster", opening)?.is_some() => {
+            return refused("there is a log already, and one is restored only where there is none: name a new directory");
+        }
+        _ => {}
+    }
     let mut made = db.batch().durability(Some(PersistMode::SyncAll));
+    if let Some(identity) = restored_as {
+        made.insert(meta, RESTORED, 0u64.to_be_bytes());
+        made.insert(meta, "known as/cluster", identity.cluster_id.as_str());
+        for (family, topic) in &identity.topics {
+            made.insert(meta, format!("known as/{}", family.topic().name), topic.id.as_str());
+            made.insert(meta, format!("topic/{}", family.topic().name), *Uuid::new_v4().as_bytes());
+            made.insert(meta, format!("partitions/{}", family.topic().name), (topic.partitions as u64).to_be_bytes());
+        }
+        made.commit().map_err(|e| failed(opening(), e))?;
+        made = db.batch().durability(Some(PersistMode::SyncAll));
+    }
     let cluster = match read_uuid(meta, "cluster", opening)? {
         Some(id) => id,
         None if published > 0 => return Err(corrupt(opening(), "the log's id", "it is missing")),
@@ -71,10 +108,12 @@ pub(super) fn identities(
                 (id, declared.partitions)
             }
         };
-        topics.push(Topic { family, id, partitions });
+        let known_as = read_text(meta, &format!("known as/{}", declared.name), opening)?.unwrap_or_else(|| id.to_string());
+        topics.push(Topic { family, id, known_as, partitions });
     }
     made.commit().map_err(|e| failed(opening(), e))?;
-    Ok((cluster.to_string(), topics))
+    let cluster_id = read_text(meta, "known as/cluster", opening)?.unwrap_or_else(|| cluster.to_string());
+    Ok(Identities { cluster_id, topics, restored: restored_as.is_some() || restored.is_some() })
 }
 
 pub(super) fn read_ends(meta: &Keyspace, topic: &Topic, opening: &dyn Fn() -> String) -> Result<Vec<End>, Error> {
@@ -109,6 +148,11 @@ pub(super) fn read_numbers<const N: usize>(meta: &Keyspace, key: &str, doing: &d
 
 pub(super) fn read_number(meta: &Keyspace, key: &str, doing: &dyn Fn() -> String) -> Result<Option<u64>, Error> {
     Ok(read_numbers::<1>(meta, key, doing)?.map(|[number]| number as u64))
+}
+
+fn read_text(meta: &Keyspace, key: &str, doing: &dyn Fn() -> String) -> Result<Option<String>, Error> {
+    let Some(value) = meta.get(key).map_err(|e| failed(doing(), e))? else { return Ok(None) };
+    String::from_utf8(value.to_vec()).map(Some).map_err(|_| corrupt(doing(), key, "it is not text"))
 }
 
 fn read_uuid(meta: &Keyspace, key: &str, doing: &dyn Fn() -> String) -> Result<Option<Uuid>, Error> {

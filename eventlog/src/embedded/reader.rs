@@ -1,7 +1,7 @@
 //! Reads partitions in turn, each record once and in order; a hole in what should be there is an error.
 
-use super::{End, Log, POLL_BYTES_MAX, chunk, chunk::Place};
-use crate::{Error, Event, Polled, Reader, Start, TimestampType};
+use super::{End, Log, POLL_BYTES_MAX, chunk, chunk::Layout, chunk::Place};
+use crate::{Error, Event, Polled, Reader, Start};
 use bytes::Bytes;
 use schemas::Family;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ struct Cursor {
 
 /// A chunk that is being read.
 struct Open {
-    records: Bytes,
+    records: chunk::Opened,
     last: i64,
     ts_ms: i64,
 }
@@ -117,7 +117,9 @@ impl Cursor {
         }
         let mut records = chunk::open(&place, value).map_err(broken)?;
         for _ in place.first..self.next {
-            chunk::take(&mut records).map_err(broken)?;
+            if records.layout != Layout::Hole {
+                records.take().map_err(broken)?;
+            }
         }
         self.chunk = Some(Open { records, last: place.last, ts_ms: place.ts_ms });
         Ok(())
@@ -125,8 +127,15 @@ impl Cursor {
 
     fn drain(&mut self, log: &Log, events: &mut Vec<Event>, events_max: usize, bytes: &mut usize) -> Result<(), Error> {
         let Some(open) = &mut self.chunk else { return Ok(()) };
+        if open.records.layout == Layout::Hole {
+            self.next = open.last + 1;
+            self.chunk = None;
+            return Ok(());
+        }
         while self.next <= open.last && !full(events, events_max, *bytes) {
-            let (key, value) = chunk::take(&mut open.records)
+            let (key, value, headers) = open
+                .records
+                .take()
                 .map_err(|broken| log.corrupt(&format!("{}[{}] offset {}", log.name(self.family), self.partition, self.next), broken))?;
             *bytes += key.as_ref().map_or(0, Bytes::len) + value.as_ref().map_or(0, Bytes::len);
             events.push(Event {
@@ -134,10 +143,10 @@ impl Cursor {
                 partition: self.partition,
                 offset: self.next,
                 ts_ms: open.ts_ms,
-                ts_type: TimestampType::LogAppend,
+                ts_type: open.records.ts_type,
                 key,
                 value,
-                headers: Vec::new(),
+                headers,
             });
             self.next += 1;
         }

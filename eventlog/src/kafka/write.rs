@@ -3,9 +3,11 @@
 use super::trouble::{Context, code};
 use super::{ASK_WAIT, Shared};
 use crate::embedded::used_up;
-use crate::{Batch, Error, Records, State, Writer};
+use crate::{Batch, Error, Records, State, Whole, Writer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use schemas::Family;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,7 +76,8 @@ impl KafkaWriter {
 
     fn check(&self, batch: &Batch) -> Result<(), Error> {
         batch.check(&self.shared.options.prefix)?;
-        let families = batch.records.iter().map(|records| self.shared.name(records.family).to_string());
+        let families = batch.records.iter().map(|records| records.family).chain(batch.wholes.iter().map(|(family, _)| *family));
+        let families = families.map(|family| self.shared.name(family).to_string());
         let states = batch.states.iter().map(|state| self.shared.state_name(state.topic));
         match families.chain(states).find(|name| !self.existing.contains(name)) {
             Some(name) => Err(Error::TopicMissing { name }),
@@ -85,6 +88,7 @@ impl KafkaWriter {
     fn attempt(&self, batch: &Batch, deadline: Instant) -> Result<(), KafkaError> {
         self.producer.begin_transaction()?;
         batch.records.iter().try_for_each(|records| self.send_records(records, deadline))?;
+        batch.wholes.iter().try_for_each(|(family, wholes)| self.send_wholes(*family, wholes, deadline))?;
         batch.states.iter().try_for_each(|state| self.send_state(state, deadline))?;
         killpoint::here!("log.kafka.sent");
         self.drain(deadline)?;
@@ -98,6 +102,22 @@ impl KafkaWriter {
         let name = self.shared.name(records.family);
         let pairs = records.keys.iter().zip(&records.values);
         pairs.into_iter().try_for_each(|(key, value)| self.send(BaseRecord::to(name).key(&key[..]).payload(&value[..]), deadline))
+    }
+
+    fn send_wholes(&self, family: Family, wholes: &[Whole], deadline: Instant) -> Result<(), KafkaError> {
+        let name = self.shared.name(family);
+        wholes.iter().try_for_each(|whole| {
+            let mut record = BaseRecord::to(name).partition(whole.partition);
+            (record.key, record.payload) = (whole.key.as_deref(), whole.value.as_deref());
+            if !whole.headers.is_empty() {
+                let headers = OwnedHeaders::new_with_capacity(whole.headers.len());
+                let header = |headers: OwnedHeaders, (name, value): &(String, Option<bytes::Bytes>)| {
+                    headers.insert(Header { key: name, value: value.as_deref() })
+                };
+                record.headers = Some(whole.headers.iter().fold(headers, header));
+            }
+            self.send(record, deadline)
+        })
     }
 
     fn send_state(&self, state: &State, deadline: Instant) -> Result<(), KafkaError> {

@@ -1,8 +1,8 @@
 //! The socket's messages: bounded, versioned, and either understood wholly or refused.
 
 use super::unreachable;
-use crate::codec::{Broken, put_bytes, put_varint, take_bytes, take_varint};
-use crate::{Batch, Error, Event, Polled, Records, Start, State, StateTopic, TimestampType, TopicInfo, TopicReport, Watermarks};
+use crate::codec::{Broken, put_bytes, put_headers, put_varint, take_bytes, take_headers, take_varint};
+use crate::{Batch, Error, Event, Polled, Records, Start, State, StateTopic, TimestampType, TopicInfo, TopicReport, Watermarks, Whole};
 use bytes::Bytes;
 use schemas::Family;
 use serde::de::DeserializeOwned;
@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// Both sides speak the same version, or not at all.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// First bytes of either side, in every version.
 const MAGIC: &[u8; 8] = b"tapelog\0";
 /// Largest message: a poll brings at most 32 MiB and one record, a publish what one transaction may hold.
@@ -32,9 +32,10 @@ pub(super) enum Question {
     Watermarks(String),
     Stored(At),
     OpenWriter(String),
-    /// Family and number of records of each run, and whose states; the rest is in the payload.
+    /// Family and number of records of each run, the same of replayed records, and whose states; the rest is in the payload.
     Publish {
         records: Vec<(String, usize)>,
+        wholes: Vec<(String, usize)>,
         states: Vec<(StateTopic, String)>,
     },
     OpenReader(Vec<At>),
@@ -230,12 +231,27 @@ pub(super) fn encode_batch(batch: &Batch) -> (Question, Vec<u8>) {
             put_bytes(&mut payload, Some(value));
         }
     }
+    let mut wholes = Vec::with_capacity(batch.wholes.len());
+    for (family, records) in &batch.wholes {
+        wholes.push((family.topic().name.to_string(), records.len()));
+        for whole in records {
+            put_varint(&mut payload, u64::from(whole.partition.cast_unsigned()));
+            put_bytes(&mut payload, whole.key.as_deref());
+            put_bytes(&mut payload, whole.value.as_deref());
+            put_headers(&mut payload, &whole.headers);
+        }
+    }
     batch.states.iter().for_each(|state| put_bytes(&mut payload, state.value.as_deref()));
     let states = batch.states.iter().map(|state| (state.topic, state.key.clone())).collect();
-    (Question::Publish { records: runs, states }, payload)
+    (Question::Publish { records: runs, wholes, states }, payload)
 }
 
-pub(super) fn decode_batch(runs: &[(String, usize)], states: &[(StateTopic, String)], payload: Bytes) -> Result<Batch, Error> {
+pub(super) fn decode_batch(
+    runs: &[(String, usize)],
+    wholes: &[(String, usize)],
+    states: &[(StateTopic, String)],
+    payload: Bytes,
+) -> Result<Batch, Error> {
     let mut payload = payload;
     let broken = |broken: Broken| not_understood(broken.0);
     let mut batch = Batch::default();
@@ -247,11 +263,20 @@ pub(super) fn decode_batch(runs: &[(String, usize)], states: &[(StateTopic, Stri
         }
         batch.records.push(records);
     }
+    for (name, count) in wholes {
+        let records = (0..*count).map(|_| take_whole(&mut payload)).collect::<Result<_, _>>().map_err(broken)?;
+        batch.wholes.push((family(name)?, records));
+    }
     for (topic, key) in states {
         let value = take_bytes(&mut payload).map_err(broken)?;
         batch.states.push(State { topic: *topic, key: key.clone(), value });
     }
     Ok(batch)
+}
+
+fn take_whole(payload: &mut Bytes) -> Result<Whole, Broken> {
+    let partition = u32::try_from(take_varint(payload)?).map_err(|_| Broken("a partition has more than 32 bits"))?.cast_signed();
+    Ok(Whole { partition, key: take_bytes(payload)?, value: take_bytes(payload)?, headers: take_headers(payload)? })
 }
 
 pub(super) fn encode_states(states: &HashMap<String, Bytes>) -> Vec<u8> {
@@ -309,11 +334,7 @@ fn put_event(payload: &mut Vec<u8>, event: &Event) {
     });
     put_bytes(payload, event.key.as_deref());
     put_bytes(payload, event.value.as_deref());
-    put_varint(payload, event.headers.len() as u64);
-    for (name, value) in &event.headers {
-        put_bytes(payload, Some(name.as_bytes()));
-        put_bytes(payload, value.as_deref());
-    }
+    put_headers(payload, &event.headers);
 }
 
 fn take_event(payload: &mut Bytes, family: Family, partition: i32) -> Result<Event, Broken> {
@@ -327,12 +348,7 @@ fn take_event(payload: &mut Bytes, family: Family, partition: i32) -> Result<Eve
     };
     let key = take_bytes(payload)?;
     let value = take_bytes(payload)?;
-    let mut headers = Vec::new();
-    for _ in 0..take_varint(payload)? {
-        let name = take_bytes(payload)?.unwrap_or_default();
-        let name = String::from_utf8(name.to_vec()).map_err(|_| Broken("a header's name is not UTF-8"))?;
-        headers.push((name, take_bytes(payload)?));
-    }
+    let headers = take_headers(payload)?;
     Ok(Event { family, partition, offset, ts_ms, ts_type, key, value, headers })
 }
 
@@ -347,7 +363,9 @@ mod tests {
             let payload = Bytes::from(bytes);
             let run = ("trades".to_string(), 0, count);
             let _ = decode_polled(&[run], &[], payload.clone());
-            let _ = decode_batch(&[("trades".to_string(), count)], &[(StateTopic::State, String::new())], payload.clone());
+            let (runs, states) = ([("trades".to_string(), count)], [(StateTopic::State, String::new())]);
+            let _ = decode_batch(&runs, &[], &states, payload.clone());
+            let _ = decode_batch(&[], &runs, &states, payload.clone());
             let _ = decode_states(payload);
         }
     }

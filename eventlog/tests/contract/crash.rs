@@ -91,5 +91,6 @@ fn batch(n: u64) -> Batch {
     Batch {
         records: vec![records(Family::Trades, &trades), records(Family::Status, &trades[..STATUS])],
         states: vec![state(StateTopic::Positions, "crash", Some(&n))],
+        ..Batch::default()
     }
 }

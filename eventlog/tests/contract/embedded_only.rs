@@ -3,11 +3,12 @@
 use crate::homes::{from_start, open_embedded, read_all};
 use crate::{first_error, publish, records, state};
 use bytes::Bytes;
-use eventlog::embedded::{Embedded, Options};
+use eventlog::embedded::{Embedded, Identity, Options};
 use eventlog::home::{open_home, socket_path};
 use eventlog::socket::{Socket, serve};
-use eventlog::{Error, EventLog, Start, StateTopic, Watermarks};
+use eventlog::{Error, EventLog, Start, StateTopic, TimestampType, TopicInfo, Watermarks};
 use schemas::Family;
+use schemas::record::Record;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -51,7 +52,7 @@ fn a_home_is_reached_through_its_owner() {
     // A writer is fenced across processes.
     let mut here = owner.writer("g").unwrap();
     let _there = guest.writer("g").unwrap();
-    let batch = eventlog::Batch { records: vec![records(Family::Status, &[("k", "w")])], states: Vec::new() };
+    let batch = eventlog::Batch { records: vec![records(Family::Status, &[("k", "w")])], ..eventlog::Batch::default() };
     assert!(matches!(here.publish(&batch), Err(Error::Fenced { .. })));
     server.stop();
     let error = guest.states(StateTopic::State).unwrap_err();
@@ -170,4 +171,80 @@ fn a_directory_that_cannot_be_made_is_an_error_with_advice() {
     std::fs::write(dir.path().join("file"), "").unwrap();
     let error = Embedded::open(&dir.path().join("file/log"), &Options::default()).err().unwrap();
     assert!(error.to_string().contains("file/log"), "{error}");
+}
+
+/// Whose log is restored in these tests: a Kafka, by its ids.
+fn kafkas() -> Identity {
+    let topic = |family: Family| TopicInfo { name: format!("tape.{}", family.topic().name), id: format!("id-{family:?}"), partitions: 8 };
+    Identity { cluster_id: "MkU3OEVBNTcwNTJENDM2Qg".into(), topics: vec![(Family::Trades, topic(Family::Trades))] }
+}
+
+fn record(n: i64) -> Record {
+    let ts_type = if n % 5 == 0 { TimestampType::Create } else { TimestampType::LogAppend };
+    let headers = if n % 7 == 0 { vec![("n".to_string(), Some(Bytes::from(n.to_string()))), ("none".to_string(), None)] } else { vec![] };
+    Record {
+        key: (n % 4 > 0).then(|| format!("k{n}").into()),
+        value: (n % 6 > 0).then(|| format!("v{n}").into()),
+        headers,
+        ts_ms: 1_000 + n / 10,
+        ts_type,
+    }
+}
+
+/// Offsets, times, nulls, headers and holes are those of the log that was lost, and reading begins anywhere, in a hole too.
+#[test]
+fn a_restored_log_reads_as_the_one_that_was_lost() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("log");
+    let mut restorer = Embedded::restore(&dir, &Options::default(), &kafkas()).unwrap();
+    let there = |offset: &i64| !(20..30).contains(offset) && offset % 13 > 0;
+    let offsets: Vec<i64> = (5..100).filter(there).collect();
+    for partition in [3, 1] {
+        restorer.begin(Family::Trades, partition, 5).unwrap();
+        for offset in &offsets {
+            restorer.push(*offset, &record(*offset)).unwrap();
+        }
+        assert!(restorer.push(50, &record(50)).is_err(), "an offset that was passed");
+        restorer.skip_to(110);
+    }
+    assert!(restorer.begin(Family::Trades, 3, 0).is_err(), "a partition once more");
+    assert!(restorer.begin(Family::Trades, 8, 0).is_err(), "a partition that there is not");
+    restorer.finish().unwrap();
+
+    let log = open_embedded(&dir);
+    assert_eq!(log.cluster_id().unwrap(), kafkas().cluster_id);
+    assert_eq!(log.topic(Family::Trades).unwrap(), kafkas().topics[0].1);
+    let watermarks = log.watermarks(Family::Trades).unwrap();
+    assert_eq!((watermarks[3], watermarks[0]), (Watermarks { low: 5, high: 110 }, Watermarks { low: 0, high: 0 }));
+    for first in 5..110 {
+        let read = read_all(&log, &[Start { family: Family::Trades, partition: 3, offset: first }]);
+        let expected: Vec<(i64, Record)> =
+            offsets.iter().filter(|offset| **offset >= first).map(|offset| (*offset, record(*offset))).collect();
+        let read: Vec<(i64, Record)> = read
+            .into_iter()
+            .map(|e| (e.offset, Record { key: e.key, value: e.value, headers: e.headers, ts_ms: e.ts_ms, ts_type: e.ts_type }))
+            .collect();
+        assert_eq!(read, expected, "from {first}");
+    }
+    let error = log.reader(&[Start { family: Family::Trades, partition: 3, offset: 4 }]).err().unwrap();
+    assert!(matches!(error, Error::OffsetGone { low: 5, .. }), "{error}");
+    // How far its sources were published is not known: nobody goes on with them.
+    let error = log.writer("ingest.x").err().unwrap();
+    assert!(matches!(&error, Error::Restored { .. }) && error.to_string().contains("another home"), "{error}");
+}
+
+#[test]
+fn a_log_is_restored_only_where_there_is_none_and_only_wholly() {
+    let home = tempfile::tempdir().unwrap();
+    let taken = home.path().join("taken");
+    drop(open_embedded(&taken));
+    let error = Embedded::restore(&taken, &Options::default(), &kafkas()).err().unwrap();
+    assert!(error.to_string().contains("name a new directory"), "{error}");
+    let half = home.path().join("half");
+    let mut restorer = Embedded::restore(&half, &Options::default(), &kafkas()).unwrap();
+    restorer.begin(Family::Trades, 0, 0).unwrap();
+    restorer.push(0, &record(0)).unwrap();
+    drop(restorer);
+    let error = Embedded::open(&half, &Options::default()).err().unwrap();
+    assert!(error.to_string().contains("not restored to its end"), "{error}");
 }

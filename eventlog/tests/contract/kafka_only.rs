@@ -128,7 +128,7 @@ fn a_missing_topic_and_a_wrongly_set_one_are_named_with_the_remedy() {
     let start = Start { family: Family::Quotes, partition: 0, offset: 0 };
     assert!(matches!(log.reader(&[start]), Err(Error::TopicMissing { .. })));
     assert!(matches!(log.states(StateTopic::State), Err(Error::TopicMissing { .. })));
-    let batch = Batch { records: vec![records(Family::Quotes, &[("k", "v")])], states: Vec::new() };
+    let batch = Batch { records: vec![records(Family::Quotes, &[("k", "v")])], ..Batch::default() };
     assert!(matches!(log.writer(&prefix).unwrap().publish(&batch), Err(Error::TopicMissing { .. })));
     let missing = log.check_topics().unwrap().into_iter().filter(|report| report.problems.iter().any(|why| why.contains("does not exist")));
     assert_eq!(missing.count(), 21);
@@ -186,7 +186,7 @@ fn a_broker_that_is_not_there_and_a_property_that_is_not_one_are_named() {
 #[test]
 fn installations_with_other_prefixes_do_not_fence_each_other() {
     let (Some(one), Some(two)) = (Home::new(Kind::Kafka), Home::new(Kind::Kafka)) else { return };
-    let batch = Batch { records: vec![records(Family::Status, &[("k", "v")])], states: Vec::new() };
+    let batch = Batch { records: vec![records(Family::Status, &[("k", "v")])], ..Batch::default() };
     let mut first = one.log().writer("same source").unwrap();
     let mut second = two.log().writer("same source").unwrap();
     first.publish(&batch).unwrap();

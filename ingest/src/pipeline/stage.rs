@@ -131,6 +131,6 @@ impl Stage<'_> {
                 Ok(Records { family: *family, keys: frame::keys(*family, batch), values: frame::encode(*family, batch)? })
             })
             .collect::<Result<_, schemas::Error>>()?;
-        Ok(staged(Some(Batch { records, states }), report))
+        Ok(staged(Some(Batch { records, states, ..Batch::default() }), report))
     }
 }

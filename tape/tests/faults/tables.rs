@@ -86,7 +86,7 @@ fn frames(broker: &str, home: &Home) -> (Kafka, Vec<(Bytes, Bytes)>) {
 
 fn publish(log: &Kafka, name: &str, records: &[(Bytes, Bytes)]) {
     let (keys, values) = records.iter().cloned().unzip();
-    let batch = Batch { records: vec![Records { family: Family::Trades, keys, values }], states: Vec::new() };
+    let batch = Batch { records: vec![Records { family: Family::Trades, keys, values }], ..Batch::default() };
     log.writer(name).expect("a writer").publish(&batch).expect("published");
 }
 

@@ -3,15 +3,24 @@
 //! Our own writers need none of it: key and value follow from the row, there are no headers, the broker sets the time. The cells here are
 //! filled only where a record differs.
 
-use crate::Error;
+use crate::{Error, Family, frame};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
-use eventlog::TimestampType;
-use schemas::{Family, frame};
 
 /// Nanoseconds in the millisecond that a broker counts.
 pub const NS_PER_MS: i64 = 1_000_000;
+
+/// Who set a record's timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampType {
+    /// The broker, when it appended the record: ours.
+    LogAppend,
+    /// The producer.
+    Create,
+    /// Nobody.
+    None,
+}
 
 /// A record's headers, in order.
 pub type Headers = Vec<(String, Option<Bytes>)>;
@@ -71,7 +80,7 @@ pub struct Record {
 /// Makes the records of stored rows (all columns of the family's stored schema) again.
 pub fn rebuild(family: Family, rows: &RecordBatch) -> Result<Vec<Record>, Error> {
     let topic = family.topic();
-    let fault = |why: String| Error::Rows { table: topic.name, why };
+    let fault = |why: String| Error::Rebuild { topic: topic.name, why };
     let wire: Vec<usize> = (0..topic.fields.len()).collect();
     let own = rows
         .project(&wire)
@@ -120,7 +129,7 @@ fn ts_in_reason(reason: &str) -> Option<i64> {
 /// Makes the records that the store put into `quarantine` again: topic, partition and offset where each stood, and the record.
 pub fn rebuild_quarantined(rows: &RecordBatch) -> Result<Vec<(String, i32, i64, Record)>, Error> {
     let topic = Family::Quarantine.topic();
-    let fault = |why: &str| Error::Rows { table: topic.name, why: why.into() };
+    let fault = |why: &str| Error::Rebuild { topic: topic.name, why: why.into() };
     let column = |name: &str| rows.column(topic.column(name));
     let bytes = |name: &str, row: usize| {
         let cells = column(name).as_binary::<i32>();

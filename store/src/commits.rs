@@ -1,0 +1,129 @@
+//! What every version of a table says of itself, as values: when, by whom, which part of the log it holds, which files came and went.
+
+use crate::{Error, info};
+use lake::{Entry, Lake, Table};
+use schemas::Family;
+use serde_json::Value;
+
+/// One Delta version of one table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Commit {
+    /// The table.
+    pub table: &'static str,
+    /// What the table's log says of it.
+    pub entry: Entry,
+    /// What the store said of it; `None` for a version that stored nothing (made the table, added columns, merged files).
+    pub stored: Option<Stored>,
+}
+
+/// What the store said of a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Family whose topic the rows are of, or about.
+    pub of: String,
+    /// Program and version.
+    pub writer: String,
+    /// Id of the log.
+    pub cluster: String,
+    /// Topic with its prefix.
+    pub topic: String,
+    /// Id of the topic.
+    pub topic_id: String,
+    /// Wire schemas of the records: id and SHA-256, hex; as they were written.
+    pub schemas: Vec<Value>,
+    /// The part of the log, by partition.
+    pub intervals: Vec<Interval>,
+}
+
+/// The part of one log partition that a version holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interval {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Offset before the first one.
+    pub from: i64,
+    /// Last offset.
+    pub to: i64,
+    /// Records in it.
+    pub records: u64,
+    /// How many of them went to `quarantine`.
+    pub quarantined: u64,
+    /// Offsets in it that hold no record: first, last, and why.
+    pub absent: Vec<(i64, i64, String)>,
+    /// RFC 6962 root over the canonical bytes of its records, hex.
+    pub root: Option<String>,
+}
+
+impl Interval {
+    /// Offsets in it that hold no record.
+    pub fn absent_offsets(&self) -> u64 {
+        self.absent.iter().map(|(first, last, _)| (last - first).unsigned_abs() + 1).sum()
+    }
+}
+
+impl Commit {
+    fn of(family: Family, entry: Entry) -> Result<Commit, Error> {
+        let said = &entry.info[info::KEY];
+        let malformed = |part: &Value| Error::Rows {
+            table: family.topic().name,
+            why: format!("version {} of its log has a commitInfo that tokentape did not write: {part}", entry.version),
+        };
+        let stored = match said {
+            Value::Null => None,
+            said => {
+                let text = |key: &str| said[key].as_str().unwrap_or_default().to_string();
+                let partitions = said["partitions"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let intervals = partitions.iter().map(|said| interval(said).ok_or_else(|| malformed(said))).collect::<Result<_, _>>()?;
+                let schemas = said["schemas"].as_array().cloned().unwrap_or_default();
+                Some(Stored {
+                    of: text("table"),
+                    writer: text("writer"),
+                    cluster: text("cluster"),
+                    topic: text("topic"),
+                    topic_id: text("topicId"),
+                    schemas,
+                    intervals,
+                })
+            }
+        };
+        Ok(Commit { table: family.topic().name, entry, stored })
+    }
+
+    /// What it says of the table's own topic: `quarantine` and `gaps` also have commits about other topics.
+    pub fn own(&self) -> Option<&Stored> {
+        self.stored.as_ref().filter(|stored| stored.of == self.table)
+    }
+}
+
+fn interval(said: &Value) -> Option<Interval> {
+    let hole = |hole: &Value| {
+        let (first, last) = (hole[0].as_i64()?, hole[1].as_i64()?);
+        (first <= last).then(|| (first, last, hole[2].as_str().unwrap_or("none").to_string()))
+    };
+    Some(Interval {
+        partition: i32::try_from(said["partition"].as_i64()?).ok()?,
+        from: said["from"].as_i64()?,
+        to: said["to"].as_i64()?,
+        records: said["records"].as_u64()?,
+        quarantined: said["quarantined"].as_u64().unwrap_or(0),
+        absent: said["absent"].as_array()?.iter().map(hole).collect::<Option<_>>()?,
+        root: said["root"].as_str().map(String::from),
+    })
+}
+
+/// The versions of one table, the oldest first.
+pub async fn of(table: &Table) -> Result<Vec<Commit>, Error> {
+    let family = table.family();
+    table.history().await?.into_iter().map(|entry| Commit::of(family, entry)).collect()
+}
+
+/// The versions of all tables, table by table.
+pub async fn all(lake: &Lake) -> Result<Vec<Commit>, Error> {
+    let mut commits = Vec::new();
+    for family in lake.tables().await? {
+        if let Some(table) = lake.find(family).await? {
+            commits.extend(of(&table).await?);
+        }
+    }
+    Ok(commits)
+}

@@ -1,0 +1,75 @@
+//! The records that the log still has of one partition, as hashes, in the order of their offsets.
+
+use super::claims::Claims;
+use crate::Error;
+use crate::proof::{Hash, Hasher};
+use eventlog::origin::restore_time;
+use eventlog::{EventLog, Reader, Start};
+use schemas::Family;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How long the log may take to give a record that it says it has.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL_WAIT: Duration = Duration::from_millis(200);
+const POLL_EVENTS_MAX: usize = 16_384;
+
+/// A partition of the log from its beginning up to what is stored.
+pub(super) struct LogPart {
+    reader: Option<Box<dyn Reader>>,
+    place: (Family, i32),
+    hasher: Hasher,
+    /// First offset that the log still has, or that is stored.
+    low: i64,
+    /// Offset after the last one wanted.
+    end: i64,
+    waiting: VecDeque<(i64, Hash)>,
+}
+
+impl LogPart {
+    /// From `first` stored offset, or from where the log begins, to before `end`.
+    pub(super) fn open(
+        log: &dyn EventLog,
+        family: Family,
+        partition: i32,
+        claims: &Claims,
+        first: i64,
+        end: i64,
+    ) -> Result<LogPart, Error> {
+        let watermarks = log.watermarks(family)?;
+        let index = usize::try_from(partition).unwrap_or(usize::MAX);
+        let low = watermarks.get(index).map_or(end, |watermarks| watermarks.low.max(first));
+        let start = Start { family, partition, offset: low };
+        let reader = if low < end { Some(log.reader(&[start])?) } else { None };
+        let hasher = Hasher::new(&claims.cluster, &claims.topic, partition);
+        Ok(LogPart { reader, place: (family, partition), hasher, low, end, waiting: VecDeque::new() })
+    }
+
+    /// First offset that can be compared.
+    pub(super) fn low(&self) -> i64 {
+        self.low
+    }
+
+    /// The next record, which stays; `None` behind the last one wanted.
+    pub(super) fn peek(&mut self) -> Result<Option<(i64, Hash)>, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        while let (true, Some(reader)) = (self.waiting.is_empty(), self.reader.as_mut()) {
+            let mut polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
+            polled.events.iter_mut().for_each(restore_time);
+            let ended = polled.at_end.contains(&self.place) || polled.events.last().is_some_and(|event| event.offset >= self.end - 1);
+            let wanted = polled.events.iter().filter(|event| event.offset < self.end);
+            self.waiting.extend(wanted.map(|event| (event.offset, self.hasher.event(event))));
+            if ended {
+                self.reader = None;
+            } else if Instant::now() > deadline {
+                let doing = format!("reading partition {} of {} to compare it with the tables", self.place.1, self.place.0.topic().name);
+                return Err(eventlog::Error::Failed { doing, why: format!("the log gave nothing within {PATIENCE:?}") }.into());
+            }
+        }
+        Ok(self.waiting.front().copied())
+    }
+
+    pub(super) fn pass(&mut self) {
+        self.waiting.pop_front();
+    }
+}
