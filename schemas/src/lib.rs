@@ -29,6 +29,7 @@
 //! # Ok::<(), schemas::Error>(())
 //! ```
 
+pub mod container;
 pub mod dictionary;
 pub mod exact;
 mod family;

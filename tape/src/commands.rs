@@ -3,6 +3,7 @@
 mod doctor;
 mod ingest;
 mod query;
+mod replay;
 mod schema;
 pub mod sql;
 mod store;
@@ -38,6 +39,7 @@ pub fn run(command: &Command, settings: &Settings) -> Result<Code> {
         Command::Query(args) => query::run(args, settings),
         Command::Schema(args) => schema::run(args, settings),
         Command::Topics(args) => topics::run(args, settings),
+        Command::Replay(args) => replay::run(args, settings),
         Command::Upkeep => upkeep::run(settings),
         Command::Verify => verify::run(settings),
         Command::Doctor => doctor::run(settings),
