@@ -250,7 +250,8 @@ fn sort(order: Order, family: Family, quarantined: bool) -> Vec<SortExpr> {
         Order::Source => &["source_id", "source_record", "source_byte"],
     };
     // What the store wrote to `gaps` has no place of its own; what it says of one tells its rows apart.
-    let last: &[&str] = if family == Family::Gaps { &["origin_topic", "origin_partition", "from_seq", "to_seq"] } else { &[] };
+    let by_store: &[&str] = &["origin_topic", "origin_partition", "from_seq", "to_seq"];
+    let last = if family == Family::Gaps && !quarantined { by_store } else { &[] };
     let names = [first, &[partition, offset], last].concat();
     names.into_iter().map(|name| col(name).sort(true, true)).collect()
 }

@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::output::{JsonColumn, json_text};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, Scalar};
 use arrow::compute::kernels::cmp::not_distinct;
-use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
 use futures::StreamExt;
+use std::fmt::Write as _;
 use std::io::Write;
 
 /// Writes a replay as JSON lines, several runs at a time; gives their number.
@@ -131,6 +132,7 @@ enum Shape<'a> {
     I64(&'a [i64]),
     Decimal(&'a [i128], usize),
     Time(&'a [i64], Day),
+    Date(&'a [i32]),
     Text(&'a arrow::array::StringArray),
     Bytes(&'a arrow::array::BinaryArray),
     Other(JsonColumn<'a>),
@@ -147,6 +149,7 @@ impl<'a> Cells<'a> {
             DataType::Timestamp(TimeUnit::Nanosecond, Some(zone)) if zone.as_ref() == "UTC" => {
                 Shape::Time(column.as_primitive::<TimestampNanosecondType>().values(), Day::default())
             }
+            DataType::Date32 => Shape::Date(column.as_primitive::<Date32Type>().values()),
             DataType::Utf8 => Shape::Text(column.as_string::<i32>()),
             DataType::Binary => Shape::Bytes(column.as_binary::<i32>()),
             _ => Shape::Other(JsonColumn::new(column)?),
@@ -164,6 +167,11 @@ impl<'a> Cells<'a> {
             Shape::I64(values) => push_number(line, values[row].into(), 0),
             Shape::Decimal(values, scale) => push_number(line, values[row], *scale),
             Shape::Time(values, day) => day.push(line, values[row]),
+            Shape::Date(values) => {
+                line.push('"');
+                push_date(line, values[row].into());
+                line.push('"');
+            }
             Shape::Text(values) => push_text(line, values.value(row)),
             Shape::Bytes(values) => push_hex(line, values.value(row)),
             Shape::Other(cells) => cells.write(row, line)?,
@@ -234,6 +242,24 @@ fn push_hex(line: &mut String, bytes: &[u8]) {
     line.push('"');
 }
 
+/// Days since 1970-01-01 in ISO 8601. Every day that a column can hold: a year of more than four digits has its sign.
+fn push_date(text: &mut String, days: i64) {
+    // Eras of 400 years that begin on a 1st of March, so that the day that comes and goes is the last of a year.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + i64::from(month <= 2);
+    let written = match year {
+        0..=9_999 => write!(text, "{year:04}-{month:02}-{day:02}"),
+        _ => write!(text, "{year:+05}-{month:02}-{day:02}"),
+    };
+    written.expect("writing to a String cannot fail");
+}
+
 const NS_PER_SECOND: i64 = 1_000_000_000;
 const NS_PER_DAY: i64 = 86_400 * NS_PER_SECOND;
 
@@ -248,8 +274,10 @@ impl Day {
     fn push(&mut self, line: &mut String, ns: i64) {
         let (day, in_day) = (ns.div_euclid(NS_PER_DAY), ns.rem_euclid(NS_PER_DAY));
         if self.known.as_ref().is_none_or(|(known, _)| *known != day) {
-            let date = chrono::DateTime::from_timestamp(day * 86_400, 0).expect("64 bits of nanoseconds are within its years");
-            self.known = Some((day, date.format("\"%Y-%m-%dT").to_string()));
+            let mut text = String::from("\"");
+            push_date(&mut text, day);
+            text.push('T');
+            self.known = Some((day, text));
         }
         line.push_str(self.known.as_ref().map_or("", |(_, text)| text));
         let (seconds, fraction) = (in_day / NS_PER_SECOND, in_day % NS_PER_SECOND);
@@ -310,6 +338,21 @@ mod tests {
                 Arc::new(rows.iter().map(|row| row.6).collect::<Date32Array>()),
             ]
         })
+    }
+
+    #[test]
+    fn every_day_can_be_told() {
+        for (days, date) in [
+            (0, "1970-01-01"),
+            (i32::MAX, "+5881580-07-11"),
+            (i32::MIN, "-5877641-06-23"),
+            (2_932_897, "+10000-01-01"),
+            (-719_529, "-0001-12-31"),
+        ] {
+            let mut text = String::new();
+            push_date(&mut text, days.into());
+            assert_eq!(text, date);
+        }
     }
 
     proptest! {

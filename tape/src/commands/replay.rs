@@ -88,7 +88,7 @@ impl History {
         let replay = self.engine.replay(range, order, &self.known);
         let records = replay::write_lines(replay, &self.known, &mut out, &mut self.progress()).await?;
         out.finish()?;
-        Ok(Done::new(records).line(format!("{} records to {}", HumanCount(records), to.display())))
+        Ok(Done::new(records).line(format!("{} records to {}", HumanCount(records), out::name(to))))
     }
 
     /// A file has one schema, so it has one table.
@@ -124,7 +124,7 @@ impl History {
             HumanCount(left_out),
             only.topic().name
         );
-        let done = Done::new(records).line(format!("{} records to {}", HumanCount(records), to.display()));
+        let done = Done::new(records).line(format!("{} records to {}", HumanCount(records), out::name(to)));
         Ok(done.and("left_out", left_out).found_if(left_out > 0, left))
     }
 
@@ -163,7 +163,7 @@ impl History {
         };
         out::finish(one, folder)?;
         let files: Vec<Value> = sources.iter().map(|source| json!({ "source": hex::encode(source.id), "name": source.name })).collect();
-        let line = format!("{} records of {} sources to {}", HumanCount(records), sources.len(), args.to.display());
+        let line = format!("{} records of {} sources to {}", HumanCount(records), sources.len(), out::name(&args.to));
         Ok(Done::new(records).and("sources", files).line(line))
     }
 
@@ -191,6 +191,7 @@ impl History {
     }
 
     async fn to_home(&self, range: Range, dir: &Path) -> Result<Done> {
+        let dir = &std::path::absolute(dir).with_context(|| format!("finding {}", dir.display()))?;
         out::refuse_used(dir)?;
         if self.stored.is_empty() {
             return Err(WrongUse("there is nothing to restore: the tables do not say which log they were stored from".into()).into());

@@ -15,6 +15,11 @@ pub fn is_stdout(to: &Path) -> bool {
     to == Path::new("-")
 }
 
+/// The output, for messages.
+pub fn name(to: &Path) -> String {
+    if is_stdout(to) { "standard output".into() } else { to.display().to_string() }
+}
+
 /// Is it to be a folder? A slash at the end says so, or that it is one.
 pub fn is_folder(to: &Path) -> bool {
     to.to_string_lossy().ends_with('/') || to.is_dir()
