@@ -10,6 +10,7 @@
 mod input;
 mod memory;
 mod raw;
+mod replay;
 mod report;
 mod speed;
 
@@ -59,6 +60,8 @@ pub enum What {
     Store,
     /// File to embedded log to Delta.
     Whole,
+    /// Delta to files: JSON lines, Avro, DBN.
+    Replay,
     /// Bytes of a stored trade.
     Size,
     /// Memory of the binary.
@@ -102,7 +105,7 @@ fn main() -> Result<()> {
 
 fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Report) -> Result<()> {
     let wanted = |what| args.only.is_empty() || args.only.contains(&what);
-    let speed = [What::Parse, What::Publish, What::Store, What::Whole];
+    let speed = [What::Parse, What::Publish, What::Store, What::Whole, What::Replay];
     if speed.into_iter().any(wanted) {
         let file = place.join("speed.dbn.zst");
         input::write(&file, sizes.speed, input::SEED)?;
@@ -123,6 +126,9 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         }
         if wanted(What::Whole) {
             report.add(bench.whole()?);
+        }
+        if wanted(What::Replay) {
+            replay::measure(&bench)?.into_iter().for_each(|row| report.add(row));
         }
     }
     if wanted(What::Size) {

@@ -21,7 +21,7 @@ mod to_home;
 mod to_log;
 
 pub use avro::{AvroFiles, write_avro};
-pub use dbn::{DbnRow, Sink, Source, dbn_sources, write_dbn};
+pub use dbn::{DbnRows, Sink, Source, dbn_sources, write_dbn};
 pub use known::{Known, Stored};
 pub use lines::write_lines;
 pub use merge::Replay;

@@ -7,6 +7,7 @@ use arrow::compute::BatchCoalescer;
 use futures::StreamExt;
 use schemas::{Family, container};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::Write;
 
 /// Rows of a block.
@@ -29,14 +30,17 @@ pub async fn write_avro(mut replay: Replay, open: &mut AvroFiles<'_>, progress: 
     let (mut written, mut left_out) = (0, 0);
     while let Some(block) = blocks.next().await {
         let (family, rows, bytes) = block?;
-        if !files.contains_key(&family) {
-            let mut file = open(family)?;
-            if let Some(file) = &mut file {
-                file.write_all(&container::head(family))?;
+        let file = match files.entry(family) {
+            Entry::Occupied(file) => file.into_mut(),
+            Entry::Vacant(free) => {
+                let mut file = open(family)?;
+                if let Some(file) = &mut file {
+                    file.write_all(&container::head(family))?;
+                }
+                free.insert(file)
             }
-            files.insert(family, file);
-        }
-        match files.get_mut(&family).and_then(Option::as_mut) {
+        };
+        match file {
             Some(file) => {
                 file.write_all(&bytes)?;
                 written += rows;

@@ -13,8 +13,8 @@ use futures::StreamExt;
 use schemas::Family;
 use std::io::Write;
 
-/// Makes the record of a row again; an error says why it cannot.
-pub type DbnRow = fn(Family, &RecordBatch, usize) -> Result<Vec<u8>, String>;
+/// Makes the records of some rows of a batch again, one behind the other, and says where each ends; an error says which row it cannot, and why.
+pub type DbnRows = fn(Family, &RecordBatch, &[usize]) -> Result<(Vec<u8>, Vec<usize>), (usize, String)>;
 
 /// Where the file of a source goes.
 pub type Sink<'a> = dyn FnMut(&[u8; 16]) -> Result<Box<dyn Write + Send>, Error> + Send + 'a;
@@ -65,13 +65,13 @@ pub async fn dbn_sources(engine: &Engine, datasets: &[String]) -> Result<Vec<Sou
 
 /// Writes a replay in the order of the source, of sources that came from DBN, to the files that `open` gives: one after the other. Gives the
 /// records written.
-pub async fn write_dbn(replay: Replay, row: DbnRow, open: &mut Sink<'_>, progress: &mut (dyn FnMut(u64) + Send)) -> Result<u64, Error> {
+pub async fn write_dbn(replay: Replay, rows: DbnRows, open: &mut Sink<'_>, progress: &mut (dyn FnMut(u64) + Send)) -> Result<u64, Error> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let runs =
         futures::stream::try_unfold(replay, |mut replay| async move { Ok::<_, Error>(replay.next().await?.map(|run| (run, replay))) });
     let encoded = runs.map(|run| async move {
         let run = run?;
-        let pieces = tokio::task::spawn_blocking(move || pieces(&run, row)).await;
+        let pieces = tokio::task::spawn_blocking(move || pieces(&run, rows)).await;
         pieces.map_err(|why| Error::panicked("writing DBN", &why))?
     });
     let mut encoded = std::pin::pin!(encoded.buffered(threads + 1));
@@ -105,53 +105,62 @@ struct Piece {
     bytes: Vec<u8>,
 }
 
-fn pieces(run: &Run, record: DbnRow) -> Result<Vec<Piece>, Error> {
+fn pieces(run: &Run, make: DbnRows) -> Result<Vec<Piece>, Error> {
     let rows = run.stored()?;
     let topic = run.table().topic();
     let sources = rows.column(topic.column("source_id")).as_binary::<i32>();
     let numbers = rows.column(topic.column("source_record")).as_primitive::<Int64Type>();
-    let mut pieces: Vec<Piece> = Vec::new();
-    for row in 0..rows.num_rows() {
-        let is_record = numbers.value(row) >= 0;
-        let bytes = match run.family {
-            Family::Documents => document(&rows, row, is_record),
-            // The header's mappings are in the header.
-            Family::Instruments if !is_record => None,
-            // What ingest refused is there as it was in the file.
-            Family::Quarantine => refused(&rows, row).filter(|_| is_record),
-            family => Some(record(family, &rows, row).map_err(|why| Error::Execution {
-                doing: "writing a DBN record",
-                what: format!(
-                    "source {}, record {}, table {}: {why}",
-                    hex::encode(sources.value(row)),
-                    numbers.value(row),
-                    family.topic().name
-                ),
-            })?),
-        };
-        let Some(bytes) = bytes else { continue };
-        let source: [u8; 16] = sources.value(row).try_into().expect("a source's id has 16 bytes");
-        match pieces.last_mut().filter(|piece| piece.source == source) {
-            Some(piece) => {
-                piece.records += u64::from(is_record);
-                piece.bytes.extend_from_slice(&bytes);
+    let is_record = |row: usize| numbers.value(row) >= 0;
+    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    let mut taken: Vec<usize> = Vec::with_capacity(rows.num_rows());
+    let kept = |row| match run.family {
+        Family::Documents => document(&rows, row, is_record(row)),
+        // What ingest refused is there as it was in the file.
+        _ => refused(&rows, row).filter(|_| is_record(row)),
+    };
+    match run.family {
+        Family::Documents | Family::Quarantine => {
+            for (row, kept) in (0..rows.num_rows()).filter_map(|row| Some((row, kept(row)?))) {
+                bytes.extend_from_slice(kept);
+                ends.push(bytes.len());
+                taken.push(row);
             }
-            None => pieces.push(Piece { source, records: is_record.into(), bytes }),
         }
+        family => {
+            // The header's mappings are in the header.
+            taken.extend((0..rows.num_rows()).filter(|row| is_record(*row)));
+            (bytes, ends) = make(family, &rows, &taken).map_err(|(row, why)| Error::Execution {
+                doing: "writing a DBN record",
+                what: format!("source {}, record {}, table {}: {why}", hex::encode(sources.value(row)), numbers.value(row), topic.name),
+            })?;
+        }
+    }
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut begin = 0;
+    for (row, end) in taken.into_iter().zip(ends) {
+        let bytes = &bytes[begin..end];
+        begin = end;
+        if pieces.last().is_none_or(|piece| piece.source != sources.value(row)) {
+            let source: [u8; 16] = sources.value(row).try_into().expect("a source's id has 16 bytes");
+            pieces.push(Piece { source, records: 0, bytes: Vec::new() });
+        }
+        let piece = pieces.last_mut().expect("there is one");
+        piece.records += u64::from(is_record(row));
+        piece.bytes.extend_from_slice(bytes);
     }
     Ok(pieces)
 }
 
 /// A header's part, or a message; any other document is no part of a DBN file.
-fn document(rows: &RecordBatch, row: usize, is_record: bool) -> Option<Vec<u8>> {
+fn document(rows: &RecordBatch, row: usize, is_record: bool) -> Option<&[u8]> {
     let topic = Family::Documents.topic();
     let media_type = rows.column(topic.column("media_type")).as_string::<i32>();
     let body = rows.column(topic.column("body")).as_binary::<i32>();
     let wanted = if is_record { MESSAGE } else { HEADER };
-    (media_type.is_valid(row) && media_type.value(row) == wanted && body.is_valid(row)).then(|| body.value(row).to_vec())
+    (media_type.is_valid(row) && media_type.value(row) == wanted && body.is_valid(row)).then(|| body.value(row))
 }
 
-fn refused(rows: &RecordBatch, row: usize) -> Option<Vec<u8>> {
+fn refused(rows: &RecordBatch, row: usize) -> Option<&[u8]> {
     let raw = rows.column(Family::Quarantine.topic().column("raw")).as_binary::<i32>();
-    raw.is_valid(row).then(|| raw.value(row).to_vec())
+    raw.is_valid(row).then(|| raw.value(row))
 }

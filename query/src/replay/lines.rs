@@ -85,7 +85,7 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn name(&mut self, name: &str) -> &mut String {
         let text = self.fixed.last_mut().expect("there is always one");
-        if !text.ends_with('{') || self.changing.len() > 0 {
+        if text != "{" {
             text.push(',');
         }
         text.push_str(&json_text(name));

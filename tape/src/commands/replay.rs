@@ -152,13 +152,12 @@ impl History {
                 (None, one) => Ok(one.as_ref().map(Out::handle).expect("there is a folder, or a file")),
             }
         };
-        let row = |family: Family, rows: &_, row| write_back::record_bytes(family, rows, row).map_err(|why| why.to_string());
         // Without sources there is no range: an empty list would be all of them.
         let records = match sources.is_empty() {
             true => 0,
             false => {
                 let replay = self.engine.replay(&range, Order::Source, &self.known);
-                replay::write_dbn(replay, row, &mut open, &mut self.progress()).await?
+                replay::write_dbn(replay, write_back::rows, &mut open, &mut self.progress()).await?
             }
         };
         out::finish(one, folder)?;
