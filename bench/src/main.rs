@@ -10,6 +10,7 @@
 mod input;
 mod memory;
 mod raw;
+mod replay;
 mod report;
 mod speed;
 mod upkeep;
@@ -62,6 +63,8 @@ pub enum What {
     Whole,
     /// Verification of stored tables.
     Verify,
+    /// Delta to files: JSON lines, Avro, DBN.
+    Replay,
     /// Bytes of a stored trade.
     Size,
     /// Memory of the binary.
@@ -111,7 +114,7 @@ fn main() -> Result<()> {
 
 fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Report) -> Result<()> {
     let wanted = |what| args.only.is_empty() || args.only.contains(&what);
-    let speed = [What::Parse, What::Publish, What::Store, What::Whole, What::Verify];
+    let speed = [What::Parse, What::Publish, What::Store, What::Whole, What::Verify, What::Replay];
     if speed.into_iter().any(wanted) {
         let file = place.join("speed.dbn.zst");
         input::write(&file, sizes.speed, input::SEED)?;
@@ -135,6 +138,9 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         }
         if wanted(What::Verify) {
             report.add(bench.verify()?);
+        }
+        if wanted(What::Replay) {
+            replay::measure(&bench)?.into_iter().for_each(|row| report.add(row));
         }
     }
     if [What::Upkeep, What::Proof].into_iter().any(wanted) {

@@ -41,7 +41,7 @@ pub struct Bench {
 }
 
 /// Yardstick, ours, yardstick, ours, …; each side says how long its own part took.
-fn in_turns(
+pub fn in_turns(
     runs: usize,
     mut yardstick: impl FnMut(usize) -> Result<Duration>,
     mut ours: impl FnMut(usize) -> Result<Duration>,
@@ -66,7 +66,7 @@ pub fn cpu() -> Result<Duration> {
     Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 1000 / TICKS_PER_SECOND))
 }
 
-fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {
+pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {
     let began = Instant::now();
     let done = work()?;
     Ok((began.elapsed(), done))
@@ -223,7 +223,7 @@ impl Bench {
         self.ingest_file(log, &self.file)
     }
 
-    fn ingest_file(&self, log: &dyn EventLog, file: &Path) -> Result<Duration> {
+    pub fn ingest_file(&self, log: &dyn EventLog, file: &Path) -> Result<Duration> {
         let mut inputs = ingest::inputs::of(file, &Given::default(), SystemTime::now());
         let input = inputs.pop().context("the input is there")??;
         let (took, report) = timed(|| Ok(pipeline::Ingestor::new(log, &Silent, &AtomicBool::new(false))?.ingest(&input)?))?;

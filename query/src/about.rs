@@ -59,6 +59,12 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// For an engine over tables alone: whoever reads one of the views is told that this one cannot show them.
+    pub fn nobody() -> Asked {
+        let refuse: Ask = Arc::new(|| Box::pin(async { Err("this engine knows the tables' files alone: ask `tape sql`".into()) }));
+        Asked { commits: refuse.clone(), intervals: refuse.clone(), lag: refuse }
+    }
+
     /// The views that are asked for, with their names.
     pub(crate) fn tables(&self) -> [(&'static str, Arc<dyn TableProvider>); 3] {
         [(about::COMMITS, &self.commits), (about::INTERVALS, &self.intervals), (about::LAG, &self.lag)].map(|(name, ask)| {

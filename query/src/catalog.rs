@@ -38,6 +38,7 @@ pub struct Catalog {
     provider: Arc<dyn CatalogProvider>,
     standing: BTreeMap<Family, Standing>,
     rows: BTreeMap<Family, u64>,
+    tapes: BTreeMap<Family, Arc<TapeTable>>,
     units: Arc<InstrumentUnits>,
 }
 
@@ -62,7 +63,7 @@ impl Catalog {
         let sources = tapes[&Family::Sources].clone();
         let schema = MemorySchemaProvider::new();
         let building = |e| Error::from_engine("building the catalog", e);
-        for (family, table) in tapes {
+        for (family, table) in tapes.clone() {
             let priced = PricedTable::over(table.clone(), &units).map_err(building)?;
             let explained = ExplainedTable::over(&table, &sources).map_err(building)?;
             let provider = match (priced, explained) {
@@ -78,7 +79,7 @@ impl Catalog {
         }
         let provider = MemoryCatalogProvider::new();
         provider.register_schema(SCHEMA, Arc::new(schema)).map_err(building)?;
-        Ok(Catalog { provider: Arc::new(provider), standing, rows, units })
+        Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units })
     }
 
     /// True when `tables` is what this catalog was made of.
@@ -94,6 +95,11 @@ impl Catalog {
     /// Delta version of a family's table; `None` where there is no table yet.
     pub fn version(&self, family: Family) -> Option<i64> {
         self.standing.get(&family).map(|(_, version)| *version)
+    }
+
+    /// A family's table with nothing added to it.
+    pub(crate) fn tape(&self, family: Family) -> Arc<TapeTable> {
+        self.tapes[&family].clone()
     }
 
     pub(crate) fn provider(&self) -> Arc<dyn CatalogProvider> {

@@ -148,6 +148,12 @@ impl Engine {
         self.published().catalog
     }
 
+    /// The tables, and the state that a query over them begins from, for plans that no SQL says.
+    pub(crate) fn tables(&self) -> (Arc<Catalog>, SessionState) {
+        let Published { catalog, state } = self.published();
+        (catalog, state)
+    }
+
     fn published(&self) -> Published {
         self.current.read().expect("no holder of this lock can panic").clone()
     }

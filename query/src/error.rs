@@ -110,6 +110,18 @@ pub enum Error {
     /// The result could not be written.
     #[error("writing the result: {0}")]
     Write(#[from] io::Error),
+    /// What is to be replayed, and where to, do not go together.
+    #[error("{0}")]
+    Replay(String),
+    /// The log that is replayed to.
+    #[error(transparent)]
+    Log(#[from] eventlog::Error),
+    /// The tables' own logs.
+    #[error(transparent)]
+    Lake(#[from] lake::Error),
+    /// Rows could not be made into records.
+    #[error(transparent)]
+    Schema(#[from] schemas::Error),
     /// The terminal could not be used.
     #[error("reading from the terminal: {0}")]
     Terminal(String),
@@ -210,6 +222,7 @@ impl Error {
             | Error::NoColumn { .. }
             | Error::Plan(_)
             | Error::Inexact(_)
+            | Error::Replay(_)
             | Error::TooLarge(_) => true,
             Error::Busy
             | Error::Full(_)
@@ -222,6 +235,9 @@ impl Error {
             | Error::Execution { .. }
             | Error::Panicked { .. }
             | Error::Write(_)
+            | Error::Log(_)
+            | Error::Lake(_)
+            | Error::Schema(_)
             | Error::Terminal(_) => false,
         }
     }

@@ -13,6 +13,8 @@
 //!                                                             └─► shell.rs
 //! ```
 //!
+//!        tables ──► replay.rs ──► JSON lines, Avro, DBN, another log, another home
+//!
 //! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
 
 pub mod about;
@@ -30,6 +32,7 @@ mod octets;
 pub mod output;
 pub mod planner;
 mod priced;
+pub mod replay;
 mod room;
 pub mod shell;
 pub mod statements;

@@ -287,7 +287,7 @@ fn json_keys(schema: &Schema) -> Vec<String> {
     keys
 }
 
-fn json_text(text: &str) -> String {
+pub(crate) fn json_text(text: &str) -> String {
     serde_json::to_string(text).expect("text is always JSON")
 }
 
@@ -305,7 +305,7 @@ fn json_object(keys: &[String], columns: &[JsonColumn<'_>], row: usize, out: &mu
 }
 
 /// One column on its way to JSON.
-struct JsonColumn<'a> {
+pub(crate) struct JsonColumn<'a> {
     array: &'a dyn Array,
     shape: JsonShape<'a>,
 }
@@ -322,7 +322,7 @@ enum JsonShape<'a> {
 }
 
 impl<'a> JsonColumn<'a> {
-    fn new(array: &'a ArrayRef) -> Result<JsonColumn<'a>, Error> {
+    pub(crate) fn new(array: &'a ArrayRef) -> Result<JsonColumn<'a>, Error> {
         let array = array.as_ref();
         let shape = match array.data_type() {
             t if t.is_integer() || t.is_decimal() || t == &DataType::Boolean => JsonShape::Plain(formatter(array)?),
@@ -346,7 +346,7 @@ impl<'a> JsonColumn<'a> {
         Ok(JsonColumn { array, shape })
     }
 
-    fn write(&self, row: usize, out: &mut String) -> Result<(), Error> {
+    pub(crate) fn write(&self, row: usize, out: &mut String) -> Result<(), Error> {
         if self.array.is_null(row) || self.array.data_type() == &DataType::Null {
             out.push_str("null");
             return Ok(());

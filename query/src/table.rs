@@ -98,6 +98,11 @@ impl TapeTable {
         TapeTable { family, schema, scanned, position, store, files: Vec::new(), rows: Vec::new(), fault: None }
     }
 
+    /// True where it has no files, and is not known to be unreadable.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.fault.is_none()
+    }
+
     /// The family stored in the table.
     pub fn family(&self) -> Family {
         self.family

@@ -30,6 +30,7 @@
 //! ```
 
 pub mod about;
+pub mod container;
 pub mod dictionary;
 pub mod exact;
 mod family;

@@ -6,7 +6,7 @@ use crate::field::{Field, Kind};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 /// A record family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,6 +117,7 @@ pub struct Topic {
     wire: SchemaRef,
     stored: SchemaRef,
     index: HashMap<String, usize>,
+    stored_avro: OnceLock<String>,
 }
 
 /// Largest record of most topics.
@@ -151,6 +152,11 @@ impl Topic {
     /// Position of a column that somebody else names, or `None`.
     pub fn find_column(&self, name: &str) -> Option<usize> {
         self.index.get(name).copied()
+    }
+
+    /// The Avro schema of a stored row: the frame's columns and the log's.
+    pub fn stored_avro(&self) -> &str {
+        self.stored_avro.get_or_init(|| avro_schema(self.name, self.doc, &self.stored_fields()))
     }
 
     /// The Avro schema of a frame, as registered and as written to `avro/<name>.avsc`.
@@ -344,6 +350,7 @@ impl Declared {
         };
         Topic {
             index: stored.fields().iter().enumerate().map(|(i, field)| (field.name().clone(), i)).collect(),
+            stored_avro: OnceLock::new(),
             wire: Arc::new(wire),
             stored: Arc::new(stored),
             family: self.family,

@@ -68,6 +68,11 @@ pub enum Command {
     /// Rows are never removed. Replaced files and entries of the table's log go when no version since the horizon began needs them; what each commit
     /// said of itself is archived first, so that `tape verify` needs none of them.
     Upkeep(Upkeep),
+    /// The history back out as events: to a file, another Kafka, or a home of its own
+    ///
+    /// The same range of the same records gives the same bytes, whatever upkeep did to the tables. A record that was quarantined comes where it
+    /// stood. See docs/replay.md.
+    Replay(Replay),
     /// Is the archive complete and unaltered? Recomputes from the rows what every commit said of itself when it was made
     ///
     /// Reads every row of every table and, unless it is told to, nothing of the log. Exit code 1 where something is missing, twice, altered,
@@ -230,4 +235,93 @@ pub struct Topics {
     /// Only check: create nothing
     #[arg(long)]
     pub check: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Replay {
+    /// Only these families (tables) [default: all]
+    #[arg(long = "family", value_name = "TABLE", value_delimiter = ',')]
+    pub families: Vec<String>,
+    /// Only these datasets
+    #[arg(long = "dataset", value_name = "CODE", value_delimiter = ',')]
+    pub datasets: Vec<String>,
+    /// Only these symbols
+    #[arg(long = "symbol", value_name = "SYMBOL", value_delimiter = ',')]
+    pub symbols: Vec<String>,
+    /// Only these sources: source_id as 32 hex digits
+    #[arg(long = "source", value_name = "ID", value_delimiter = ',')]
+    pub sources: Vec<String>,
+    /// Clock of --since and --until
+    #[arg(long, value_enum, default_value = "_log_ts")]
+    pub clock: Clock,
+    /// First time: RFC 3339, to the nanosecond, or a date (midnight UTC)
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// First time that is not replayed any more
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only this partition of the topics
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    /// First offset
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    pub from_offset: Option<i64>,
+    /// First offset that is not replayed any more
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    pub to_offset: Option<i64>,
+    /// In which order [default: log; for DBN source]
+    #[arg(long, value_enum)]
+    pub order: Option<ReplayOrder>,
+    /// How events are written [default: jsonl]
+    #[arg(long, value_enum, conflicts_with_all = ["to_brokers", "to_home"])]
+    pub format: Option<ReplayFormat>,
+    /// File to write, which is not there yet; with a slash at its end a new folder with a file for each table (avro) or source (dbn); - is standard output
+    #[arg(long, value_name = "PATH", default_value = "-", conflicts_with_all = ["to_brokers", "to_home"])]
+    pub to: PathBuf,
+    /// Publish to the topics of another Kafka (host:port,…), each record once however often this is interrupted
+    #[arg(long, value_name = "LIST", conflicts_with = "to_home")]
+    pub to_brokers: Option<String>,
+    /// Prefix of the topics there [default: tape.]
+    #[arg(long, value_name = "TEXT", requires = "to_brokers")]
+    pub to_prefix: Option<String>,
+    /// Restore the log in this new home: the same partitions, offsets, times, ids and holes; takes all there is
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["families", "datasets", "symbols", "sources", "since", "until", "partition",
+        "from_offset", "to_offset", "order"])]
+    pub to_home: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Clock {
+    /// When it happened, by the venue or publisher
+    #[value(name = "ts_event")]
+    TsEvent,
+    /// When the capture received it
+    #[value(name = "ts_recv")]
+    TsRecv,
+    /// When the publisher made it public
+    #[value(name = "ts_publish")]
+    TsPublish,
+    /// When this log knew it
+    #[value(name = "_log_ts")]
+    LogTs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReplayOrder {
+    /// Family, partition, offset
+    Log,
+    /// _log_ts, family, partition, offset
+    Time,
+    /// source_id, then the order of the original file
+    Source,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReplayFormat {
+    /// JSON lines: where it stood, and all columns
+    Jsonl,
+    /// Avro object container file: all columns of one table
+    Avro,
+    /// The DBN file that it came from, in the order of the source
+    Dbn,
 }

@@ -3,6 +3,7 @@
 mod doctor;
 mod ingest;
 mod query;
+mod replay;
 mod requeue;
 mod schema;
 pub mod sql;
@@ -42,6 +43,7 @@ pub fn run(command: &Command, settings: &Settings) -> Result<Code> {
         Command::Upkeep(args) => upkeep::run(args, settings),
         Command::Verify(args) => verify::run(args, settings),
         Command::Requeue(args) => requeue::run(args, settings),
+        Command::Replay(args) => replay::run(args, settings),
         Command::Doctor => doctor::run(settings),
     }
 }

@@ -104,7 +104,8 @@ pub struct Settings {
     pub upkeep_horizon: Duration,
 }
 
-const PREFIX: &str = "tape.";
+/// What topic names begin with unless somebody says otherwise.
+pub const PREFIX: &str = "tape.";
 const QUERY_MEMORY_MIB: usize = 2048;
 /// Below the lower end no sort begins; the upper one is a tebibyte, more than a slip of the unit (bytes, KiB) leaves.
 const QUERY_MEMORY_MIB_RANGE: RangeInclusive<usize> = 16..=1 << 20;

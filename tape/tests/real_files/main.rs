@@ -5,6 +5,7 @@ mod csv;
 mod dbn;
 mod facts;
 mod json;
+mod replay;
 #[allow(dead_code, reason = "the other test binaries use the rest of it")]
 mod run;
 

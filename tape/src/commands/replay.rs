@@ -1,0 +1,359 @@
+//! `tape replay`: a range of the history back out as events, to a file, another Kafka, or a home of its own.
+
+mod out;
+
+use super::Code;
+use crate::args::{self, Clock, ReplayFormat, ReplayOrder};
+use crate::say::say_line;
+use crate::settings::{LogAt, Settings, WrongUse};
+use crate::{home, tables};
+use anyhow::{Context, Result};
+use eventlog::EventLog;
+use eventlog::kafka::{Kafka, KafkaOptions};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use ingest::sources::dbn::write_back;
+use out::{Folder, Out};
+use query::replay::{self, Known, Order, Range, Source, Stored};
+use query::{Engine, Error};
+use schemas::Family;
+use serde_json::{Map, Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+/// What a replay may take: it is no statement of somebody who waits.
+const TIMEOUT: Duration = Duration::from_secs(366 * 86_400);
+
+pub fn run(args: &args::Replay, settings: &Settings) -> Result<Code> {
+    home::refuse_missing_tables(settings)?;
+    let range = range(args)?;
+    let runtime = home::runtime()?;
+    match runtime.block_on(replay(args, range, settings)) {
+        Err(fault) => match fault.downcast::<Error>() {
+            Ok(Error::Write(why)) if why.kind() == std::io::ErrorKind::BrokenPipe => Ok(Code::Fine),
+            Ok(why) if why.is_wrong_use() => Err(WrongUse(why.to_string()).into()),
+            Ok(why) => Err(why.into()),
+            Err(other) => Err(other),
+        },
+        done => done,
+    }
+}
+
+async fn replay(args: &args::Replay, range: Range, settings: &Settings) -> Result<Code> {
+    let lake = home::lake(settings)?;
+    let known = Known::read(&lake, &settings.prefix).await?;
+    let stored = known.stored(&lake).await?;
+    // After it was asked how far is stored: the tables have at least that.
+    let engine = tables::engine(settings, TIMEOUT).await?;
+    let style = ProgressStyle::with_template("{spinner} {human_pos} records  {per_sec}").expect("the template is well formed");
+    let bar = if settings.json { ProgressBar::hidden() } else { ProgressBar::no_length().with_style(style) };
+    let history = History { engine, known, stored, bar };
+    let by_log = order(args.order.unwrap_or(ReplayOrder::Log));
+    let done = match (&args.to_home, &args.to_brokers) {
+        (Some(dir), _) => history.to_home(range, dir).await,
+        (None, Some(brokers)) => history.to_kafka(&range, by_log, &target(brokers, args.to_prefix.as_deref(), settings)?).await,
+        (None, None) => match args.format.unwrap_or(ReplayFormat::Jsonl) {
+            ReplayFormat::Jsonl => history.to_lines(&range, by_log, &args.to).await,
+            ReplayFormat::Avro => history.to_avro(&range, by_log, &args.to).await,
+            ReplayFormat::Dbn => history.to_dbn(range, args).await,
+        },
+    };
+    history.bar.finish_and_clear();
+    let done = done?;
+    let to_stdout = args.to_home.is_none() && args.to_brokers.is_none() && out::is_stdout(&args.to);
+    done.tell(settings.json, to_stdout);
+    Ok(if done.found { Code::Found } else { Code::Fine })
+}
+
+/// What is replayed from.
+struct History {
+    engine: Engine,
+    known: Known,
+    stored: Stored,
+    bar: ProgressBar,
+}
+
+impl History {
+    fn progress(&self) -> impl FnMut(u64) + Send + '_ {
+        |records| self.bar.inc(records)
+    }
+
+    async fn to_lines(&self, range: &Range, order: Order, to: &Path) -> Result<Done> {
+        if out::is_folder(to) {
+            return Err(
+                WrongUse("JSON lines of all tables go to one file: name a file with --to, without a slash at its end".into()).into()
+            );
+        }
+        let mut out = Out::create(to)?;
+        let replay = self.engine.replay(range, order, &self.known);
+        let records = replay::write_lines(replay, &self.known, &mut out, &mut self.progress()).await?;
+        out.finish()?;
+        Ok(Done::new(records).line(format!("{} records to {}", HumanCount(records), out::name(to))))
+    }
+
+    /// A file has one schema, so it has one table.
+    async fn to_avro(&self, range: &Range, order: Order, to: &Path) -> Result<Done> {
+        let replay = self.engine.replay(range, order, &self.known);
+        let mut folder = if out::is_folder(to) { Some(Folder::create(to)?) } else { None };
+        let mut one: Option<Out> = None;
+        if folder.is_none() {
+            let [_] = range.families[..] else {
+                let why = "an Avro file has one schema: name one table with --family, or a folder for a file each (--to FOLDER/)";
+                return Err(WrongUse(why.into()).into());
+            };
+            one = Some(Out::create(to)?);
+        }
+        let only = range.families[0];
+        let mut open = |table: Family| -> Result<Option<Box<dyn Write + Send>>, Error> {
+            match (&mut folder, &one) {
+                (Some(folder), _) => Ok(Some(folder.file(&format!("{}.avro", table.topic().name))?)),
+                (None, Some(one)) if table == only => Ok(Some(one.handle())),
+                (None, _) => Ok(None),
+            }
+        };
+        let (records, left_out) = replay::write_avro(replay, &mut open, &mut self.progress()).await?;
+        if records == 0
+            && let Some(one) = &one
+        {
+            // A file without records says of which table there are none.
+            one.handle().write_all(&schemas::container::head(only))?;
+        }
+        out::finish(one, folder)?;
+        let left = format!(
+            "{} quarantined records of {} have no place in a file of good ones: a folder (--to FOLDER/) has them in quarantine.avro",
+            HumanCount(left_out),
+            only.topic().name
+        );
+        let done = Done::new(records).line(format!("{} records to {}", HumanCount(records), out::name(to)));
+        Ok(done.and("left_out", left_out).found_if(left_out > 0, left))
+    }
+
+    async fn to_dbn(&self, range: Range, args: &args::Replay) -> Result<Done> {
+        if !matches!(args.order, None | Some(ReplayOrder::Source)) {
+            return Err(WrongUse("a DBN file has the order of its source: leave --order away, or say --order source".into()).into());
+        }
+        if !args.families.is_empty() {
+            return Err(WrongUse("a DBN file has what its source had: leave --family away, and name sources with --source".into()).into());
+        }
+        let sources = self.dbn_sources(&range, args).await?;
+        let mut folder = if out::is_folder(&args.to) { Some(Folder::create(&args.to)?) } else { None };
+        let mut one = None;
+        if folder.is_none() {
+            if let [_, _, ..] = sources[..] {
+                return Err(WrongUse(several(&sources)).into());
+            }
+            one = Some(Out::create(&args.to)?);
+        }
+        let ids = sources.iter().map(|source| source.id).collect();
+        let range = Range { families: Source::families(), sources: ids, headers: true, ..range };
+        let mut open = |id: &[u8; 16]| -> Result<Box<dyn Write + Send>, Error> {
+            match (&mut folder, &one) {
+                (Some(folder), _) => folder.file(&format!("{}.dbn", hex::encode(id))),
+                (None, one) => Ok(one.as_ref().map(Out::handle).expect("there is a folder, or a file")),
+            }
+        };
+        // Without sources there is no range: an empty list would be all of them.
+        let records = match sources.is_empty() {
+            true => 0,
+            false => {
+                let replay = self.engine.replay(&range, Order::Source, &self.known);
+                replay::write_dbn(replay, write_back::rows, &mut open, &mut self.progress()).await?
+            }
+        };
+        out::finish(one, folder)?;
+        let files: Vec<Value> = sources.iter().map(|source| json!({ "source": hex::encode(source.id), "name": source.name })).collect();
+        let line = format!("{} records of {} sources to {}", HumanCount(records), sources.len(), out::name(&args.to));
+        Ok(Done::new(records).and("sources", files).line(line))
+    }
+
+    /// The DBN sources of the range: those that were named, else those of its datasets.
+    async fn dbn_sources(&self, range: &Range, args: &args::Replay) -> Result<Vec<Source>> {
+        let mut sources = replay::dbn_sources(&self.engine, &range.datasets).await?;
+        if range.sources.is_empty() {
+            return Ok(sources);
+        }
+        if let Some(at) = range.sources.iter().position(|wanted| sources.iter().all(|source| source.id != *wanted)) {
+            let why = format!("source {} did not come from DBN, or is not there: SELECT * FROM sources says what is", args.sources[at]);
+            return Err(WrongUse(why).into());
+        }
+        sources.retain(|source| range.sources.contains(&source.id));
+        Ok(sources)
+    }
+
+    async fn to_kafka(&self, range: &Range, order: Order, target: &Kafka) -> Result<Done> {
+        home::refuse_unfit_topics(target)?;
+        let done = replay::publish(&self.engine, range, order, &self.known, &self.stored, target, &mut self.progress()).await?;
+        let line = format!("{} records to {} (replay {})", HumanCount(done.records), target.describe(), done.id);
+        let before = format!("{} were there before", HumanCount(done.before));
+        let done_so_far = Done::new(done.records).and("replay", done.id).and("published_before", done.before).line(line);
+        Ok(if done.before > 0 { done_so_far.line(before) } else { done_so_far })
+    }
+
+    async fn to_home(&self, range: Range, dir: &Path) -> Result<Done> {
+        let dir = &std::path::absolute(dir).with_context(|| format!("finding {}", dir.display()))?;
+        out::refuse_used(dir)?;
+        if self.stored.is_empty() {
+            return Err(WrongUse("there is nothing to restore: the tables do not say which log they were stored from".into()).into());
+        }
+        let lost = replay::lost(&self.engine, &self.known).await?;
+        home::private_folder(dir)?;
+        let range = Range { placed: true, before: Some(self.stored.clone()), ..range };
+        let replay = self.engine.replay(&range, Order::Log, &self.known);
+        let log = dir.join("log");
+        let restored = replay::restore(replay, &self.known, &self.stored, &lost.low, &log, &mut self.progress()).await;
+        let restored = restored.with_context(|| format!("what is in {} is no whole log: remove it and try again", dir.display()))?;
+        let records = restored.records.values().sum();
+        let families: Map<String, Value> = restored.records.iter().map(|(family, n)| (family.topic().name.into(), json!(n))).collect();
+        let done = Done::new(records)
+            .and("families", families)
+            .and("holes", restored.holes)
+            .and("lost_within", lost.within)
+            .line(format!("{} records in {}, {} offsets hold nothing", HumanCount(records), log.display(), HumanCount(restored.holes)))
+            .line(format!("its tables: tape store --once --home {}{}", dir.display(), prefix_flag(self.known.prefix())));
+        let why = format!(
+            "{} ranges between records were lost to retention before they were stored: they are holes in the restored log, of which a store does \
+             not know why (table gaps of these tables says it)",
+            lost.within
+        );
+        Ok(done.found_if(lost.within > 0, why))
+    }
+}
+
+fn prefix_flag(prefix: &str) -> String {
+    if prefix == crate::settings::PREFIX { String::new() } else { format!(" --prefix {prefix}") }
+}
+
+fn several(sources: &[Source]) -> String {
+    let named: Vec<String> = sources.iter().take(5).map(|source| format!("  {}  {}", hex::encode(source.id), source.name)).collect();
+    let more = if sources.len() > 5 { format!("\n  … and {} more", sources.len() - 5) } else { String::new() };
+    format!(
+        "a DBN file has one source, and the range has {}: name one with --source, or a folder (--to FOLDER/):\n{}{more}",
+        sources.len(),
+        named.join("\n")
+    )
+}
+
+/// What was done, for people and for scripts.
+struct Done {
+    told: Map<String, Value>,
+    lines: Vec<String>,
+    found: bool,
+}
+
+impl Done {
+    fn new(records: u64) -> Done {
+        Done { told: Map::from_iter([("records".to_string(), json!(records))]), lines: Vec::new(), found: false }
+    }
+
+    fn and(mut self, name: &str, value: impl Into<Value>) -> Done {
+        self.told.insert(name.into(), value.into());
+        self
+    }
+
+    fn line(mut self, line: String) -> Done {
+        self.lines.push(line);
+        self
+    }
+
+    fn found_if(mut self, found: bool, line: String) -> Done {
+        self.found |= found;
+        if found { self.line(line) } else { self }
+    }
+
+    /// On standard output, unless the events are there.
+    fn tell(&self, as_json: bool, events_on_stdout: bool) {
+        let text = if as_json { Value::from(self.told.clone()).to_string() } else { self.lines.join("\n") };
+        if events_on_stdout {
+            eprintln!("{text}");
+        } else {
+            say_line!("{text}");
+        }
+    }
+}
+
+/// What was typed as a range.
+fn range(args: &args::Replay) -> Result<Range, WrongUse> {
+    let family = |name: &String| {
+        Family::named(name).ok_or_else(|| WrongUse(format!("--family {name}: there is no such table; `tape schema` lists all")))
+    };
+    let mut families = args.families.iter().map(family).collect::<Result<Vec<_>, _>>()?;
+    families.sort_unstable();
+    families.dedup();
+    let source = |text: &String| {
+        let id = hex::decode(text).ok().and_then(|id| id.try_into().ok());
+        id.ok_or_else(|| WrongUse(format!("--source {text}: write a source_id of table sources, 32 hex digits")))
+    };
+    let clock = match args.clock {
+        Clock::TsEvent => replay::Clock::TsEvent,
+        Clock::TsRecv => replay::Clock::TsRecv,
+        Clock::TsPublish => replay::Clock::TsPublish,
+        Clock::LogTs => replay::Clock::LogTs,
+    };
+    let time = |flag: &str, text: &Option<String>| {
+        text.as_deref().map(|text| nanoseconds(text).map_err(|why| WrongUse(format!("{flag} {text}: {why}")))).transpose()
+    };
+    let sorted = |texts: &[String]| {
+        let mut texts = texts.to_vec();
+        texts.sort_unstable();
+        texts
+    };
+    Ok(Range {
+        families: if families.is_empty() { Family::ALL.to_vec() } else { families },
+        datasets: sorted(&args.datasets),
+        symbols: sorted(&args.symbols),
+        sources: args.sources.iter().map(source).collect::<Result<_, _>>()?,
+        clock,
+        from: time("--since", &args.since)?,
+        to: time("--until", &args.until)?,
+        partition: args.partition,
+        from_offset: args.from_offset,
+        to_offset: args.to_offset,
+        ..Range::all()
+    })
+}
+
+/// Nanoseconds since 1970 UTC.
+fn nanoseconds(text: &str) -> Result<i64, String> {
+    let time = match chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        Ok(day) => day.and_time(chrono::NaiveTime::MIN).and_utc(),
+        Err(_) => chrono::DateTime::parse_from_rfc3339(text)
+            .map_err(|why| format!("{why}; write for example 2026-10-05T14:30:00.000000001Z or 2026-10-05"))?
+            .to_utc(),
+    };
+    if time.timestamp_subsec_nanos() >= 1_000_000_000 {
+        return Err("is a leap second, which no time here can say; write the second before it".into());
+    }
+    time.timestamp_nanos_opt().ok_or_else(|| "is beyond the years 1678 to 2261 that nanoseconds reach".into())
+}
+
+fn order(order: ReplayOrder) -> Order {
+    match order {
+        ReplayOrder::Log => Order::Log,
+        ReplayOrder::Time => Order::Time,
+        ReplayOrder::Source => Order::Source,
+    }
+}
+
+/// The Kafka that is published to, with the settings' properties.
+fn target(brokers: &str, prefix: Option<&str>, settings: &Settings) -> Result<Kafka> {
+    let properties = match &settings.log {
+        LogAt::Kafka { properties, .. } => properties.clone(),
+        LogAt::Embedded { .. } => Default::default(),
+    };
+    let options = KafkaOptions { prefix: prefix.unwrap_or(crate::settings::PREFIX).into(), properties, ..KafkaOptions::new(brokers) };
+    Ok(Kafka::connect(options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nanoseconds;
+
+    #[test]
+    fn a_time_is_exact_or_refused() {
+        assert_eq!(nanoseconds("1970-01-02"), Ok(86_400_000_000_000));
+        assert_eq!(nanoseconds("1970-01-01T01:00:00.000000001+01:00"), Ok(1));
+        for (text, says) in [("today", "2026-10-05"), ("2300-01-01", "1678 to 2261"), ("2026-12-31T23:59:60Z", "leap second")] {
+            assert!(nanoseconds(text).expect_err(text).contains(says), "{text}");
+        }
+    }
+}
