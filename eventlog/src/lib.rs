@@ -305,6 +305,16 @@ pub enum Error {
         /// Transactional id.
         id: String,
     },
+    /// Another process joined a group under the name of this one.
+    #[error(
+        "another process has joined the group {group} under the name of this one ({name}): a home was copied while its store ran; delete the folder stores in the copy, and start its store again"
+    )]
+    MemberTaken {
+        /// Consumer group.
+        group: String,
+        /// The name.
+        name: String,
+    },
     /// An offset is no longer in the log.
     #[error(
         "{name}[{partition}]: offset {offset} is no longer in the log, which begins at {low}: records {offset}..{low} are lost to retention"
