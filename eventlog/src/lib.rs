@@ -305,9 +305,9 @@ pub enum Error {
         /// Transactional id.
         id: String,
     },
-    /// Another process joined a group under the name of this one.
+    /// A group knows another member under the name of this one: a broker that stood still may have taken this one twice.
     #[error(
-        "another process has joined the group {group} under the name of this one ({name}): a home was copied while its store ran; delete the folder stores in the copy, and start its store again"
+        "the group {group} has another member under the name of this one ({name}): after a standstill of the broker that mends itself; where it comes again and again, a home was copied while its store ran: delete the folder stores in the copy, and start its store again"
     )]
     MemberTaken {
         /// Consumer group.

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// How long a member may be silent before the others get its partitions; six seconds is the least that brokers allow by default. The store
 /// of a crashed machine is replaced after this time.
-const SESSION_TIMEOUT_MS: &str = "6000";
+pub(super) const SESSION_TIMEOUT_MS: &str = "6000";
 /// How often a member is heard of, and so how soon it hears that the group has changed.
 const HEARTBEAT_MS: &str = "1000";
 /// How soon partitions that were added to a topic are noticed.
