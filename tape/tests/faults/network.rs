@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// Longer than the group waits for a member.
 const LONG: Duration = Duration::from_secs(8);
 
+/// What is done to the broker, or to the way to it.
+type Fault = fn(&Own);
+
 /// How long a fault lasts that may be long.
 fn long() -> Duration {
     if crate::soak() { Duration::from_secs(120) } else { LONG }
@@ -26,7 +29,7 @@ fn a_broker_and_a_network_with_every_fault() {
     let mut store = start_store(&home, "store");
     ledger.publish(&home, 10_000);
     ledger.wait_stored(&home, &[&store]);
-    let faults: [(&str, fn(&Own)); 8] = [
+    let faults: [(&str, Fault); 8] = [
         ("broker frozen", frozen),
         ("broker killed", |own| restarted(own, "KILL")),
         ("broker stopped in order", |own| restarted(own, "TERM")),
@@ -53,7 +56,7 @@ fn a_broker_and_a_network_with_every_fault() {
 }
 
 /// Lets a fault come while files are published one after the other; gives the moment when it was over.
-fn under(own: &Own, home: &Home, ledger: &mut Ledger, fault: fn(&Own)) -> Instant {
+fn under(own: &Own, home: &Home, ledger: &mut Ledger, fault: Fault) -> Instant {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let publisher = scope.spawn(|| {
