@@ -28,6 +28,8 @@ use trouble::{Context, Trouble};
 const ASK_WAIT: Duration = Duration::from_secs(10);
 /// How long to wait before asking the same again.
 const RETRY: Duration = Duration::from_millis(20);
+/// How long group offsets are not written after that failed.
+const LAG_REST: Duration = Duration::from_secs(60);
 /// Complaints looked at for the one that explains an error.
 const COMPLAINTS_MAX: usize = 100;
 /// Room for the largest record with everything a batch adds to it.
@@ -67,13 +69,20 @@ pub struct Kafka {
     admin: AdminClient<Context>,
     /// Asks as a reader does: the high end is what is committed.
     committed: BaseConsumer<Context>,
-    /// Writes group offsets for lag displays; made when first needed.
-    lag: Mutex<Option<BaseConsumer<Context>>>,
+    /// Writes group offsets for lag displays.
+    lag: Mutex<Lag>,
     /// While this process is a member of the group, only the member may write them.
     member: Mutex<Weak<BaseConsumer<member::GroupContext>>>,
     /// The compacted topics, as far as they were read.
     tails: [Mutex<Option<read::Tail>>; 2],
     cluster_id: String,
+}
+
+/// What writes group offsets: made when first needed, and left alone for a while after it failed, since each try waits for the group.
+#[derive(Default)]
+struct Lag {
+    consumer: Option<BaseConsumer<Context>>,
+    rests_until: Option<Instant>,
 }
 
 /// What writers and readers need of their log.
@@ -176,12 +185,24 @@ impl Kafka {
         names.into_iter().zip(described).map(|(name, described)| self.shared.info(name, described)).collect()
     }
 
-    fn group_offsets(&self) -> Result<std::sync::MutexGuard<'_, Option<BaseConsumer<Context>>>, Error> {
+    fn commit_lag(&self, offsets: &TopicPartitionList) -> Result<(), KafkaError> {
         let mut lag = self.lag.lock().expect("nothing that holds the lag consumer can panic");
-        if lag.is_none() {
-            *lag = Some(self.shared.create(&[("group.id", &self.shared.group()), ("enable.auto.commit", "false")])?);
+        if lag.rests_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
         }
-        Ok(lag)
+        let consumer = match lag.consumer.take() {
+            Some(consumer) => consumer,
+            None => {
+                let group = self.shared.group();
+                // The session's time-out is how long a commit waits for the group.
+                let own =
+                    [("group.id", group.as_str()), ("enable.auto.commit", "false"), ("session.timeout.ms", member::SESSION_TIMEOUT_MS)];
+                self.shared.create_raw(&own, self.shared.context())?
+            }
+        };
+        let committed = consumer.commit(offsets, CommitMode::Sync);
+        *lag = Lag { consumer: Some(consumer), rests_until: committed.is_err().then(|| Instant::now() + LAG_REST) };
+        committed
     }
 }
 
@@ -205,10 +226,18 @@ impl Shared {
 
     /// A client with what the user set and, above it, what we need.
     fn create<T: FromClientConfigAndContext<Context>>(&self, own: &[(&str, &str)]) -> Result<T, Error> {
-        self.create_with(own, Context::new(self.trouble.clone()))
+        self.create_with(own, self.context())
+    }
+
+    fn context(&self) -> Context {
+        Context::new(self.trouble.clone())
     }
 
     fn create_with<C: ClientContext, T: FromClientConfigAndContext<C>>(&self, own: &[(&str, &str)], context: C) -> Result<T, Error> {
+        self.create_raw(own, context).map_err(|e| self.error("reading the Kafka settings", e))
+    }
+
+    fn create_raw<C: ClientContext, T: FromClientConfigAndContext<C>>(&self, own: &[(&str, &str)], context: C) -> Result<T, KafkaError> {
         let mut config = ClientConfig::new();
         let bytes = MESSAGE_BYTES_MAX.to_string();
         config.set("client.id", "tokentape").set("message.max.bytes", bytes).set("socket.keepalive.enable", "true");
@@ -219,7 +248,7 @@ impl Shared {
         for (name, value) in own {
             config.set(*name, *value);
         }
-        config.create_with_context(context).map_err(|e| self.error("reading the Kafka settings", e))
+        config.create_with_context(context)
     }
 
     fn error(&self, doing: &str, e: KafkaError) -> Error {
@@ -321,7 +350,7 @@ impl EventLog for Kafka {
         let committed = match member {
             // Not waited for: the member hears what came of it.
             Some(member) => member.commit(&offsets, CommitMode::Async),
-            None => self.group_offsets()?.as_ref().map_or(Ok(()), |consumer| consumer.commit(&offsets, CommitMode::Sync)),
+            None => self.commit_lag(&offsets),
         };
         match committed {
             Err(e) if trouble::code(&e) == Some(RDKafkaErrorCode::UnknownMemberId) => {

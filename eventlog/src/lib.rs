@@ -326,6 +326,16 @@ pub enum Error {
         /// Transactional id.
         id: String,
     },
+    /// A group knows another member under the name of this one: a broker that stood still may have taken this one twice.
+    #[error(
+        "the group {group} has another member under the name of this one ({name}): after a standstill of the broker that mends itself; where it comes again and again, a home was copied while its store ran: delete the folder stores in the copy, and start its store again"
+    )]
+    MemberTaken {
+        /// Consumer group.
+        group: String,
+        /// The name.
+        name: String,
+    },
     /// An offset is no longer in the log.
     #[error(
         "{name}[{partition}]: offset {offset} is no longer in the log, which begins at {low}: records {offset}..{low} are lost to retention"

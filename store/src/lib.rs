@@ -124,6 +124,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// True where the log cannot be reached.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Error::Log(eventlog::Error::Unreachable { .. }))
+    }
+
     /// True where another store was first: what this one was to store is stored.
     pub fn is_fence(&self) -> bool {
         matches!(self, Error::Lake(lake::Error::Fenced { .. } | lake::Error::Moved { .. }))
@@ -142,6 +147,7 @@ impl Error {
                 eventlog::Error::TopicMissing { .. } | eventlog::Error::TopicUnfit { .. } | eventlog::Error::Refused { .. } => false,
                 eventlog::Error::Fenced { .. } | eventlog::Error::Owned { .. } | eventlog::Error::TooLarge { .. } => false,
                 eventlog::Error::Restored { .. } => false,
+                eventlog::Error::MemberTaken { .. } => true,
             },
             Error::Schema(_) | Error::Ahead { .. } | Error::Rewritten { .. } | Error::OtherLog { .. } | Error::TxnLost { .. } => false,
             Error::Rows { .. } | Error::Ended { .. } | Error::GaveUp { .. } => false,

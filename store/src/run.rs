@@ -135,6 +135,8 @@ impl Store {
             }
             // Where another store was first, something was stored.
             let stored = report.commits > commits || error.is_fence();
+            // A service outlasts an outage of its log, however long: it has nothing else to do, and loses nothing by it.
+            let patience = if !once && error.is_outage() { Patience { tries_max: u32::MAX, ..patience } } else { patience };
             let wait = match troubles.another(stored, error.may_pass(), shutdown.done, &patience) {
                 retry::Next::Again { wait } => wait,
                 retry::Next::End => return Err(error),

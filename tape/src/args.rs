@@ -53,6 +53,9 @@ pub enum Command {
     /// Publish files to the log: DBN, CTP snapshots and bars, usage reports, price lists, request logs, CSV by a mapping
     Ingest(Ingest),
     /// Store what is in the log as Delta tables
+    ///
+    /// As a service, until it is told to stop (Ctrl-C, SIGTERM), or with --once. On Kafka several of them share the work: start as many as there
+    /// is work for (docs/scaling.md).
     Store(Store),
     /// Ask the tables, in SQL: one statement, or a shell
     Sql(Sql),
@@ -136,7 +139,7 @@ pub struct Ingest {
 
 #[derive(Debug, ClapArgs)]
 pub struct Store {
-    /// Store up to the end of the log, then exit
+    /// Store up to the end of the log, then exit; of Kafka all partitions, also beside other stores
     #[arg(long)]
     pub once: bool,
 }

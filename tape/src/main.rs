@@ -21,9 +21,9 @@ use clap::Parser;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-/// What is logged unless TAPE_LOG says otherwise. The storage engines of the embedded log and of the tables are not: their faults come as our own
-/// errors, which say what to do.
-const LOGGED: &str = "warn,fjall=off,lsm_tree=off,buoyant_kernel=off,delta_kernel=off,deltalake_core=off";
+/// What is logged unless TAPE_LOG says otherwise. The storage engines of the embedded log and of the tables, and the client of Kafka, are not: their
+/// faults come as our own errors, which say what to do.
+const LOGGED: &str = "warn,rdkafka=off,fjall=off,lsm_tree=off,buoyant_kernel=off,delta_kernel=off,deltalake_core=off";
 
 /// glibc keeps what threads that have ended leave behind: the store held much more with it (docs/benchmarks.md).
 #[global_allocator]

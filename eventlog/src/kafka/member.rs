@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// How long a member may be silent before the others get its partitions; six seconds is the least that brokers allow by default. The store
 /// of a crashed machine is replaced after this time.
-const SESSION_TIMEOUT_MS: &str = "6000";
+pub(super) const SESSION_TIMEOUT_MS: &str = "6000";
 /// How often a member is heard of, and so how soon it hears that the group has changed.
 const HEARTBEAT_MS: &str = "1000";
 /// How soon partitions that were added to a topic are noticed.
@@ -87,6 +87,7 @@ impl ConsumerContext for GroupContext {
 /// A member of the group.
 pub(super) struct KafkaMember {
     shared: Arc<Shared>,
+    name: String,
     consumer: Arc<BaseConsumer<GroupContext>>,
     mine: BTreeSet<(Family, i32)>,
     /// They were asked back and are not released yet.
@@ -120,7 +121,15 @@ impl KafkaMember {
         )?;
         let topics: Vec<&str> = shared.names.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(|e| shared.error(&format!("joining the group {group}"), e))?;
-        Ok(KafkaMember { shared, consumer: Arc::new(consumer), mine: BTreeSet::new(), asked: false, losses: 0, changes: 0 })
+        Ok(KafkaMember {
+            shared,
+            name: name.to_string(),
+            consumer: Arc::new(consumer),
+            mine: BTreeSet::new(),
+            asked: false,
+            losses: 0,
+            changes: 0,
+        })
     }
 
     /// The consumer that may commit the group's offsets.
@@ -165,11 +174,9 @@ impl KafkaMember {
     /// Serves the group for a moment. What mends itself is waited for.
     fn serve(&self, timeout: Duration) -> Result<(), Error> {
         match self.consumer.poll(timeout) {
-            Some(Err(KafkaError::MessageConsumptionFatal(Code::FencedInstanceId))) => Err(Error::Failed {
-                doing: format!("being a member of the group {}", self.shared.group()),
-                why: "another process has joined it under the same name: the home was copied while its store ran; give each its own home"
-                    .to_string(),
-            }),
+            Some(Err(KafkaError::MessageConsumptionFatal(Code::FencedInstanceId))) => {
+                Err(Error::MemberTaken { group: self.shared.group(), name: self.name.clone() })
+            }
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
                 Err(self.shared.error(&format!("being a member of the group {}", self.shared.group()), KafkaError::Global(code)))
             }

@@ -253,6 +253,25 @@ fn members_share_the_partitions_and_each_waits_for_what_the_other_gives() {
     assert_eq!(count(&poll_share(back.as_mut(), |share| !share.partitions.is_empty())), all.len());
 }
 
+/// A home that was copied: two processes under one name. The one that was there first is told, and nobody is left without a word.
+#[test]
+fn a_member_whose_name_was_taken_is_told() {
+    let Some(home) = Home::new(Kind::Kafka) else { return };
+    let mut first = home.log().join("same").unwrap();
+    poll_share(first.as_mut(), |share| !share.partitions.is_empty());
+    let copy = kafka(&home.prefix);
+    let mut second = copy.join("same").unwrap();
+    poll_share(second.as_mut(), |share| !share.partitions.is_empty());
+    let began = Instant::now();
+    let error = loop {
+        match first.poll(Duration::from_millis(20)) {
+            Err(error) => break error,
+            Ok(share) => assert!(began.elapsed() < DEADLINE, "{share:?}"),
+        }
+    };
+    assert!(matches!(&error, Error::MemberTaken { name, .. } if name == "same"), "{error}");
+}
+
 fn poll_share(member: &mut dyn Member, enough: impl Fn(&Share) -> bool) -> Share {
     let began = Instant::now();
     loop {

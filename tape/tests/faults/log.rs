@@ -182,3 +182,24 @@ fn group_offsets_that_are_wiped() {
     assert_eq!(number(&report["rows"]["trades"]), 5_000, "only what was new");
     ledger.check(&home);
 }
+
+/// A user who may not read the group cannot share the work: the service says so and ends. What shares nothing needs no right to it.
+#[test]
+fn a_group_that_may_not_be_read() {
+    const CREATE_ACLS: i16 = 30;
+    let (group, literal, deny) = (3, 3, 2);
+    let Some(broker) = run::broker() else { return };
+    let home = Home::kafka(&broker);
+    let mut body = Body::default();
+    body.i32(1).i8(group).text(&home.topic("store")).i8(literal).text("User:*").text("*").i8(admin::READ).i8(deny);
+    let answer = admin::ask(&broker, CREATE_ACLS, 1, &body.0);
+    assert_eq!(answer[8..10], [0, 0], "the group could not be forbidden");
+    let mut ledger = Ledger::default();
+    ledger.publish(&home, 1_000);
+    let mut store = crate::running::start(&home, &["store"]);
+    assert_eq!(store.end().code(), Some(3), "{}", store.said());
+    println!("{}", store.said());
+    assert!(store.said().contains("check the user's rights (ACLs)") && store.said().contains("joining the group"), "{}", store.said());
+    home.store();
+    ledger.check(&home);
+}
