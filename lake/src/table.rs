@@ -243,10 +243,15 @@ impl Table {
 
     /// What the newest commit that says anything under `key` of its commitInfo says; `None` where none does, as far as the table's log reaches.
     pub async fn latest_info(&self, key: &str) -> Result<Option<Value>, Error> {
+        self.latest_info_that(key, usize::MAX, |_| true).await
+    }
+
+    /// The same of a commit that says what is wanted, among so many of the newest versions.
+    pub async fn latest_info_that(&self, key: &str, versions: usize, wanted: impl Fn(&Value) -> bool) -> Result<Option<Value>, Error> {
         // Version 0 made the table.
-        for version in (1..=self.version()).rev() {
+        for version in (1..=self.version()).rev().take(versions) {
             let Some(bytes) = self.entry(version).await? else { return Ok(None) };
-            if let Some(info) = commit_info(&bytes, key) {
+            if let Some(info) = commit_info(&bytes, key).filter(&wanted) {
                 return Ok(Some(info));
             }
         }

@@ -59,6 +59,15 @@ pub fn commit_info(cluster_id: &str, topic: &TopicInfo, family: Family, held: &H
     Map::from_iter([(KEY.to_string(), log)])
 }
 
+/// Versions of table `quarantine` that are looked at for the newest commit about one topic: each costs a request.
+const LOOK_BACK_MAX: usize = 1000;
+
+/// The last records that the newest commit about a topic says are in the log, in a table that holds rows about other topics too.
+pub async fn tails_of(table: &Table, topic: &TopicInfo) -> Result<BTreeMap<i32, Tail>, Error> {
+    let said = table.latest_info_that(KEY, LOOK_BACK_MAX, |said| said["topicId"] == topic.id.as_str()).await?;
+    Ok(said.map(|said| tail::from_json(&said["tails"])).unwrap_or_default())
+}
+
 /// Refuses a table that was stored from another log than this one: what both hold would be rows twice. Gives the last record of each
 /// partition of the family's topic that is stored, as far as the newest commit says it.
 ///

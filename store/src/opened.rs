@@ -162,7 +162,10 @@ impl Opened {
             let family = *family;
             for (partition, watermarks) in (0i32..).zip(watermarks) {
                 let tail = last.get(&family).and_then(|last| last.get(&partition)).copied();
-                let place = Place { tail, ..opened.place(family, topic, partition).await? };
+                let mut place = Place { tail, ..opened.place(family, topic, partition).await? };
+                if family != Family::Quarantine && place.is_between() {
+                    place = place.with(opened.side_tail(topic, partition).await?);
+                }
                 let begin = place::begin(family, topic, partition, &place, watermarks)?;
                 opened.hashers.insert((family, partition), Hasher::new(&opened.cluster_id, topic, partition));
                 opened.begin(family, partition, begin, place);
@@ -196,6 +199,12 @@ impl Opened {
             quarantine: self.txn(Family::Quarantine, &side_id(Family::Quarantine, topic, partition)).await?,
             tail: None,
         })
+    }
+
+    /// The last record of a partition that the newest commit to `quarantine` about its topic names.
+    async fn side_tail(&self, topic: &TopicInfo, partition: i32) -> Result<Option<Tail>, Error> {
+        let Some(table) = self.tables.open.get(&Family::Quarantine) else { return Ok(None) };
+        Ok(info::tails_of(table, topic).await?.get(&partition).copied())
     }
 
     fn begin(&mut self, family: Family, partition: i32, begin: Begin, place: Place) {
