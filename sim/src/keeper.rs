@@ -1,7 +1,7 @@
 //! A store process of the simulation. What it decides, the functions of `store` decide for it; here is only when each step is done, and
 //! what may come between two of them.
 
-use crate::log::{PARTITIONS, Record};
+use crate::log::{PARTITIONS, Read, Record};
 use crate::plant::Plant;
 use crate::tables::{Handle, Put, Row, Version};
 use crate::world::Outside;
@@ -186,7 +186,7 @@ impl Keeper {
     fn open(&mut self, looked: &[(usize, Watermarks)], outside: &mut Outside) {
         match self.opened(looked, outside) {
             Ok((session, lost)) => {
-                outside.say(|| format!("store {} begins at {:?}", self.name, session.next));
+                outside.say(|| format!("store {} begins at {:?}, after {:?}", self.name, session.next, session.places));
                 self.state = State::Noting(Box::new(session), lost);
             }
             Err(error) => self.fail(&error, outside),
@@ -219,14 +219,21 @@ impl Keeper {
             let (family, partition) = PARTITIONS[*at];
             let topic = &session.topics[&family];
             let txn = |table: Family| session.tables[&table].txn(&app_id(table.topic().name, &topic.id, partition));
-            let newest = outside.tables.newest(family).filter(|version| version.about == Some(family));
+            let newest = outside.tables.newest_about(family, family);
             let tail = newest.and_then(|version| version.tails.get(&partition)).copied();
             let mut place = Place { txn: txn(family), quarantine: txn(Family::Quarantine), tail };
             if family != Family::Quarantine && place.is_between() {
                 let side = outside.tables.newest_about(Family::Quarantine, family);
                 place = place.with(side.and_then(|version| version.tails.get(&partition)).copied());
             }
-            let begin = place::begin(family, topic, partition, &place, watermarks)?;
+            let begin = match place::begin(family, topic, partition, &place, watermarks) {
+                // Another store may have stored what came after the log was looked at.
+                Err(Error::Ahead { .. }) => {
+                    let high = outside.log.watermarks(*at).high;
+                    place::begin(family, topic, partition, &place, &Watermarks { high, ..*watermarks })?
+                }
+                begun => begun?,
+            };
             session.ledger.begin(family, partition, begin.next, begin.quarantined);
             session.places.insert((family, partition), place);
             session.next.insert(*at, begin.next);
@@ -319,7 +326,7 @@ impl Keeper {
             // The log delivers something again.
             from = (from - 1 - outside.dice.below(3) as i64).max(outside.log.watermarks(at).low.min(from));
         }
-        let (records, next, is_end) = match outside.log.read(at, from, 1 + outside.dice.index(5)) {
+        let Read { records, next, is_end } = match outside.log.read(at, from, 1 + outside.dice.index(5)) {
             Ok(read) => read,
             Err(low) => {
                 outside.say(|| format!("store {}: offset {from} of {:?} is gone, the log begins at {low}", self.name, PARTITIONS[at]));
@@ -476,7 +483,7 @@ fn refuse_rewritten(tails: HashMap<(Family, i32), Tail>, outside: &mut Outside) 
     let mut compare = Compare::new(tails);
     for start in compare.starts() {
         let at = PARTITIONS.iter().position(|place| *place == (start.family, start.partition)).expect("one of ours");
-        let Ok((records, _, is_end)) = outside.log.read(at, start.offset, 1) else { continue };
+        let Ok(Read { records, is_end, .. }) = outside.log.read(at, start.offset, 1) else { continue };
         let events = records.into_iter().map(|(offset, record)| outside.log.event(at, offset, record)).collect();
         let at_end = if is_end { vec![(start.family, start.partition)] } else { vec![] };
         if let Some((family, partition, offset)) = compare.take(&Polled { events, at_end }) {

@@ -23,7 +23,7 @@ pub struct Record {
 impl Record {
     /// Record `number` of a source: its kind follows from its number.
     pub fn of(source: u32, number: u32) -> Record {
-        Record { source, number, bad: (number * 5 + source * 3) % 7 == 0 }
+        Record { source, number, bad: (number * 5 + source * 3).is_multiple_of(7) }
     }
 
     /// The partition that it belongs to.
@@ -71,6 +71,15 @@ struct Partition {
 /// Another one took over the transactional id, or the broker ended the transaction.
 #[derive(Debug)]
 pub struct Fenced;
+
+/// What a reader is given.
+pub struct Read {
+    pub records: Vec<(i64, Record)>,
+    /// Where to go on.
+    pub next: i64,
+    /// There is nothing more now.
+    pub is_end: bool,
+}
 
 #[derive(Clone)]
 pub struct Log {
@@ -182,6 +191,11 @@ impl Log {
         }
     }
 
+    /// Nothing is open.
+    pub fn is_quiet(&self) -> bool {
+        self.transactions.iter().all(|transaction| transaction.fate != Fate::Open)
+    }
+
     /// Every open one, as when all their writers are dead for long.
     pub fn time_out_all(&mut self) {
         for transaction in 0..self.transactions.len() {
@@ -232,8 +246,8 @@ impl Log {
         Watermarks { low: self.partitions[at].low, high: self.stable(at).max(self.partitions[at].low) }
     }
 
-    /// Committed records from an offset on, at most so many; where to go on; whether the end was reached. `Err`: retention took the offset.
-    pub fn read(&self, at: usize, from: i64, most: usize) -> Result<(Vec<(i64, Record)>, i64, bool), i64> {
+    /// Committed records from an offset on, at most so many. `Err`: retention took the offset, the log begins there.
+    pub fn read(&self, at: usize, from: i64, most: usize) -> Result<Read, i64> {
         if from < self.partitions[at].low {
             return Err(self.partitions[at].low);
         }
@@ -245,7 +259,7 @@ impl Log {
             }
             next += 1;
         }
-        Ok((records, next, next >= stable))
+        Ok(Read { records, next, is_end: next >= stable })
     }
 
     /// What a reader is given at an offset.

@@ -42,7 +42,7 @@ enum State {
     LookingAgain(Box<Asked>),
     Publishing(Box<Going>),
     /// A transaction is sent, and not yet committed.
-    Sent(Box<Going>, usize, Position),
+    Sent(Box<Going>, usize, Box<Position>),
     /// The position of a transaction, where it is one of its own (a planted fault).
     Apart(Box<Going>, usize, i64),
     /// Was let in: becomes the source's own writer.
@@ -133,7 +133,7 @@ impl Publisher {
                 self.state = State::Asking(asked);
             }
             State::Publishing(going) => self.send(going, input, outside),
-            State::Sent(going, transaction, position) => self.commit(going, transaction, position, input, outside),
+            State::Sent(going, transaction, position) => self.commit(going, transaction, &position, input, outside),
             State::Apart(going, transaction, records) => {
                 outside.log.take_position(transaction);
                 self.published(going, records, input, outside);
@@ -177,7 +177,6 @@ impl Publisher {
             Err(error) => return self.fail(&error, outside),
         };
         let next = asked.admission.next(&asking, id, known);
-        drop(asking);
         asked.content = content;
         match next {
             Next::Known(_) => {
@@ -229,12 +228,12 @@ impl Publisher {
             open_quote: false,
         };
         match outside.log.send(&going.writer.id, going.writer.epoch, records, (going.id, position.clone())) {
-            Ok(transaction) => self.state = State::Sent(going, transaction, position),
+            Ok(transaction) => self.state = State::Sent(going, transaction, Box::new(position)),
             Err(_) => self.fail(&fenced(&going.writer), outside),
         }
     }
 
-    fn commit(&mut self, mut going: Box<Going>, transaction: usize, position: Position, input: &Input, outside: &mut Outside) {
+    fn commit(&mut self, mut going: Box<Going>, transaction: usize, position: &Position, input: &Input, outside: &mut Outside) {
         if outside.dice.chance(outside.rates.unsent) {
             return self.fail(&failed("no answer, nothing is committed"), outside);
         }

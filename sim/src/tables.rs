@@ -98,11 +98,6 @@ impl Tables {
         Handle { version: table.versions.len(), txns: table.txns.clone() }
     }
 
-    /// The newest version that is about any topic.
-    pub fn newest(&self, family: Family) -> Option<&Version> {
-        self.tables[&family].versions.iter().rev().find(|version| version.about.is_some())
-    }
-
     /// The newest version that is about a family's topic.
     pub fn newest_about(&self, table: Family, family: Family) -> Option<&Version> {
         self.tables[&table].versions.iter().rev().find(|version| version.about == Some(family))

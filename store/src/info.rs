@@ -59,8 +59,8 @@ pub fn commit_info(cluster_id: &str, topic: &TopicInfo, family: Family, held: &H
     Map::from_iter([(KEY.to_string(), log)])
 }
 
-/// Versions of table `quarantine` that are looked at for the newest commit about one topic: each costs a request.
-const LOOK_BACK_MAX: usize = 1000;
+/// Versions of table `quarantine` or `gaps` that are looked at for the newest commit about one topic: each costs a request.
+const LOOK_BACK_MAX: usize = 200;
 
 /// The last records that the newest commit about a topic says are in the log, in a table that holds rows about other topics too.
 pub async fn tails_of(table: &Table, topic: &TopicInfo) -> Result<BTreeMap<i32, Tail>, Error> {
@@ -84,7 +84,10 @@ pub async fn refuse_other_log(table: &Table, cluster_id: &str, topics: &HashMap<
     };
     if known && cluster == cluster_id {
         let of_own_topic = topics[&family].id == topic_id;
-        return Ok(if of_own_topic { tail::from_json(&said["tails"]) } else { BTreeMap::new() });
+        return match of_own_topic {
+            true => Ok(tail::from_json(&said["tails"])),
+            false => tails_of(table, &topics[&family]).await,
+        };
     }
     let topic = text("topic");
     let ours = topics.values().find(|ours| ours.name == topic).unwrap_or(&topics[&family]);

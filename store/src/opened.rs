@@ -24,7 +24,7 @@ pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<()
         for (partition, watermarks) in (0i32..).zip(watermarks) {
             let stored = table.txn_version(&app_id(family.topic().name, &topic.id, partition)).await?;
             let place = Place { txn: stored, quarantine: None, tail: last.get(&partition).copied() };
-            let begin = place::begin(*family, topic, partition, &place, watermarks)?;
+            let begin = begin(log, *family, topic, partition, &place, watermarks).await?;
             tails.extend(begin.compare.map(|tail| ((*family, partition), tail)));
         }
     }
@@ -43,6 +43,26 @@ async fn refuse_rewritten(
     match blocking(log, move |log| tail::find_other(log, tails)).await? {
         None => Ok(()),
         Some((family, partition, offset)) => Err(Error::Rewritten { name: topics[&family].name.clone(), partition, offset }),
+    }
+}
+
+/// Decides where a partition begins. Another store may have stored what came after the log was looked at: before a log is refused as
+/// ending too early, it is looked at again.
+async fn begin(
+    log: &Arc<dyn EventLog>,
+    family: Family,
+    topic: &TopicInfo,
+    partition: i32,
+    place: &Place,
+    looked: &Watermarks,
+) -> Result<Begin, Error> {
+    match place::begin(family, topic, partition, place, looked) {
+        Err(Error::Ahead { .. }) => {
+            let now = blocking(log, move |log| log.watermarks(family)).await?;
+            let high = usize::try_from(partition).ok().and_then(|at| now.get(at)).map_or(looked.high, |now| now.high);
+            place::begin(family, topic, partition, place, &Watermarks { high, ..*looked })
+        }
+        begun => begun,
     }
 }
 
@@ -166,7 +186,7 @@ impl Opened {
                 if family != Family::Quarantine && place.is_between() {
                     place = place.with(opened.side_tail(topic, partition).await?);
                 }
-                let begin = place::begin(family, topic, partition, &place, watermarks)?;
+                let begin = begin(log, family, topic, partition, &place, watermarks).await?;
                 opened.hashers.insert((family, partition), Hasher::new(&opened.cluster_id, topic, partition));
                 opened.begin(family, partition, begin, place);
                 to_read += (watermarks.high - begin.next).unsigned_abs();

@@ -14,6 +14,15 @@ use std::process::Output;
 /// Rows of one commit: a few hundred lines make several.
 const STORE_ROWS_MAX: u64 = 100;
 
+/// All that is counted, in one statement.
+const COUNTED: &str = "SELECT t.n, t.places, t.price, t.size, o.backward, g.gaps, q.bad, q.values FROM \
+    (SELECT count(*) AS n, count(DISTINCT source_record) AS places, coalesce(CAST(sum(price) AS VARCHAR), '') AS price, \
+    coalesce(CAST(sum(size) AS BIGINT), 0) AS size FROM trades) AS t CROSS JOIN \
+    (SELECT count(*) AS backward FROM (SELECT source_record, lag(source_record) OVER (PARTITION BY _partition ORDER BY _offset) AS before \
+    FROM trades) AS r WHERE before >= source_record) AS o CROSS JOIN \
+    (SELECT count(*) AS gaps FROM gaps) AS g CROSS JOIN \
+    (SELECT count(*) AS bad, count(DISTINCT raw) AS values FROM quarantine) AS q";
+
 /// A home that is tried.
 pub struct Trial {
     pub home: Home,
@@ -111,23 +120,11 @@ impl Trial {
     pub fn count(&self) -> Count {
         let output = self.run("verify", None);
         assert!(output.status.success(), "tape verify: {}", text(&output));
-        let trades = counted(
-            &self.home,
-            "SELECT count(*) AS n, count(DISTINCT source_record) AS places, coalesce(CAST(sum(price) AS VARCHAR), '') AS price, \
-             coalesce(CAST(sum(size) AS BIGINT), 0) AS size FROM trades",
-        );
-        let order = counted(
-            &self.home,
-            "SELECT count(*) AS n FROM (SELECT source_record, lag(source_record) OVER (PARTITION BY _partition ORDER BY _offset) AS before \
-             FROM trades) AS o WHERE before >= source_record",
-        );
-        let strange =
-            counted(&self.home, "SELECT (SELECT count(*) FROM gaps) AS gaps, count(*) AS n, count(DISTINCT raw) AS values FROM quarantine");
-        assert_eq!(order["n"], 0, "records of a partition keep their order");
-        assert_eq!(strange["gaps"], 0, "nothing in gaps");
-        let number = |value: &serde_json::Value| value.as_u64().expect("a count");
-        let (n, places) = (number(&trades["n"]), number(&trades["places"]));
-        let (bad, values) = (number(&strange["n"]), number(&strange["values"]));
+        let all = counted(&self.home, COUNTED);
+        assert_eq!(all["backward"], 0, "records of a partition keep their order");
+        assert_eq!(all["gaps"], 0, "nothing in gaps");
+        let number = |name: &str| all[name].as_u64().expect("a count");
+        let (n, places, bad, values) = (number("n"), number("places"), number("bad"), number("values"));
         let count = Count {
             lost: (self.lines - places.min(self.lines)) + (self.poison - values.min(self.poison)),
             doubled: (n - places) + (bad - values),
@@ -135,8 +132,8 @@ impl Trial {
         if count == Count::default() {
             let (price, size) =
                 (0..self.lines).map(feed::trade).fold((0i128, 0u64), |(p, s), (price, size)| (p + i128::from(price), s + u64::from(size)));
-            assert_eq!(trades["price"], format!("{}.{:09}", price / 1_000_000_000, price % 1_000_000_000));
-            assert_eq!(trades["size"], size);
+            assert_eq!(all["price"], format!("{}.{:09}", price / 1_000_000_000, price % 1_000_000_000));
+            assert_eq!(all["size"], size);
         }
         count
     }
