@@ -13,7 +13,7 @@
 pub mod batcher;
 pub mod commits;
 pub mod decode;
-mod info;
+pub mod info;
 pub mod lag;
 pub mod ledger;
 mod membership;

@@ -231,15 +231,28 @@ impl Opened {
                 (txns, tails)
             }
         };
+        let mut between = BTreeMap::new();
         for partition in 0..topic.partitions {
-            let place = Place {
-                txn: txns.get(&partition).copied(),
-                quarantine: self.txn(Family::Quarantine, &side_id(Family::Quarantine, topic, partition)).await?,
-                tail: tails.get(&partition).copied(),
-            };
+            let quarantine = self.txn(Family::Quarantine, &side_id(Family::Quarantine, topic, partition)).await?;
+            let place = Place { txn: txns.get(&partition).copied(), quarantine, tail: tails.get(&partition).copied() };
+            between.extend(quarantine.filter(|_| place.is_between() && family != Family::Quarantine).map(|next| (partition, next)));
             self.places.insert((family, partition), place);
         }
+        if !between.is_empty() {
+            let sides = self.side_tails(topic, &between).await?;
+            for partition in between.into_keys() {
+                self.places.entry((family, partition)).and_modify(|place| *place = place.with(sides.get(&partition).copied()));
+            }
+        }
         Ok(())
+    }
+
+    /// The last record of each partition that the newest commits to `quarantine` about a topic name.
+    async fn side_tails(&self, topic: &TopicInfo, txns: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Tail>, Error> {
+        match self.tables.open.get(&Family::Quarantine) {
+            Some(table) => info::tails(table, &topic.id, txns).await,
+            None => Ok(BTreeMap::new()),
+        }
     }
 
     fn begin(&mut self, family: Family, partition: i32, begin: Begin) {

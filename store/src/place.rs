@@ -16,6 +16,19 @@ pub struct Place {
     pub tail: Option<Tail>,
 }
 
+impl Place {
+    /// True when `quarantine` is ahead of the family's table: a crash came between the two commits, or another store is between them. Then
+    /// the commit to `quarantine` says what the log must have still.
+    pub fn is_between(&self) -> bool {
+        self.quarantine > self.txn
+    }
+
+    /// The same, with what the commit to `quarantine` says of the last record.
+    pub fn with(self, side: Option<Tail>) -> Place {
+        Place { tail: self.tail.into_iter().chain(side).max_by_key(|tail| tail.offset), ..self }
+    }
+}
+
 /// Offsets that the log no longer has and the tables never had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
@@ -118,6 +131,9 @@ mod tests {
     fn a_record_that_retention_took_is_not_compared() {
         let tail = Tail { offset: 6, sha256: [1; 32] };
         let place = Place { txn: Some(7), quarantine: Some(9), tail: Some(tail) };
+        let side = Tail { offset: 8, sha256: [2; 32] };
+        assert!(place.is_between() && !Place { quarantine: Some(7), ..place }.is_between() && !Place::default().is_between());
+        assert_eq!((place.with(Some(side)).tail, place.with(None).tail), (Some(side), Some(tail)));
         let compared = |low| begun(Family::Trades, place, low, 100).expect("within the log").compare;
         assert_eq!((compared(6), compared(7)), (Some(tail), None));
         assert_eq!(begun(Family::Trades, place, 0, 100).expect("within the log").quarantined, 9);
