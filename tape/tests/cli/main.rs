@@ -17,6 +17,7 @@ mod owner;
 mod run;
 mod running;
 mod story;
+mod upkeep;
 
 /// The binary under test.
 fn tape() -> run::Tape {
