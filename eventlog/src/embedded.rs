@@ -14,6 +14,7 @@ mod lock;
 mod mark;
 mod meta;
 mod reader;
+mod settled;
 
 use crate::murmur2::partition;
 use crate::{Batch, Error, EventLog, Reader, Records, Start, StateTopic, TopicInfo, TopicReport};
@@ -159,6 +160,9 @@ impl Embedded {
             _lock: lock,
         };
         journal.remove();
+        let absolute = std::path::absolute(dir);
+        let settled = absolute.and_then(|dir| settled::folders(&dir));
+        settled.map_err(|e| Error::Failed { doing: format!("syncing the folders of {}", dir.display()), why: advice(&e) })?;
         log.expire_all()?;
         Ok(Embedded { log: Arc::new(log) })
     }

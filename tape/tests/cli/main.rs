@@ -6,6 +6,7 @@ mod bad_text;
 mod bad_world;
 mod broker;
 mod captured;
+mod durable;
 mod faces;
 mod feed;
 mod http;
