@@ -15,6 +15,7 @@ mod mark;
 mod meta;
 mod reader;
 mod restore;
+mod settled;
 
 use crate::murmur2::partition;
 use crate::{Batch, Error, EventLog, Reader, Records, Start, StateTopic, TopicInfo, TopicReport};
@@ -174,6 +175,9 @@ impl Embedded {
             _lock: lock,
         };
         journal.remove();
+        let absolute = std::path::absolute(dir);
+        let settled = absolute.and_then(|dir| settled::folders(&dir));
+        settled.map_err(|e| Error::Failed { doing: format!("syncing the folders of {}", dir.display()), why: advice(&e) })?;
         log.expire_all()?;
         Ok(Embedded { log: Arc::new(log) })
     }

@@ -74,6 +74,9 @@ impl Table {
             // Read back, whoever wrote it: what is removed from the log now must be here.
             next += self.archived(next).await?.len() as u64;
         }
+        if let Some(last) = self.archive_files().await?.last() {
+            self.place().settle(&path(*last)).await?;
+        }
         Ok(next - begin)
     }
 }

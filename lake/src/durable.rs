@@ -1,31 +1,95 @@
 //! A local directory as an object store whose `put` returns only when the object would survive power loss.
 //!
 //! `object_store`'s own local store links files without syncing them. Here every object is written beside its place, synced, put into
-//! its place in one step, and then the directory is synced, and every directory that had to be made.
+//! its place in one step, and then the directory is synced, and every directory above it once in a process's life: an earlier process may have
+//! made one and been killed before it synced the name.
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+/// Everything that is ever done to change files, one method each: a test stands in between, records it, and takes away what was not synced.
+pub trait Disk: std::fmt::Debug + Send + Sync {
+    /// Makes a file that is not there yet, writes it whole and syncs it. Its name is not synced.
+    fn write(&self, path: &FsPath, payload: &PutPayload) -> std::io::Result<()>;
+    /// Gives a file a second name, where that name is free.
+    fn link(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()>;
+    /// Gives a file another name, in the place of what had it.
+    fn rename(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()>;
+    /// Takes a name away.
+    fn remove(&self, path: &FsPath) -> std::io::Result<()>;
+    /// Makes a directory.
+    fn create_directory(&self, path: &FsPath) -> std::io::Result<()>;
+    /// Syncs the names in a directory.
+    fn sync_directory(&self, path: &FsPath) -> std::io::Result<()>;
+}
+
+/// The disk of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalDisk;
+
+impl Disk for LocalDisk {
+    fn write(&self, path: &FsPath, payload: &PutPayload) -> std::io::Result<()> {
+        let mut file = File::options().write(true).create_new(true).open(path)?;
+        for part in payload {
+            file.write_all(part)?;
+        }
+        killpoint::here!("lake.put.unsynced");
+        file.sync_all()
+    }
+
+    fn link(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
+    fn rename(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &FsPath) -> std::io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn create_directory(&self, path: &FsPath) -> std::io::Result<()> {
+        std::fs::create_dir(path)
+    }
+
+    fn sync_directory(&self, path: &FsPath) -> std::io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}
 
 /// The local file system from `/` down, with synced writes.
 #[derive(Debug, Clone)]
 pub struct DurableLocal {
     inner: Arc<LocalFileSystem>,
+    disk: Arc<dyn Disk>,
+    /// Directories whose names, up to the root, this process has synced.
+    settled: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl Default for DurableLocal {
     fn default() -> Self {
-        DurableLocal { inner: Arc::new(LocalFileSystem::new()) }
+        DurableLocal::over(Arc::new(LocalDisk))
+    }
+}
+
+impl DurableLocal {
+    /// With all changes done by `disk`.
+    pub fn over(disk: Arc<dyn Disk>) -> DurableLocal {
+        DurableLocal { inner: Arc::new(LocalFileSystem::new()), disk, settled: Arc::default() }
     }
 }
 
@@ -44,7 +108,8 @@ impl ObjectStore for DurableLocal {
         let target = self.inner.path_to_filesystem(location)?;
         let create = matches!(opts.mode, PutMode::Create);
         let name = location.to_string();
-        tokio::task::spawn_blocking(move || put_synced(&target, &payload, create).map_err(|e| failed(&name, e)))
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.put_synced(&target, &payload, create).map_err(|e| failed(&name, e)))
             .await
             .map_err(|e| Error::JoinError { source: e })??;
         Ok(PutResult { e_tag: None, version: None })
@@ -63,7 +128,18 @@ impl ObjectStore for DurableLocal {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let (inner, disk) = (self.inner.clone(), self.disk.clone());
+        let remove = move |location: Path| {
+            let (inner, disk) = (inner.clone(), disk.clone());
+            async move {
+                let target = inner.path_to_filesystem(&location)?;
+                let name = location.to_string();
+                let removed = tokio::task::spawn_blocking(move || disk.remove(&target).map_err(|e| failed(&name, e)));
+                removed.await.map_err(|e| Error::JoinError { source: e })??;
+                Ok(location)
+            }
+        };
+        locations.and_then(remove).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -89,57 +165,73 @@ impl ObjectStore for DurableLocal {
 
 fn failed(path: &str, e: std::io::Error) -> Error {
     match e.kind() {
+        ErrorKind::NotFound => Error::NotFound { path: path.to_string(), source: Box::new(e) },
         ErrorKind::AlreadyExists => Error::AlreadyExists { path: path.to_string(), source: Box::new(e) },
         ErrorKind::PermissionDenied => Error::PermissionDenied { path: path.to_string(), source: Box::new(e) },
         _ => Error::Generic { store: "local directory", source: Box::new(e) },
     }
 }
 
-/// Writes the whole object beside its place, syncs it, and puts it into its place. With `create` an object that is there stays.
-fn put_synced(target: &FsPath, payload: &PutPayload, create: bool) -> std::io::Result<()> {
-    let directory = target.parent().ok_or_else(|| std::io::Error::other("an object needs a directory"))?;
-    create_directory_synced(directory)?;
-    // object_store hides names that end in `#` and digits from its listings: a part that a crash leaves behind is never read.
-    let mut name = target.file_name().ok_or_else(|| std::io::Error::other("an object needs a name"))?.to_owned();
-    name.push(format!("#{}", uuid::Uuid::new_v4().as_u64_pair().0));
-    let staged = Staged(directory.join(name));
-    let mut file = File::options().write(true).create_new(true).open(&staged.0)?;
-    for part in payload {
-        file.write_all(part)?;
+impl DurableLocal {
+    /// Writes the whole object beside its place, syncs it, and puts it into its place. With `create` an object that is there stays.
+    fn put_synced(&self, target: &FsPath, payload: &PutPayload, create: bool) -> std::io::Result<()> {
+        let disk = self.disk.as_ref();
+        let directory = target.parent().ok_or_else(|| std::io::Error::other("an object needs a directory"))?;
+        self.settle_directory(directory)?;
+        // object_store hides names that end in `#` and digits from its listings: a part that a crash leaves behind is never read.
+        let mut name = target.file_name().ok_or_else(|| std::io::Error::other("an object needs a name"))?.to_owned();
+        name.push(format!("#{}", uuid::Uuid::new_v4().as_u64_pair().0));
+        let staged = Staged { disk, path: directory.join(name) };
+        disk.write(&staged.path, payload)?;
+        killpoint::here!("lake.put.unlinked");
+        if create {
+            let linked = disk.link(&staged.path, target);
+            drop(staged);
+            // Also where it was there already: whoever put it may have been killed before this, and who is told of it relies on it.
+            disk.sync_directory(directory)?;
+            return linked;
+        }
+        disk.rename(&staged.path, target)?;
+        std::mem::forget(staged);
+        disk.sync_directory(directory)
     }
-    killpoint::here!("lake.put.unsynced");
-    file.sync_all()?;
-    killpoint::here!("lake.put.unlinked");
-    if create {
-        std::fs::hard_link(&staged.0, target)?;
-        drop(staged);
-    } else {
-        std::fs::rename(&staged.0, target)?;
+
+    /// Makes the directory and its missing parents; its name, and the names of those above it, are synced when this returns.
+    fn settle_directory(&self, directory: &FsPath) -> std::io::Result<()> {
+        if self.settled.lock().expect("nothing that holds it can panic").contains(directory) {
+            return Ok(());
+        }
+        let Some(parent) = directory.parent() else { return Ok(()) };
+        self.settle_directory(parent)?;
+        let made = match directory.is_dir() {
+            true => false,
+            false => match self.disk.create_directory(directory) {
+                Ok(()) => true,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => false,
+                Err(e) => return Err(e),
+            },
+        };
+        match self.disk.sync_directory(parent) {
+            Ok(()) => {}
+            // A folder that this user may not list is none that it made another one in.
+            Err(e) if !made && e.kind() == ErrorKind::PermissionDenied => {}
+            Err(e) => return Err(e),
+        }
+        self.settled.lock().expect("nothing that holds it can panic").insert(directory.to_path_buf());
+        Ok(())
     }
-    File::open(directory)?.sync_all()
 }
 
-/// A file beside its place; removed again whatever happens.
-struct Staged(PathBuf);
+/// A file beside its place; removed again unless it was put there.
+struct Staged<'a> {
+    disk: &'a dyn Disk,
+    path: PathBuf,
+}
 
-impl Drop for Staged {
+impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        // After a rename there is nothing to remove, and a failed write may have left nothing: neither is a fault.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// Makes the directory and its missing parents, and syncs the parent of each that was made.
-fn create_directory_synced(directory: &FsPath) -> std::io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let Some(parent) = directory.parent() else { return Ok(()) };
-    create_directory_synced(parent)?;
-    match std::fs::create_dir(directory) {
-        Ok(()) => File::open(parent)?.sync_all(),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(e),
+        // A failed write may have left nothing: that is no fault.
+        let _ = self.disk.remove(&self.path);
     }
 }
 

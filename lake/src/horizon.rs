@@ -99,6 +99,7 @@ impl Table {
             && !going.entries.is_empty()
         {
             self.readable_at(checkpoint).await?;
+            self.place().settle(&format!("_delta_log/{checkpoint:020}.checkpoint.parquet")).await?;
             self.archive_until(checkpoint).await?;
         }
         // The oldest first: an entry is gone only where all before it are, which a writer that was stopped for long relies on.

@@ -36,7 +36,7 @@ mod table;
 mod upkeep;
 
 pub use compact::{Compacted, Compaction, most_files, plan};
-pub use durable::DurableLocal;
+pub use durable::{Disk, DurableLocal, LocalDisk};
 pub use history::{Entry, Files};
 pub use horizon::{Horizon, Removed};
 pub use layout::{DATE_MAX, DATE_MIN, partition_value};

@@ -7,10 +7,11 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::row::{RowConverter, SortField};
 use dice::{Dice, column};
-use lake::{Compacted, Compaction, Lake, Stop, Table, Txn, most_files};
+use lake::{Compacted, Compaction, Disk, DurableLocal, Lake, LocalDisk, Stop, Table, Txn, most_files};
 use proptest::prelude::*;
 use schemas::Family;
 use serde_json::Map;
+use std::path::Path;
 
 struct Home {
     _dir: tempfile::TempDir,
@@ -167,4 +168,62 @@ async fn the_history_tells_what_each_version_did() {
     assert_eq!(history[2].txns, [("t/x/0".to_string(), 2)]);
     assert_eq!(history[3].removed.bytes, history[1].added.bytes + history[2].added.bytes);
     assert!(history.iter().all(|entry| entry.committed_at_ms().is_some()));
+}
+
+/// A disk that lets something happen before the first data file is written.
+#[derive(Debug)]
+struct Slow(std::sync::mpsc::Sender<()>, std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Disk for Slow {
+    fn write(&self, path: &Path, payload: &object_store::PutPayload) -> std::io::Result<()> {
+        if path.to_string_lossy().contains(".parquet") {
+            // Both fail where nobody waits any more: then it already happened.
+            let _ = self.0.send(());
+            let _ = self.1.lock().unwrap().recv();
+        }
+        LocalDisk.write(path, payload)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        LocalDisk.link(from, to)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        LocalDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        LocalDisk.remove(path)
+    }
+
+    fn create_directory(&self, path: &Path) -> std::io::Result<()> {
+        LocalDisk.create_directory(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> std::io::Result<()> {
+        LocalDisk.sync_directory(path)
+    }
+}
+
+/// Given more commits while files are merged than a commit steps over, then the merge comes in all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_merge_beside_many_commits_comes_in() {
+    let home = Home::new();
+    let (family, mut dice) = (Family::Bars, Dice(5));
+    let mut writer = home.lake.table(family).await.unwrap();
+    for number in 0..4 {
+        append(&mut writer, batch(family, &mut dice, 5), number).await;
+    }
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (go_on, goes_on) = std::sync::mpsc::channel();
+    let slow = DurableLocal::over(std::sync::Arc::new(Slow(begun, std::sync::Mutex::new(goes_on))));
+    let lake = Lake::with_store(home.lake.root().clone(), std::sync::Arc::new(slow)).unwrap();
+    let merging = tokio::spawn(async move { compact(&mut lake.table(family).await.unwrap()).await });
+    tokio::task::spawn_blocking(move || begins.recv()).await.unwrap().unwrap();
+    for number in 4..114 {
+        append(&mut writer, batch(family, &mut dice, 5), number).await;
+    }
+    drop(go_on);
+    assert!(merging.await.unwrap().unwrap().files_before >= 114, "those that came meanwhile are merged too");
+    assert_eq!(home.rows(family).await.iter().map(RecordBatch::num_rows).sum::<usize>(), 114 * 5);
 }

@@ -63,8 +63,8 @@ struct QueryFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UpkeepFile {
-    /// Minutes between two looks of `tape store` and `tape up` at the tables; 0 = never.
-    every_minutes: Option<usize>,
+    /// Seconds between two looks of `tape store` and `tape up` at the tables; 0 = never.
+    every_seconds: Option<usize>,
     horizon_days: Option<usize>,
 }
 
@@ -111,9 +111,9 @@ const QUERY_MEMORY_MIB: usize = 2048;
 const QUERY_MEMORY_MIB_RANGE: RangeInclusive<usize> = 16..=1 << 20;
 /// A commit of no rows is none; one of more than these does not fit into memory.
 const STORE_ROWS: RangeInclusive<usize> = 1..=100_000_000;
-const UPKEEP_EVERY_MINUTES: usize = 10;
+const UPKEEP_EVERY_SECONDS: usize = 600;
 /// Up to a week; the upper end catches a slip of the unit.
-const UPKEEP_EVERY_MINUTES_RANGE: RangeInclusive<usize> = 0..=7 * 24 * 60;
+const UPKEEP_EVERY_SECONDS_RANGE: RangeInclusive<usize> = 0..=7 * 86_400;
 const UPKEEP_HORIZON_DAYS: usize = 7;
 /// Below a day a query that runs for long could lose its files; a hundred years are for ever.
 const UPKEEP_HORIZON_DAYS_RANGE: RangeInclusive<usize> = 1..=36_500;
@@ -136,12 +136,12 @@ pub fn settle(typed: &Common) -> Result<Settings> {
             retention: file.embedded.retention_hours.map(|hours| Duration::from_secs(hours * 3600)),
         },
     };
-    let every_minutes =
-        ranged(file.upkeep.every_minutes, UPKEEP_EVERY_MINUTES_RANGE, "[upkeep] every_minutes", &path)?.unwrap_or(UPKEEP_EVERY_MINUTES);
+    let every_seconds =
+        ranged(file.upkeep.every_seconds, UPKEEP_EVERY_SECONDS_RANGE, "[upkeep] every_seconds", &path)?.unwrap_or(UPKEEP_EVERY_SECONDS);
     let horizon_days =
         ranged(file.upkeep.horizon_days, UPKEEP_HORIZON_DAYS_RANGE, "[upkeep] horizon_days", &path)?.unwrap_or(UPKEEP_HORIZON_DAYS);
     Ok(Settings {
-        upkeep_every: (every_minutes > 0).then(|| Duration::from_secs(every_minutes as u64 * 60)),
+        upkeep_every: (every_seconds > 0).then(|| Duration::from_secs(every_seconds as u64)),
         upkeep_horizon: Duration::from_secs(horizon_days as u64 * 86_400),
         tables: typed.tables.clone().or(file.tables).unwrap_or_else(|| home.join("tables").display().to_string()),
         home,

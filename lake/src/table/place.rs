@@ -12,7 +12,7 @@ use deltalake_core::{DeltaTable, DeltaTableError};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutOptions};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use schemas::{Family, Topic};
 use serde::Deserialize;
 use serde_json::Value;
@@ -100,6 +100,12 @@ impl Place {
             Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
             Err(e) => Err(self.put_failed(path, e)),
         }
+    }
+
+    /// Makes sure that an object survives power loss, whoever put it: its writer may have been killed before its name was on disk.
+    pub(crate) async fn settle(&self, path: &str) -> Result<(), Error> {
+        let bytes = self.get(path).await?;
+        self.put(path, bytes.to_vec(), PutOptions { mode: PutMode::Create, ..PutOptions::default() }).await
     }
 
     /// Removes one object; where it is gone already, that is as good.

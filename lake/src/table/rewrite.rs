@@ -19,21 +19,20 @@ impl Table {
     /// Puts one file in the place of others of its partition, which hold the same rows: one version, in which the transaction `maintenance`
     /// moves. Another rewrite of the table that came first makes this one an error, and its file is removed again.
     pub(crate) async fn replace(&mut self, others: &[Arc<FileInfo>], bytes: Bytes, stats: String) -> Result<u64, Error> {
-        if self.doubtful {
-            self.reload().await?;
-        }
         if !self.writable {
             return Err(self.place.batch("the table was opened to read"));
         }
         let app_id = self.maintenance();
-        let before = self.txn_version(&app_id).await?;
-        self.doubtful = true;
         let size = bytes.len() as i64;
         let values = others[0].partition_values.clone();
         let path = format!("{}/part-{}.zstd.parquet", layout::partition_path(&values), Uuid::new_v4());
         let location = self.place.location(&path);
         self.place.store.put(&location, bytes.into()).await.map_err(|e| self.place.put_failed(&path, e))?;
         killpoint::here!("lake.rewrite.file_written");
+        // A merge takes its time, and commits go on: they are read before this one's turn comes, not stepped over one by one at it.
+        self.refresh().await?;
+        let before = self.txn_version(&app_id).await?;
+        self.doubtful = true;
         let added = Add { data_change: false, ..add(path, size, values, stats) };
         let entry = self.place.rewrite_bytes(others, added, Transaction::new(&app_id, before.unwrap_or(0) + 1))?;
         let version = self.commit_rewrite(&entry, others, &app_id).await;

@@ -6,6 +6,7 @@ mod bad_text;
 mod bad_world;
 mod broker;
 mod captured;
+mod durable;
 mod faces;
 mod feed;
 mod http;
@@ -19,6 +20,7 @@ mod running;
 mod soak;
 mod story;
 mod trial;
+mod upkeep;
 
 /// The binary under test.
 fn tape() -> run::Tape {
