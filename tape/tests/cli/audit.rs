@@ -1,0 +1,116 @@
+//! An auditor's questions, asked of the binary: which commit holds what, how far the tables are behind, what stands in quarantine and why,
+//! and whether all of it is as it was stored and as the log has it.
+
+use crate::feed;
+use crate::run::{Home, text};
+use eventlog::embedded::{Embedded, Options};
+use eventlog::kafka::{Kafka, KafkaOptions};
+use eventlog::{Batch, EventLog, Records};
+use schemas::{Family, Rows, frame};
+use serde_json::Value;
+
+fn said(home: &Home, args: &[&str], code: i32) -> String {
+    let output = home.run(args, "");
+    assert_eq!(output.status.code(), Some(code), "tape {args:?}: {}", text(&output));
+    text(&output)
+}
+
+fn json(home: &Home, args: &[&str], code: i32) -> Value {
+    let output = home.run(&[args, &["--json"]].concat(), "");
+    assert_eq!(output.status.code(), Some(code), "tape {args:?}: {}", text(&output));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output)))
+}
+
+fn csv(home: &Home, sql: &str) -> String {
+    let output = home.run(&["sql", "--format", "csv", sql], "");
+    assert!(output.status.success(), "{sql}: {}", text(&output));
+    String::from_utf8(output.stdout).expect("CSV is UTF-8")
+}
+
+/// A bar, written by a client to the topic of trades, and a frame of a schema that nobody knows.
+fn foreign(log: &dyn EventLog) {
+    let topic = Family::Bars.topic();
+    let mut rows = Rows::new(Family::Bars);
+    for (column, value) in [("dataset", "T.DATA"), ("symbol", "TOK1"), ("change", "new"), ("schema", "ohlcv-1d")] {
+        rows.text(topic.column(column), value);
+    }
+    rows.i32(topic.column("revision"), 0);
+    rows.bytes(topic.column("source_id"), &[9; 16]);
+    rows.i64(topic.column("source_record"), 0);
+    rows.i64(topic.column("source_byte"), 0);
+    rows.end_row();
+    let bar = rows.finish().expect("complete");
+    let mut values = frame::encode(Family::Bars, &bar).expect("it encodes");
+    values.push(vec![0, 0, 0, 0x27, 0x0f, 2, 2].into());
+    let records = Records { family: Family::Trades, keys: vec!["T.DATA/TOK1".into(); 2], values };
+    log.writer("client").expect("a writer").publish(&Batch { records: vec![records], ..Batch::default() }).expect("published");
+}
+
+fn story(home: &Home, client: impl Fn() -> Box<dyn EventLog>) {
+    let path = home.path("trades.csv");
+    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, 1_000)].concat());
+    home.ingest(&path, &[]);
+    foreign(client().as_ref());
+    assert_eq!(csv(home, "SELECT sum(behind) > 0 AS behind, sum(lost) AS lost FROM tape.lag"), "behind,lost\ntrue,0\n");
+    said(home, &["store", "--once"], 1);
+
+    // Each offset of the topic is in one interval of one commit; the rows are those of the records, but for what went to quarantine.
+    let parts = "SELECT sum(records) AS records, sum(quarantined) AS bad, count(root) = count(*) AS proved FROM tape.intervals WHERE table_name = 'trades'";
+    assert_eq!(csv(home, parts), "records,bad,proved\n1002,2,true\n");
+    let commits = "SELECT sum(records) AS records, sum(rows) AS rows, min(operation) AS o, count(DISTINCT topic_id) AS ids, bool_and(committed_at > TIMESTAMP '2026-01-01T00:00:00Z') AS dated FROM tape.commits WHERE table_name = 'trades' AND version > 0";
+    assert_eq!(csv(home, commits), "records,rows,o,ids,dated\n1002,1000,WRITE,1,true\n");
+    let lag = "SELECT sum(behind) AS behind, sum(lost) AS lost, max(last_log_ts) > TIMESTAMP '2026-01-01T00:00:00Z' AS dated FROM tape.lag";
+    assert_eq!(csv(home, lag), "behind,lost,dated\n0,0,true\n");
+
+    // What stands in quarantine says where it stood; what can be decoded is published again, once.
+    let standing = "SELECT count(*) AS n, count(requeued_at) AS requeued FROM tape.quarantine WHERE change = 'new' AND stood LIKE '%trades[%] offset %'";
+    assert_eq!(csv(home, standing), "n,requeued\n2,0\n");
+    let dry = json(home, &["requeue", "--dry-run"], 1);
+    assert_eq!((&dry["published"]["bars"], &dry["dry_run"]), (&1.into(), &true.into()));
+    let done = said(home, &["requeue"], 1);
+    assert!(done.contains("1 record published again to bars") && done.contains("9999"), "{done}");
+    let again = said(home, &["requeue"], 1);
+    assert!(again.contains("nothing published again") && again.contains("1 record published again before"), "{again}");
+    said(home, &["store", "--once"], 0);
+    assert_eq!(csv(home, standing), "n,requeued\n2,1\n");
+    assert_eq!(csv(home, "SELECT symbol, schema, _headers IS NOT NULL AS told FROM bars"), "symbol,schema,told\nTOK1,ohlcv-1d,true\n");
+
+    // And all of it is whole, also beside the log.
+    let verified = json(home, &["verify", "--against-log"], 0);
+    assert_eq!((&verified["whole"], &verified["tables"]["trades"]["compared"]), (&true.into(), &1002.into()));
+    let report = said(home, &["verify"], 0);
+    assert!(report.contains("whole: every interval of every commit is there, once, as it was stored"), "{report}");
+}
+
+#[test]
+fn an_auditors_questions_on_the_embedded_log() {
+    let home = Home::embedded();
+    story(&home, || Box::new(Embedded::open(&home.path("log"), &Options::default()).expect("nobody owns it")));
+}
+
+#[test]
+fn an_auditors_questions_on_kafka() {
+    let Some(broker) = crate::run::broker() else { return };
+    let home = Home::kafka(&broker);
+    let prefix = home.topic("");
+    story(&home, || Box::new(Kafka::connect(KafkaOptions { prefix: prefix.clone(), ..KafkaOptions::new(&broker) }).expect("a broker")));
+}
+
+/// Given tables without a log, then lag, requeue and --against-log say that there is none; the rest answers.
+#[test]
+fn without_a_log_what_needs_one_says_so() {
+    let home = Home::embedded();
+    let path = home.path("trades.csv");
+    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, 10)].concat());
+    home.ingest(&path, &[]);
+    home.store();
+    std::fs::remove_dir_all(home.path("log")).expect("the log goes");
+    for (args, code) in [(&["sql", "SELECT * FROM tape.lag"][..], 3), (&["requeue"], 2), (&["verify", "--against-log"], 2)] {
+        let told = said(&home, args, code);
+        assert!(told.contains("there is no log in"), "{args:?}: {told}");
+    }
+    assert!(!home.path("log").exists(), "who asks makes none");
+    assert_eq!(csv(&home, "SELECT sum(records) AS n FROM tape.commits WHERE table_name = 'trades'"), "n\n10\n");
+    said(&home, &["verify"], 0);
+    said(&home, &["verify", "--tables", "/nowhere/at/all"], 2);
+}
