@@ -35,12 +35,15 @@ use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::session_state::SessionState;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, SortExpr, col, lit};
 use datafusion::prelude::SessionContext;
 use schemas::Family;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Rows at a time of tables that hold raw bytes: each may have 64 MiB.
+const RAW_ROWS_MAX: usize = 16;
 
 /// Which clock a range of time is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +179,15 @@ impl Lane {
     /// Begins to read and sort.
     pub(crate) async fn open(self, state: &SessionState) -> Result<SendableRecordBatchStream, Error> {
         let reading = |e| Error::from_engine("reading the rows to be replayed", e);
-        let mut rows = SessionContext::new_with_state(state.clone()).read_table(self.table).map_err(reading)?;
+        let topic = self.table.family().topic();
+        let state = match topic.max_message_bytes > schemas::topic::MESSAGE_BYTES_MAX {
+            true => {
+                let config = state.config().clone().with_batch_size(RAW_ROWS_MAX);
+                SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build()
+            }
+            false => state.clone(),
+        };
+        let mut rows = SessionContext::new_with_state(state).read_table(self.table).map_err(reading)?;
         for filter in self.filters {
             rows = rows.filter(filter).map_err(reading)?;
         }

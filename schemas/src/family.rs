@@ -47,7 +47,12 @@ pub(crate) fn log_columns() -> Vec<Field> {
     vec![
         opt("_partition", I32, "", "partition of the topic; NULL where the store wrote the row itself"),
         opt("_offset", I64, "", "offset in the partition; NULL where the store wrote the row itself"),
-        opt("_log_ts", Time, "ns UTC", "clock 4: the broker's append time, milliseconds kept as nanoseconds"),
+        opt(
+            "_log_ts",
+            Time,
+            "ns UTC",
+            "clock 4: the broker's append time, milliseconds kept as nanoseconds; of a replayed record that of its origin",
+        ),
         opt("_schema", I32, "", "id of the writer's Avro schema (table schemas)"),
         opt(
             "_key",

@@ -29,11 +29,11 @@ pub fn run(args: &args::Replay, settings: &Settings) -> Result<Code> {
     let range = range(args)?;
     let runtime = home::runtime()?;
     match runtime.block_on(replay(args, range, settings)) {
-        Err(fault) => match fault.downcast::<Error>() {
-            Ok(Error::Write(why)) if why.kind() == std::io::ErrorKind::BrokenPipe => Ok(Code::Fine),
-            Ok(why) if why.is_wrong_use() => Err(WrongUse(why.to_string()).into()),
-            Ok(why) => Err(why.into()),
-            Err(other) => Err(other),
+        Err(fault) => match fault.downcast_ref::<Error>() {
+            // Whoever reads has seen enough.
+            Some(Error::Write(why)) if why.kind() == std::io::ErrorKind::BrokenPipe => Ok(Code::Fine),
+            Some(why) if why.is_wrong_use() => Err(WrongUse(format!("{fault:#}")).into()),
+            _ => Err(fault),
         },
         done => done,
     }
