@@ -12,8 +12,10 @@ ONCE ?=
 RUNS ?=
 # Seconds that `make fuzz` gives each parser.
 SECONDS_EACH ?= 60
+# Deaths of `make soak`.
+ROUNDS ?= 500
 
-.PHONY: help setup setup-test check test up bench fuzz
+.PHONY: help setup setup-test check test up bench fuzz soak sim
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,3 +43,10 @@ bench: setup-test ## measure against yardsticks in the same run (release build, 
 
 fuzz: setup ## mutate inputs of every parser, SECONDS_EACH=60 each
 	TAPE_FUZZ_SECONDS=$(SECONDS_EACH) cargo test --locked --package ingest --test mutations -- --nocapture
+
+soak: setup-test ## kill ingest, store and upkeep ROUNDS=500 times on both logs, count what is lost or doubled (half an hour)
+	scripts/soak.sh $(ROUNDS)
+
+sim: setup ## RUNS=1000000 simulated histories of sources, log, stores and tables; TAPE_SEED replays one
+	cargo build --locked --workspace --bin sim
+	$(CARGO_TARGET_DIR)/debug/sim $(or $(RUNS),1000000)

@@ -318,9 +318,11 @@ impl Log {
             return Err(Error::Fenced { id: id.to_string() });
         }
         let grown = self.write(chunks, batch, now_ms(), writing.published + 1)?;
+        killpoint::here!("log.embedded.unmarked");
         writing.published += 1;
         // After the batch is on disk, before anybody is told: what is acknowledged is marked.
         let marked = self.mark.write(writing.published);
+        killpoint::here!("log.embedded.unacknowledged");
         let mut ends = self.ends();
         for ((family, partition), end) in grown {
             let shown = &mut ends.partitions[family as usize][partition as usize];
@@ -388,6 +390,7 @@ impl Log {
         for keyspace in [&self.meta, &self.chunks, &self.states] {
             writes.insert(keyspace, PUBLISHES, published.to_be_bytes());
         }
+        killpoint::here!("log.embedded.unwritten");
         writes.commit().map_err(|e| self.failed("publishing to", e))?;
         Ok(grown)
     }

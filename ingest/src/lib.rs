@@ -1,5 +1,6 @@
 //! Sources to records to log: read, parse, decide what is new, publish once.
 
+pub mod admission;
 pub mod cursor;
 pub mod inputs;
 pub mod pipeline;

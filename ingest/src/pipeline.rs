@@ -4,6 +4,7 @@ mod begin;
 mod stage;
 
 use crate::Error;
+use crate::admission::{self, Attempts, Then};
 use crate::cursor;
 use crate::position::{self, Position, SourceId};
 use crate::report::{FileReport, Outcome};
@@ -22,10 +23,6 @@ use std::sync::mpsc;
 const CHUNK_RECORDS: usize = 65_536;
 /// Chunks that may wait between parsing and publishing.
 const CHUNKS_AHEAD: usize = 1;
-/// How often a source is taken up again after the log failed in the middle of it.
-const ATTEMPTS: usize = 3;
-/// How often a new source comes back to the door after another one was let in before it.
-const DOOR_ATTEMPTS: u32 = 20;
 
 /// What a run is told while it works. Called from the publishing thread.
 pub trait Progress: Sync {
@@ -56,21 +53,15 @@ impl<'a> Ingestor<'a> {
     pub fn ingest(&mut self, input: &Input) -> Result<FileReport, eventlog::Error> {
         let mut report = FileReport::new(&input.given.label());
         self.progress.begin(&report.file, input.bytes);
-        let mut turned_away = 0;
-        for attempt in 1.. {
-            match self.attempt(input, &mut report) {
-                Ok(()) => break,
-                // Another source was let in meanwhile, and nothing of this one was published: who this one is must be asked again.
-                Err(Error::Log(eventlog::Error::Fenced { id })) if begin::is_door(&id) && turned_away < DOOR_ATTEMPTS => {
-                    turned_away += 1;
-                    begin::wait_at_door(turned_away, self.stop);
+        let mut attempts = Attempts::default();
+        while let Err(error) = self.attempt(input, &mut report) {
+            match (attempts.after(&error), error) {
+                (Then::Return { times }, _) => begin::wait_at_door(times, self.stop),
+                (Then::Again { attempt }, error) => {
+                    tracing::warn!(file = report.file, %error, attempt, "publishing failed, taking the source up from its position");
                 }
-                // Nothing is known of the transaction: begin again from the position that the log has.
-                Err(Error::Log(eventlog::Error::Failed { doing, why })) if attempt < ATTEMPTS => {
-                    tracing::warn!(file = report.file, doing, why, attempt, "publishing failed, taking the source up from its position");
-                }
-                Err(Error::Log(why)) => return Err(why),
-                Err(why) => {
+                (Then::End, Error::Log(why)) => return Err(why),
+                (Then::End, why) => {
                     report.outcome = Outcome::Failed(why.to_string());
                     break;
                 }
@@ -172,7 +163,8 @@ impl Run<'_, '_> {
             known_state,
         };
         let stop = self.run.stop;
-        let own_id = begin::transactional_id(format, parser.as_ref(), &id);
+        let dataset = parser.dataset();
+        let own_id = admission::transactional_id(format.parser, is_snapshot(format).then_some(dataset.as_str()), &id);
         let (mut published, mut through_door) = (0, false);
         std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel::<Result<Staged, Error>>(CHUNKS_AHEAD);
@@ -201,7 +193,9 @@ impl Run<'_, '_> {
                     if std::mem::take(&mut through_door) {
                         writer = self.own_writer(&own_id, &id, published)?;
                     }
+                    killpoint::here!("ingest.staged");
                     writer.publish(batch)?;
+                    killpoint::here!("ingest.published");
                     published = staged.records;
                     through_door = std::mem::take(&mut at_door);
                     self.run.progress.published(staged.report.total(), self.held.bytes_read());

@@ -98,6 +98,7 @@ impl Table {
             inputs.push(lake.rows(family, file, bytes)?);
         }
         let encoded = self.blocking(move || merge::merge(topic, inputs)).await?;
+        killpoint::here!("lake.rewrite.merged");
         let expected: Option<u64> = group.iter().map(|file| file.stats.rows).sum();
         if expected.is_some_and(|rows| Some(rows) != encoded.stats.rows) {
             let why = format!("a rewrite has {:?} rows, the files it was made of {expected:?}: nothing was changed", encoded.stats.rows);

@@ -107,7 +107,9 @@ fn put_synced(target: &FsPath, payload: &PutPayload, create: bool) -> std::io::R
     for part in payload {
         file.write_all(part)?;
     }
+    killpoint::here!("lake.put.unsynced");
     file.sync_all()?;
+    killpoint::here!("lake.put.unlinked");
     if create {
         std::fs::hard_link(&staged.0, target)?;
         drop(staged);

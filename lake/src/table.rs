@@ -243,7 +243,7 @@ impl Table {
 
     /// What the newest commit that says anything under `key` of its commitInfo says; `None` where none does, as far as the table's log reaches.
     pub async fn latest_info(&self, key: &str) -> Result<Option<Value>, Error> {
-        Ok(self.info_before(key, self.version() + 1).await?.map(|(_, info)| info))
+        self.latest_info_that(key, usize::MAX, |_| true).await
     }
 
     /// The same of the commits before a version, with the version of the one that says it.
@@ -253,6 +253,18 @@ impl Table {
             let Some(bytes) = self.entry(version).await? else { return Ok(None) };
             if let Some(info) = commit_info(&bytes, key) {
                 return Ok(Some((version, info)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same of a commit that says what is wanted, among so many of the newest versions.
+    pub async fn latest_info_that(&self, key: &str, versions: usize, wanted: impl Fn(&Value) -> bool) -> Result<Option<Value>, Error> {
+        // Version 0 made the table.
+        for version in (1..=self.version()).rev().take(versions) {
+            let Some(bytes) = self.entry(version).await? else { return Ok(None) };
+            if let Some(info) = commit_info(&bytes, key).filter(&wanted) {
+                return Ok(Some(info));
             }
         }
         Ok(None)
@@ -301,6 +313,7 @@ impl Table {
         // Until the commit is known to be done, it is not.
         self.doubtful = true;
         let adds = self.place.write_files(batches).await?;
+        killpoint::here!("lake.files_written");
         let committed = Committed {
             version: 0,
             files: adds.len(),
@@ -338,6 +351,7 @@ impl Table {
         let path = format!("{}/part-{}.zstd.parquet", layout::partition_path(&values), Uuid::new_v4());
         let location = self.place.location(&path);
         self.place.store.put(&location, bytes.into()).await.map_err(|e| self.place.put_failed(&path, e))?;
+        killpoint::here!("lake.rewrite.file_written");
         let added = Add { data_change: false, ..add(path, size, values, stats) };
         let entry = self.place.rewrite_bytes(others, added, Transaction::new(&app_id, before.unwrap_or(0) + 1))?;
         let version = self.commit_rewrite(&entry, others, &app_id).await;
@@ -371,6 +385,7 @@ impl Table {
                 }
                 Err(e) => return Err(self.place.failed("committing", e.into())),
             }
+            killpoint::here!("lake.rewrite.entry_written");
             if !self.step_over(version, entry) {
                 self.reload().await?;
             }
@@ -389,7 +404,10 @@ impl Table {
         // The loaded state is replaced on the way: a long-lived process does not carry an ever older one.
         self.reload().await?;
         let base = self.base.as_ref().expect("a reload sets the base");
-        checkpoints::create_checkpoint(base, None).await.map_err(|e| self.place.failed("writing a checkpoint", e))
+        killpoint::here!("lake.checkpoint.unwritten");
+        checkpoints::create_checkpoint(base, None).await.map_err(|e| self.place.failed("writing a checkpoint", e))?;
+        killpoint::here!("lake.checkpoint.written");
+        Ok(())
     }
 
     async fn reload(&mut self) -> Result<(), Error> {
@@ -437,6 +455,7 @@ impl Table {
                 }
                 Err(e) => return Err(self.place.failed("committing", e.into())),
             }
+            killpoint::here!("lake.entry_written");
             let files = adds
                 .into_iter()
                 .map(|(add, stats)| Arc::new(self.place.file(&add.path, add.size, add.modification_time, &add.partition_values, stats)));

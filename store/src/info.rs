@@ -17,8 +17,8 @@ pub(crate) const KEY: &str = "tokentape";
 /// two, a consumer cannot tell. What retention took before it was stored is never in an interval: it has a row in `gaps`.
 const CONTROL_OR_ABORTED: &str = "control_or_aborted";
 
-/// So many commits are looked at for the newest tails.
-const LOOK_BACK_MAX: usize = 100;
+/// Versions of a table that are looked at for the newest tails: each costs a request.
+const LOOK_BACK_MAX: usize = 200;
 
 /// What a commit holds of the log.
 pub struct Held<'a> {
@@ -60,6 +60,12 @@ pub fn commit_info(cluster_id: &str, topic: &TopicInfo, family: Family, held: &H
         "schemas": schemas,
     });
     Map::from_iter([(KEY.to_string(), log)])
+}
+
+/// The last records that the newest commit about a topic says are in the log, in a table that holds rows about other topics too.
+pub async fn tails_of(table: &Table, topic: &TopicInfo) -> Result<BTreeMap<i32, Tail>, Error> {
+    let said = table.latest_info_that(KEY, LOOK_BACK_MAX, |said| said["topicId"] == topic.id.as_str()).await?;
+    Ok(said.map(|said| tail::from_json(&said["tails"])).unwrap_or_default())
 }
 
 /// Refuses a table that was stored from another log than this one: what both hold would be rows twice.

@@ -12,7 +12,7 @@
 
 pub mod batcher;
 pub mod decode;
-mod info;
+pub mod info;
 pub mod ledger;
 mod membership;
 pub mod moves;

@@ -23,8 +23,11 @@ pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<()
         info::refuse_other_log(&table, &cluster_id, &topics).await?;
         let txns = txns(&mut table, topic).await?;
         let last = info::tails(&table, &topic.id, &txns).await?;
-        let place = |partition| Place { txn: txns.get(&partition).copied(), quarantine: None, tail: last.get(&partition).copied() };
-        places.extend((0..topic.partitions).map(|partition| (family, partition, place(partition))));
+        for partition in 0..topic.partitions {
+            let place = Place { txn: txns.get(&partition).copied(), quarantine: None, tail: last.get(&partition).copied() };
+            place::refuse_unsaid(family, topic, partition, &place)?;
+            places.push((family, partition, place));
+        }
     }
     let watermarks = watermarks(log).await?;
     let mut tails = HashMap::new();
@@ -183,7 +186,10 @@ impl Opened {
         for family in Family::ALL {
             let topic = &topics[&family];
             for partition in (0..topic.partitions).filter(|partition| read.has(family, *partition)) {
-                let (place, watermarks) = (opened.places[&(family, partition)], &watermarks[&(family, partition)]);
+                let (mut place, watermarks) = (opened.places[&(family, partition)], &watermarks[&(family, partition)]);
+                if family != Family::Quarantine && place.is_between() {
+                    place = place.with(opened.side_tail(topic, partition).await?);
+                }
                 let begin = place::begin(family, topic, partition, &place, watermarks)?;
                 opened.hashers.insert((family, partition), Hasher::new(&opened.cluster_id, topic, partition));
                 opened.begin(family, partition, begin);
@@ -198,6 +204,7 @@ impl Opened {
             opened.refuse_moved(family, topic, partition).await?;
             report.lost += opened.note_gap(family, topic, partition, lost).await?;
         }
+        killpoint::here!("store.opened");
         for start in &opened.starts {
             let (family, partition) = (start.family, start.partition);
             if let Some(stored) = opened.places[&(family, partition)].txn {
@@ -227,9 +234,16 @@ impl Opened {
                 quarantine: self.txn(Family::Quarantine, &side_id(Family::Quarantine, topic, partition)).await?,
                 tail: tails.get(&partition).copied(),
             };
+            place::refuse_unsaid(family, topic, partition, &place)?;
             self.places.insert((family, partition), place);
         }
         Ok(())
+    }
+
+    /// The last record of a partition that the newest commit to `quarantine` about its topic names.
+    async fn side_tail(&self, topic: &TopicInfo, partition: i32) -> Result<Option<Tail>, Error> {
+        let Some(table) = self.tables.open.get(&Family::Quarantine) else { return Ok(None) };
+        Ok(info::tails_of(table, topic).await?.get(&partition).copied())
     }
 
     fn begin(&mut self, family: Family, partition: i32, begin: Begin) {

@@ -16,6 +16,19 @@ pub struct Place {
     pub tail: Option<Tail>,
 }
 
+impl Place {
+    /// True when `quarantine` is ahead of the family's table: a crash came between the two commits, or another store is between them. Then
+    /// the commit to `quarantine` says what the log must have still.
+    pub fn is_between(&self) -> bool {
+        self.quarantine > self.txn
+    }
+
+    /// The same, with what the commit to `quarantine` says of the last record.
+    pub fn with(self, side: Option<Tail>) -> Place {
+        Place { tail: self.tail.into_iter().chain(side).max_by_key(|tail| tail.offset), ..self }
+    }
+}
+
 /// Offsets that the log no longer has and the tables never had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
@@ -51,12 +64,16 @@ pub struct Begin {
     pub compare: Option<Tail>,
 }
 
-/// Decides where a partition begins. A log that ends before what was stored from it is refused, and so is a table that has records of the
-/// partition but no longer says how many.
-pub fn begin(family: Family, topic: &TopicInfo, partition: i32, place: &Place, log: &Watermarks) -> Result<Begin, Error> {
-    if place.txn.is_none() && place.tail.is_some() {
-        return Err(Error::TxnLost { table: family.topic().name, name: topic.name.clone(), partition });
+/// Refuses a table that has records of the partition, as a commit of its own says, but no longer says how many.
+pub fn refuse_unsaid(family: Family, topic: &TopicInfo, partition: i32, place: &Place) -> Result<(), Error> {
+    match place.txn.is_none() && place.tail.is_some() {
+        true => Err(Error::TxnLost { table: family.topic().name, name: topic.name.clone(), partition }),
+        false => Ok(()),
     }
+}
+
+/// Decides where a partition begins. A log that ends before what was stored from it is refused.
+pub fn begin(family: Family, topic: &TopicInfo, partition: i32, place: &Place, log: &Watermarks) -> Result<Begin, Error> {
     let stored = place.txn.unwrap_or(0);
     if stored > log.high {
         return Err(Error::Ahead { name: topic.name.clone(), partition, stored, high: log.high });
@@ -101,9 +118,11 @@ mod tests {
 
     #[test]
     fn rows_without_a_transaction_are_refused() {
+        let topic = TopicInfo { name: "tape.trades".into(), id: "id".into(), partitions: 1 };
+        let refused = |txn, tail| refuse_unsaid(Family::Trades, &topic, 0, &Place { txn, tail, ..Place::default() });
         let tail = Some(Tail { offset: 6, sha256: [1; 32] });
-        let lost = begun(Family::Trades, Place { tail, ..Place::default() }, 0, 100);
-        assert!(matches!(lost, Err(Error::TxnLost { table: "trades", partition: 0, .. })), "{lost:?}");
+        assert!(matches!(refused(None, tail), Err(Error::TxnLost { table: "trades", partition: 0, .. })));
+        assert!(refused(Some(7), tail).is_ok() && refused(None, None).is_ok());
     }
 
     #[test]
@@ -118,6 +137,9 @@ mod tests {
     fn a_record_that_retention_took_is_not_compared() {
         let tail = Tail { offset: 6, sha256: [1; 32] };
         let place = Place { txn: Some(7), quarantine: Some(9), tail: Some(tail) };
+        let side = Tail { offset: 8, sha256: [2; 32] };
+        assert!(place.is_between() && !Place { quarantine: Some(7), ..place }.is_between() && !Place::default().is_between());
+        assert_eq!((place.with(Some(side)).tail, place.with(None).tail), (Some(side), Some(tail)));
         let compared = |low| begun(Family::Trades, place, low, 100).expect("within the log").compare;
         assert_eq!((compared(6), compared(7)), (Some(tail), None));
         assert_eq!(begun(Family::Trades, place, 0, 100).expect("within the log").quarantined, 9);

@@ -86,7 +86,9 @@ impl ReadAhead {
             });
             for polled in polls {
                 let polled = polled?;
+                killpoint::here!("store.polled");
                 let mut decoded = self.decode(polled.events)?;
+                killpoint::here!("store.decoded");
                 decoded.at_end = polled.at_end;
                 if queue.blocking_send(Ok(decoded)).is_err() {
                     break;

@@ -532,11 +532,16 @@ async fn commit(
         };
         let table = tables.of(step.table).await?;
         done(step.table, table.commit(&rows, &step.txns, info.clone()).await?);
+        if step.rows == Rows::Bad {
+            killpoint::here!("store.quarantined");
+        }
     }
+    killpoint::here!("store.committed");
     for (partition, span) in &spans {
         let (partition, next) = (*partition, span.next);
         blocking(&context.log, move |log| log.stored(family, partition, next)).await?;
     }
+    killpoint::here!("store.told");
     let places = moves::moved(family, &spans, &quarantined, &tails, places);
     let touched: Vec<Family> =
         tally.lock().expect("nothing that holds the tally can panic").commits.iter().map(|(family, _)| *family).collect();

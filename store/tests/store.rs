@@ -41,6 +41,8 @@ struct TestLog {
     /// Its topics were deleted and made again: same names, other ids.
     remade: AtomicBool,
     polls: AtomicUsize,
+    /// The next question for this family's watermarks is answered as of the beginning.
+    behind: Mutex<Option<Family>>,
 }
 
 const EVENTS_PER_POLL: usize = 7;
@@ -137,9 +139,10 @@ impl EventLog for Shared {
     }
     fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error> {
         let low = self.0.low.lock().unwrap();
+        let behind = self.0.behind.lock().unwrap().take_if(|of| *of == family).is_some();
         let of = |partition| {
             let low = low.get(&(family, partition)).copied().unwrap_or(0);
-            Watermarks { low, high: self.0.next((family, partition)).max(low) }
+            Watermarks { low, high: if behind { low } else { self.0.next((family, partition)).max(low) } }
         };
         Ok((0..family.topic().partitions).map(of).collect())
     }
@@ -735,4 +738,42 @@ async fn wait_until(condition: impl Fn() -> bool) {
         assert!(std::time::Instant::now() < deadline, "waited for a minute");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Given a store that looked at the log before another one stored what came then, then it does not take the log for one that was cut. The
+/// simulation found it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_looked_at_too_early_is_looked_at_again() {
+    let home = Home::new();
+    home.publish(Family::Bars, &wire(Family::Bars, 12, 10));
+    home.once().await;
+    let log: Arc<dyn EventLog> = Arc::new(Shared(home.log.clone()));
+    *home.log.behind.lock().unwrap() = Some(Family::Bars);
+    assert_eq!(home.once().await.rows_total(), 0);
+    *home.log.behind.lock().unwrap() = Some(Family::Bars);
+    store::refuse_other_log(&log, &home.lake).await.unwrap();
+    assert!(home.log.behind.lock().unwrap().is_none(), "it was asked");
+}
+
+/// Given a crash between the commit to quarantine and the family's, and a log that was brought back meanwhile and went on, then the store
+/// refuses it, though the family's table has nothing of it yet. The simulation found it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_brought_back_behind_quarantine_is_refused() {
+    let home = Home::new();
+    let family = Family::Bars;
+    home.lake.table(family).await.unwrap();
+    home.publish(family, &wire(family, 13, 6));
+    let poison = home.raw(family, None, Some(Bytes::from_static(b"poison")));
+    *home.disk.before.lock().unwrap() = Some("bars");
+    let store = Store::new(Arc::new(Shared(home.log.clone())), home.lake.clone(), Options { tries_max: 1, ..Options::default() });
+    assert!(matches!(store.run_once(&mut |_| {}).await, Err(store::Error::GaveUp { .. })));
+    let place = (family, poison.partition);
+    home.log.events.lock().unwrap().get_mut(&place).unwrap().last_mut().unwrap().value = Some(Bytes::from_static(b"other poison"));
+    home.publish(family, &wire(family, 14, 6));
+    let refused = home.store(small()).run_once(&mut |_| {}).await;
+    assert!(matches!(refused, Err(store::Error::Rewritten { offset, .. }) if offset == poison.offset), "{refused:?}");
+    let at = poison.offset as usize;
+    home.log.events.lock().unwrap().get_mut(&place).unwrap()[at] = poison;
+    home.once().await;
+    assert_eq!(home.check(family).await, 1);
 }

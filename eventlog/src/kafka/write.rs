@@ -86,8 +86,12 @@ impl KafkaWriter {
         self.producer.begin_transaction()?;
         batch.records.iter().try_for_each(|records| self.send_records(records, deadline))?;
         batch.states.iter().try_for_each(|state| self.send_state(state, deadline))?;
+        killpoint::here!("log.kafka.sent");
         self.drain(deadline)?;
-        self.producer.commit_transaction(ASK_WAIT)
+        killpoint::here!("log.kafka.uncommitted");
+        self.producer.commit_transaction(ASK_WAIT)?;
+        killpoint::here!("log.kafka.unacknowledged");
+        Ok(())
     }
 
     fn send_records(&self, records: &Records, deadline: Instant) -> Result<(), KafkaError> {

@@ -1,10 +1,13 @@
-//! `kill -9` of ingest, of store and of upkeep, five times each at random moments: after a restart every record is there once, and proven.
+//! Deaths of ingest, of store and of upkeep, at random moments by `kill -9` and at every named point: after a restart every record is there
+//! once, and proven.
 
 use crate::counted;
 use crate::feed::{self, Random};
 use crate::run::{self, Home, text};
 use crate::running;
-use std::path::PathBuf;
+use crate::trial::{Count, Trial};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 5;
@@ -140,4 +143,107 @@ fn count(home: &Home, records: u64) {
     assert_eq!(row["price"], format!("{}.{:09}", price / 1_000_000_000, price % 1_000_000_000));
     assert_eq!(row["size"], size);
     assert_eq!(counted(home, strange)["n"], 0, "nothing in gaps or quarantine");
+}
+
+/// Where a command may die: the point, which command reaches it, and on which log (`None` on both).
+pub const POINTS: [(&str, &str, Option<&str>); 24] = [
+    ("ingest.fenced", "ingest", None),
+    ("ingest.staged", "ingest", None),
+    ("ingest.published", "ingest", None),
+    ("log.embedded.unwritten", "ingest", Some("embedded")),
+    ("log.embedded.unmarked", "ingest", Some("embedded")),
+    ("log.embedded.unacknowledged", "ingest", Some("embedded")),
+    ("log.kafka.sent", "ingest", Some("kafka")),
+    ("log.kafka.uncommitted", "ingest", Some("kafka")),
+    ("log.kafka.unacknowledged", "ingest", Some("kafka")),
+    ("store.opened", "store", None),
+    ("store.polled", "store", None),
+    ("store.decoded", "store", None),
+    ("lake.put.unsynced", "store", None),
+    ("lake.put.unlinked", "store", None),
+    ("lake.files_written", "store", None),
+    ("lake.entry_written", "store", None),
+    ("store.quarantined", "store", None),
+    ("store.committed", "store", None),
+    ("store.told", "store", None),
+    ("lake.rewrite.merged", "upkeep", None),
+    ("lake.rewrite.file_written", "upkeep", None),
+    ("lake.rewrite.entry_written", "upkeep", None),
+    ("lake.checkpoint.unwritten", "upkeep", None),
+    ("lake.checkpoint.written", "upkeep", None),
+];
+
+/// Points that a command reaches several times: data file, then log entry, of one table, then of the next.
+const AGAIN: [(&str, u64); 4] = [("lake.put.unsynced", 4), ("lake.put.unlinked", 4), ("lake.files_written", 2), ("lake.entry_written", 2)];
+
+#[test]
+fn every_record_is_stored_once_after_a_death_at_each_named_point_on_the_embedded_log() {
+    die_everywhere(Trial::new(None));
+}
+
+#[test]
+fn every_record_is_stored_once_after_a_death_at_each_named_point_on_kafka() {
+    let Some(broker) = run::broker() else { return };
+    die_everywhere(Trial::new(Some(&broker)));
+}
+
+fn die_everywhere(mut trial: Trial) {
+    for (point, command, log) in POINTS {
+        if log.is_some_and(|log| log != trial.name()) {
+            continue;
+        }
+        let times = AGAIN.iter().find(|(name, _)| *name == point).map_or(1, |(_, times)| *times);
+        for time in 1..=times {
+            prepare(&mut trial, command);
+            let output = trial.run(command, Some(&format!("{point}:{time}")));
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code().is_none() && said.contains(&format!("dies at {point}")), "{point}:{time}: {}", text(&output));
+            // Whatever died: what was under way is brought to its end.
+            let after = if command == "upkeep" { &["ingest", "store", "upkeep"][..] } else { &["ingest", "store"] };
+            after.iter().for_each(|command| trial.finish(command));
+            assert_eq!(trial.count(), Count::default(), "after a death at {point}, time {time}");
+        }
+    }
+}
+
+/// Gives a command something to do: lines to ingest, lines and poison to store, many small files to rewrite.
+fn prepare(trial: &mut Trial, command: &str) {
+    let rounds = if command == "upkeep" { 4 } else { 1 };
+    for _ in 0..rounds {
+        trial.grow(250);
+        if command != "ingest" {
+            trial.finish("ingest");
+            trial.poison(2);
+        }
+        if command == "upkeep" {
+            trial.finish("store");
+        }
+    }
+}
+
+/// What can die is in the table above, and in the crash table of the documents.
+#[test]
+fn every_named_point_is_tried() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let mut there = BTreeSet::new();
+    for house in ["eventlog", "ingest", "lake", "store"] {
+        names_in(&root.join(house).join("src"), &mut there);
+    }
+    let tried: BTreeSet<String> = POINTS.iter().map(|(point, ..)| (*point).to_string()).collect();
+    assert_eq!(there, tried);
+    let told = std::fs::read_to_string(root.join("docs/exactly-once.md")).expect("the page is there");
+    let untold: Vec<&String> = there.iter().filter(|point| !told.contains(&format!("`{point}`"))).collect();
+    assert!(untold.is_empty(), "docs/exactly-once.md does not tell of {untold:?}");
+}
+
+fn names_in(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).expect("sources").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            names_in(&path, names);
+        } else {
+            let text = std::fs::read_to_string(&path).expect("a source file");
+            names.extend(text.split("killpoint::here!(\"").skip(1).filter_map(|rest| rest.split('"').next()).map(String::from));
+        }
+    }
 }

@@ -16,7 +16,9 @@ mod owner;
 #[path = "../real_files/run.rs"]
 mod run;
 mod running;
+mod soak;
 mod story;
+mod trial;
 
 /// The binary under test.
 fn tape() -> run::Tape {
