@@ -221,16 +221,18 @@ impl Keeper {
             let txn = |table: Family| session.tables[&table].txn(&app_id(table.topic().name, &topic.id, partition));
             let newest = outside.tables.newest_about(family, family);
             let tail = newest.and_then(|version| version.tails.get(&partition)).copied();
-            let mut place = Place { txn: txn(family), quarantine: txn(Family::Quarantine), tail };
+            let place = Place { txn: txn(family), quarantine: txn(Family::Quarantine), tail };
+            place::refuse_unsaid(family, topic, partition, &place)?;
+            let mut compared = place;
             if family != Family::Quarantine && place.is_between() {
                 let side = outside.tables.newest_about(Family::Quarantine, family);
-                place = place.with(side.and_then(|version| version.tails.get(&partition)).copied());
+                compared = place.with(side.and_then(|version| version.tails.get(&partition)).copied());
             }
-            let begin = match place::begin(family, topic, partition, &place, watermarks) {
+            let begin = match place::begin(family, topic, partition, &compared, watermarks) {
                 // Another store may have stored what came after the log was looked at.
                 Err(Error::Ahead { .. }) => {
                     let high = outside.log.watermarks(*at).high;
-                    place::begin(family, topic, partition, &place, &Watermarks { high, ..*watermarks })?
+                    place::begin(family, topic, partition, &compared, &Watermarks { high, ..*watermarks })?
                 }
                 begun => begun?,
             };

@@ -19,8 +19,8 @@ const CONTROL_OR_ABORTED: &str = "control_or_aborted";
 /// Reasons that explain why an offset of an interval holds no record. `compacted` is for a log that somebody compacts; ours never is.
 pub(crate) const ABSENT_REASONS: [&str; 2] = [CONTROL_OR_ABORTED, "compacted"];
 
-/// So many commits are looked at for the newest tails.
-const LOOK_BACK_MAX: usize = 100;
+/// Versions of a table that are looked at for the newest tails: each costs a request.
+const LOOK_BACK_MAX: usize = 200;
 
 /// What a commit holds of the log.
 pub struct Held<'a> {

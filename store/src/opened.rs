@@ -23,8 +23,11 @@ pub async fn refuse_other_log(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<()
         info::refuse_other_log(&table, &cluster_id, &topics).await?;
         let txns = txns(&mut table, topic).await?;
         let last = info::tails(&table, &topic.id, &txns).await?;
-        let place = |partition| Place { txn: txns.get(&partition).copied(), quarantine: None, tail: last.get(&partition).copied() };
-        places.extend((0..topic.partitions).map(|partition| (family, partition, place(partition))));
+        for partition in 0..topic.partitions {
+            let place = Place { txn: txns.get(&partition).copied(), quarantine: None, tail: last.get(&partition).copied() };
+            place::refuse_unsaid(family, topic, partition, &place)?;
+            places.push((family, partition, place));
+        }
     }
     let watermarks = watermarks(log).await?;
     let mut tails = HashMap::new();
@@ -192,7 +195,11 @@ impl Opened {
         for family in Family::ALL {
             let topic = &topics[&family];
             for partition in (0..topic.partitions).filter(|partition| read.has(family, *partition)) {
-                let (place, watermarks) = (opened.places[&(family, partition)], &watermarks[&(family, partition)]);
+                let (mut place, watermarks) = (opened.places[&(family, partition)], &watermarks[&(family, partition)]);
+                if let Some(next) = place.quarantine.filter(|_| family != Family::Quarantine && place.is_between()) {
+                    // To be compared with the log; it is no record of the family's table, and no commit of it names it.
+                    place = place.with(opened.side_tail(topic, partition, next).await?);
+                }
                 let begin = place::begin(family, topic, partition, &place, watermarks)?;
                 opened.hashers.insert((family, partition), Hasher::new(&opened.cluster_id, topic, partition));
                 opened.begin(family, partition, begin);
@@ -231,28 +238,22 @@ impl Opened {
                 (txns, tails)
             }
         };
-        let mut between = BTreeMap::new();
         for partition in 0..topic.partitions {
-            let quarantine = self.txn(Family::Quarantine, &side_id(Family::Quarantine, topic, partition)).await?;
-            let place = Place { txn: txns.get(&partition).copied(), quarantine, tail: tails.get(&partition).copied() };
-            between.extend(quarantine.filter(|_| place.is_between() && family != Family::Quarantine).map(|next| (partition, next)));
+            let place = Place {
+                txn: txns.get(&partition).copied(),
+                quarantine: self.txn(Family::Quarantine, &side_id(Family::Quarantine, topic, partition)).await?,
+                tail: tails.get(&partition).copied(),
+            };
+            place::refuse_unsaid(family, topic, partition, &place)?;
             self.places.insert((family, partition), place);
-        }
-        if !between.is_empty() {
-            let sides = self.side_tails(topic, &between).await?;
-            for partition in between.into_keys() {
-                self.places.entry((family, partition)).and_modify(|place| *place = place.with(sides.get(&partition).copied()));
-            }
         }
         Ok(())
     }
 
-    /// The last record of each partition that the newest commits to `quarantine` about a topic name.
-    async fn side_tails(&self, topic: &TopicInfo, txns: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Tail>, Error> {
-        match self.tables.open.get(&Family::Quarantine) {
-            Some(table) => info::tails(table, &topic.id, txns).await,
-            None => Ok(BTreeMap::new()),
-        }
+    /// The last record of a partition that the commits to `quarantine` about its topic name: it has everything before `next`.
+    async fn side_tail(&self, topic: &TopicInfo, partition: i32, next: i64) -> Result<Option<Tail>, Error> {
+        let Some(table) = self.tables.open.get(&Family::Quarantine) else { return Ok(None) };
+        Ok(info::tails(table, &topic.id, &BTreeMap::from([(partition, next)])).await?.get(&partition).copied())
     }
 
     fn begin(&mut self, family: Family, partition: i32, begin: Begin) {

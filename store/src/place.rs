@@ -64,12 +64,16 @@ pub struct Begin {
     pub compare: Option<Tail>,
 }
 
-/// Decides where a partition begins. A log that ends before what was stored from it is refused, and so is a table that has records of the
-/// partition but no longer says how many.
-pub fn begin(family: Family, topic: &TopicInfo, partition: i32, place: &Place, log: &Watermarks) -> Result<Begin, Error> {
-    if place.txn.is_none() && place.tail.is_some() {
-        return Err(Error::TxnLost { table: family.topic().name, name: topic.name.clone(), partition });
+/// Refuses a table that has records of the partition, as a commit of its own says, but no longer says how many.
+pub fn refuse_unsaid(family: Family, topic: &TopicInfo, partition: i32, place: &Place) -> Result<(), Error> {
+    match place.txn.is_none() && place.tail.is_some() {
+        true => Err(Error::TxnLost { table: family.topic().name, name: topic.name.clone(), partition }),
+        false => Ok(()),
     }
+}
+
+/// Decides where a partition begins. A log that ends before what was stored from it is refused.
+pub fn begin(family: Family, topic: &TopicInfo, partition: i32, place: &Place, log: &Watermarks) -> Result<Begin, Error> {
     let stored = place.txn.unwrap_or(0);
     if stored > log.high {
         return Err(Error::Ahead { name: topic.name.clone(), partition, stored, high: log.high });
@@ -114,9 +118,11 @@ mod tests {
 
     #[test]
     fn rows_without_a_transaction_are_refused() {
+        let topic = TopicInfo { name: "tape.trades".into(), id: "id".into(), partitions: 1 };
+        let refused = |txn, tail| refuse_unsaid(Family::Trades, &topic, 0, &Place { txn, tail, ..Place::default() });
         let tail = Some(Tail { offset: 6, sha256: [1; 32] });
-        let lost = begun(Family::Trades, Place { tail, ..Place::default() }, 0, 100);
-        assert!(matches!(lost, Err(Error::TxnLost { table: "trades", partition: 0, .. })), "{lost:?}");
+        assert!(matches!(refused(None, tail), Err(Error::TxnLost { table: "trades", partition: 0, .. })));
+        assert!(refused(Some(7), tail).is_ok() && refused(None, None).is_ok());
     }
 
     #[test]

@@ -465,6 +465,7 @@ impl Session {
             Ok(done) => self.finish(done, report),
             Err(error) => {
                 self.count(report);
+                report.fenced += u64::from(error.is_fence());
                 tracing::warn!(%error, "a commit on its way failed too");
             }
         }
