@@ -221,13 +221,15 @@ impl Keeper {
             let txn = |table: Family| session.tables[&table].txn(&app_id(table.topic().name, &topic.id, partition));
             let newest = outside.tables.newest_about(family, &session.tables[&family], family);
             let tail = newest.and_then(|version| version.tails.get(&partition)).copied();
-            let mut place = Place { txn: txn(family), quarantine: txn(Family::Quarantine), tail };
+            let place = Place { txn: txn(family), quarantine: txn(Family::Quarantine), tail };
             place::refuse_unsaid(family, topic, partition, &place)?;
+            // What `quarantine` says is compared, and is not said of the family's own table.
+            let mut found = place;
             if family != Family::Quarantine && place.is_between() {
                 let side = outside.tables.newest_about(Family::Quarantine, &session.tables[&Family::Quarantine], family);
-                place = place.with(side.and_then(|version| version.tails.get(&partition)).copied());
+                found = place.with(side.and_then(|version| version.tails.get(&partition)).copied());
             }
-            let begin = place::begin(family, topic, partition, &place, watermarks)?;
+            let begin = place::begin(family, topic, partition, &found, watermarks)?;
             session.ledger.begin(family, partition, begin.next, begin.quarantined);
             session.places.insert((family, partition), place);
             session.next.insert(*at, begin.next);
