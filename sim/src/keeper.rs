@@ -38,10 +38,10 @@ pub struct Keeper {
 enum State {
     #[default]
     Down,
-    /// Begins a session: first it looks at the log.
+    /// Begins a session: first it looks at the tables.
     Looking,
-    /// Then at the tables.
-    Opening(Vec<(usize, Watermarks)>),
+    /// Then at the log.
+    Opening(HashMap<Family, Handle>),
     /// Losses are noted before anything is read.
     Noting(Box<Session>, VecDeque<(usize, Lost)>),
     Running(Box<Session>),
@@ -149,10 +149,10 @@ impl Keeper {
             State::Refused => self.state = State::Refused,
             State::Done => self.state = State::Done,
             State::Looking => {
-                let mine = outside.partitions_of(self.name);
-                self.state = State::Opening(mine.into_iter().map(|at| (at, outside.log.watermarks(at))).collect());
+                let tables = [Family::Trades, Family::Quarantine, Family::Gaps];
+                self.state = State::Opening(tables.into_iter().map(|family| (family, outside.tables.open(family))).collect());
             }
-            State::Opening(looked) => self.open(&looked, outside),
+            State::Opening(tables) => self.open(tables, outside),
             State::Noting(session, lost) => self.note(session, lost, outside)?,
             State::Running(session) => self.run(session, outside)?,
             State::Waiting(until) if outside.now_ms >= until => {
@@ -183,8 +183,8 @@ impl Keeper {
 
     // ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    fn open(&mut self, looked: &[(usize, Watermarks)], outside: &mut Outside) {
-        match self.opened(looked, outside) {
+    fn open(&mut self, tables: HashMap<Family, Handle>, outside: &mut Outside) {
+        match self.opened(tables, outside) {
             Ok((session, lost)) => {
                 outside.say(|| format!("store {} begins at {:?}, after {:?}", self.name, session.next, session.places));
                 self.state = State::Noting(Box::new(session), lost);
@@ -193,15 +193,15 @@ impl Keeper {
         }
     }
 
-    fn opened(&self, looked: &[(usize, Watermarks)], outside: &mut Outside) -> Result<(Session, VecDeque<(usize, Lost)>), Error> {
+    fn opened(&self, tables: HashMap<Family, Handle>, outside: &mut Outside) -> Result<(Session, VecDeque<(usize, Lost)>), Error> {
         let topics: HashMap<Family, TopicInfo> = PARTITIONS.iter().map(|(family, _)| (*family, outside.log.topic(*family))).collect();
         if outside.remakes && outside.plant != Plant::NoOwner {
             let topics = outside.log.topics();
             let owner = outside.tables.owner.get_or_insert_with(|| info::owner(&outside.log.cluster(), &topics)).clone();
             info::refuse_other_owner(owner.as_bytes(), &outside.log.cluster(), &topics)?;
         }
-        let tables: HashMap<Family, Handle> =
-            [Family::Trades, Family::Quarantine, Family::Gaps].into_iter().map(|family| (family, outside.tables.open(family))).collect();
+        let mine = outside.partitions_of(self.name);
+        let looked: Vec<(usize, Watermarks)> = mine.into_iter().map(|at| (at, outside.log.watermarks(at))).collect();
         let mut session = Session {
             generation: outside.log.generation,
             tables,
@@ -215,27 +215,21 @@ impl Keeper {
             ending: None,
         };
         let (mut lost, mut compare) = (VecDeque::new(), HashMap::new());
-        for (at, watermarks) in looked {
+        for (at, watermarks) in &looked {
             let (family, partition) = PARTITIONS[*at];
             let topic = &session.topics[&family];
             let txn = |table: Family| session.tables[&table].txn(&app_id(table.topic().name, &topic.id, partition));
-            let newest = outside.tables.newest_about(family, family);
+            let newest = outside.tables.newest_about(family, &session.tables[&family], family);
             let tail = newest.and_then(|version| version.tails.get(&partition)).copied();
             let place = Place { txn: txn(family), quarantine: txn(Family::Quarantine), tail };
             place::refuse_unsaid(family, topic, partition, &place)?;
-            let mut compared = place;
+            // What `quarantine` says is compared, and is not said of the family's own table.
+            let mut found = place;
             if family != Family::Quarantine && place.is_between() {
-                let side = outside.tables.newest_about(Family::Quarantine, family);
-                compared = place.with(side.and_then(|version| version.tails.get(&partition)).copied());
+                let side = outside.tables.newest_about(Family::Quarantine, &session.tables[&Family::Quarantine], family);
+                found = place.with(side.and_then(|version| version.tails.get(&partition)).copied());
             }
-            let begin = match place::begin(family, topic, partition, &compared, watermarks) {
-                // Another store may have stored what came after the log was looked at.
-                Err(Error::Ahead { .. }) => {
-                    let high = outside.log.watermarks(*at).high;
-                    place::begin(family, topic, partition, &compared, &Watermarks { high, ..*watermarks })?
-                }
-                begun => begun?,
-            };
+            let begin = place::begin(family, topic, partition, &found, watermarks)?;
             session.ledger.begin(family, partition, begin.next, begin.quarantined);
             session.places.insert((family, partition), place);
             session.next.insert(*at, begin.next);
@@ -262,6 +256,13 @@ impl Keeper {
         let (family, partition) = PARTITIONS[at];
         let app_id = app_id(Family::Gaps.topic().name, &session.topics[&family].id, partition);
         let noted = session.tables[&Family::Gaps].txn(&app_id);
+        // Another store may have stored it since: then nothing is lost.
+        let own = store::ledger::app_id(family.topic().name, &session.topics[&family].id, partition);
+        if outside.tables.open(family).txn(&own) != session.places[&(family, partition)].txn {
+            let (what, expected, found) = (own, String::new(), String::new());
+            self.fail(&lake::Error::Moved { table: family.topic().name, what, expected, found }.into(), outside);
+            return Ok(());
+        }
         if let Some(Lost { first, next }) = all.beyond(noted) {
             let version = Version {
                 txns: vec![Txn { app_id, from: noted, to: next }],

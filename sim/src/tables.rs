@@ -98,9 +98,9 @@ impl Tables {
         Handle { version: table.versions.len(), txns: table.txns.clone() }
     }
 
-    /// The newest version that is about a family's topic.
-    pub fn newest_about(&self, table: Family, family: Family) -> Option<&Version> {
-        self.tables[&table].versions.iter().rev().find(|version| version.about == Some(family))
+    /// The newest version that is about a family's topic, as far as a handle has read.
+    pub fn newest_about(&self, table: Family, handle: &Handle, family: Family) -> Option<&Version> {
+        self.tables[&table].versions[..handle.version].iter().rev().find(|version| version.about == Some(family))
     }
 
     /// One try to put a version as the next one after what the handle has seen.
