@@ -149,7 +149,8 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         let bench = speed::Bench { file, records: sizes.day, runs: sizes.runs, place: place.to_path_buf() };
         let upkeep = upkeep::Upkeep::new(&bench, args.quick)?;
         if wanted(What::Upkeep) {
-            upkeep.by_files()?.into_iter().chain(upkeep.beside_a_merge()?).for_each(|row| report.add(row));
+            upkeep.by_files()?.into_iter().for_each(|row| report.add(row));
+            upkeep.beside_a_merge()?.into_iter().for_each(|row| report.add(row));
         }
         if wanted(What::Proof) {
             report.add(upkeep.proof()?);

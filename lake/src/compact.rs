@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// Files of a partition that one rewrite reads.
 const INPUTS_MAX: usize = 128;
 
+/// Times that the files are looked at anew: three take two million files to one. There is an end to it, as commits that keep coming make new
+/// files all the time.
+const PASSES: usize = 3;
 /// Rows of all of them that are in memory, decoded, at a time.
 const ROWS_IN_MEMORY: usize = 1 << 18;
 /// Smaller batches cost more than they save.
@@ -91,21 +94,19 @@ fn left_alone(small: &[&Arc<FileInfo>], small_files_max: usize) -> usize {
 }
 
 impl Table {
-    /// Rewrites what [`plan`] names, one commit for each group, until it names nothing more. Stops at once, without a commit, when `stop` says so.
+    /// Rewrites what [`plan`] names, one commit for each group, and what it names then, until few files are left of those that were there. Stops at
+    /// once, without a commit, when `stop` says so.
     pub async fn compact(&mut self, options: &Compaction, stop: &Stop) -> Result<Compacted, Error> {
         let mut compacted = Compacted::default();
         self.refresh().await?;
-        loop {
-            let groups = plan(self.snapshot().files(), options);
-            if groups.is_empty() {
-                return Ok(compacted);
-            }
-            for group in groups {
+        for _ in 0..PASSES {
+            for group in plan(self.snapshot().files(), options) {
                 if stop.is_set() || !self.rewrite(&group, &mut compacted, stop).await? {
                     return Ok(compacted);
                 }
             }
         }
+        Ok(compacted)
     }
 
     /// Gives whether it came to its end.
