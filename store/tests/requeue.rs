@@ -1,6 +1,6 @@
 //! Publishing again what stands in quarantine: each record once, whatever is lost on the way.
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 use eventlog::embedded::{Embedded, Options as LogOptions};
