@@ -108,13 +108,25 @@ struct Job {
 struct Piece {
     family: Option<Family>,
     rows: u64,
-    leaves: Vec<((Family, i32, i64), [u8; LEAF_BYTES])>,
-    doubles: Vec<[u8; 29]>,
+    /// Leaves of each bucket, one after the other.
+    leaves: Vec<((Family, i32, i64), Vec<u8>)>,
+    /// The same of records' own bytes, by the first byte of their hash.
+    doubles: Vec<Vec<u8>>,
     schema_ids: BTreeSet<i32>,
     file: String,
     lost: Vec<(String, i32, i64, i64)>,
     quarantined: Vec<((Family, i32), i64)>,
     fault: Option<String>,
+}
+
+impl Piece {
+    /// Neighbours are mostly of one bucket, and a batch is of few.
+    fn push(&mut self, bucket: (Family, i32, i64), leaf: &[u8]) {
+        match self.leaves.iter_mut().rev().find(|(known, _)| *known == bucket) {
+            Some((_, leaves)) => leaves.extend_from_slice(leaf),
+            None => self.leaves.push((bucket, leaf.to_vec())),
+        }
+    }
 }
 
 /// Reads the tables whole.
@@ -176,11 +188,11 @@ pub(super) async fn read(
             let looked = verified.tables.entry(family.topic().name).or_default();
             looked.rows += piece.rows;
             progress(piece.rows);
-            for (bucket, leaf) in &piece.leaves {
-                spools.leaves.push(*bucket, leaf)?;
+            for (bucket, leaves) in &piece.leaves {
+                spools.leaves.push(*bucket, leaves)?;
             }
-            for double in &piece.doubles {
-                spools.doubles.push(double[0], double)?;
+            for (bucket, doubles) in (0..=u8::MAX).zip(&piece.doubles).filter(|(_, doubles)| !doubles.is_empty()) {
+                spools.doubles.push(bucket, doubles)?;
             }
             for id in piece.schema_ids {
                 read.schema_ids.entry((family, id)).or_insert_with(|| piece.file.clone());
@@ -274,12 +286,12 @@ impl Worker {
         if partition.null_count() < rows.num_rows() {
             let records = record::rebuild(family, rows)?;
             let followed = self.followed(family, rows);
-            piece.leaves.reserve(records.len());
-            piece.doubles.reserve(records.len());
+            piece.doubles = vec![Vec::new(); 1 << 8];
             for (row, record) in records.iter().enumerate().filter(|(row, _)| partition.is_valid(*row) && offset.is_valid(*row)) {
                 let (partition, offset) = (partition.value(row), offset.value(row));
                 self.leaf(family, partition, offset, record, followed[row], piece);
-                piece.doubles.push(double(family, partition, offset, record, self.seed));
+                let double = double(family, partition, offset, record, self.seed);
+                piece.doubles[usize::from(double[0])].extend_from_slice(&double);
             }
         }
         match family {
@@ -311,7 +323,7 @@ impl Worker {
         let hash = self.hashers.entry((family, partition)).or_insert_with(make).record(offset, record);
         let Followed { source, record, series, sequence } = followed;
         let leaf = Leaf { offset, hash, source, record, series, sequence };
-        piece.leaves.push(((family, partition, offset >> BUCKET_BITS), leaf.bytes()));
+        piece.push((family, partition, offset >> BUCKET_BITS), &leaf.bytes());
     }
 
     /// Whose record each row is. Flags are counted on the way.
