@@ -11,9 +11,8 @@
 //!                                │
 //!        (principal, SQL) ──► engine.rs ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables)
 //!                                                             └─► shell.rs
-//! ```
-//!
 //!        tables ──► replay.rs ──► JSON lines, Avro, DBN, another log, another home
+//! ```
 //!
 //! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
 
