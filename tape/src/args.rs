@@ -67,7 +67,7 @@ pub enum Command {
     Topics(Topics),
     /// Look after the tables: merge small files to large sorted ones, write checkpoints, remove what the audit horizon no longer needs
     ///
-    /// Ingest, store and queries may go on meanwhile; `tape store` and `tape up` do the same by themselves every ten minutes ([upkeep] in tape.toml).
+    /// Ingest, store and queries may go on meanwhile; `tape store` and `tape up` do the same by themselves every ten minutes (section upkeep of tape.toml).
     /// Rows are never removed. Replaced files and entries of the table's log go when no version since the horizon began needs them; what each commit
     /// said of itself is archived first, so that `tape verify` needs none of them.
     Upkeep(Upkeep),
