@@ -52,7 +52,7 @@ impl Lake {
         &self.root
     }
 
-    /// The store that holds the files; [`FileInfo::location`] is a path in it.
+    /// The store that holds the files; [`crate::FileInfo::location`] is a path in it.
     pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
