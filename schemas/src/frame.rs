@@ -140,24 +140,42 @@ pub fn decode(family: Family, frames: &[&[u8]]) -> Result<Decoded, Error> {
             Err(reason) => bad.push(BadFrame { index, field: None, reason }),
         }
     }
-    // One writer schema exists per family today, so one pass decodes all; the pass is repeated without each frame that fails.
+    // One writer schema exists per family today, so one pass decodes all; the pass is repeated without each frame that fails. Those of our own
+    // spelling have a pass of their own: the repetitions for a bad frame are few and short then.
+    let (plain, others): (Vec<usize>, Vec<usize>) = good.into_iter().partition(|index| ours[*index]);
     let mut batches = Vec::new();
-    let mut at = 0;
-    while at < good.len() {
-        let (batch, failed) = decode_run(topic, frames, &good[at..])?;
-        at += batch.num_rows();
-        batches.push(batch);
-        if let Some(reason) = failed {
-            bad.push(BadFrame { index: good.remove(at), field: None, reason });
+    let mut rows = Vec::with_capacity(plain.len() + others.len());
+    for mut good in [plain, others] {
+        let mut at = 0;
+        while at < good.len() {
+            let (batch, failed) = decode_run(topic, frames, &good[at..])?;
+            at += batch.num_rows();
+            batches.push(batch);
+            if let Some(reason) = failed {
+                bad.push(BadFrame { index: good.remove(at), field: None, reason });
+            }
         }
+        rows.extend(good);
     }
     let batch = match batches.len() {
-        1 => batches.remove(0),
-        _ => concat_batches(topic.wire_schema(), &batches).map_err(|e| Error::Decode { topic: topic.name, why: e.to_string() })?,
+        1 => Ok(batches.remove(0)),
+        _ => concat_batches(topic.wire_schema(), &batches).and_then(|batch| in_order(batch, &mut rows)),
     };
-    let (batch, rows) = refuse_out_of_range(topic, batch, good, &mut bad)?;
+    let batch = batch.map_err(|e| Error::Decode { topic: topic.name, why: e.to_string() })?;
+    let (batch, rows) = refuse_out_of_range(topic, batch, rows, &mut bad)?;
     bad.sort_by_key(|frame| frame.index);
     Ok(Decoded { schema_ids: vec![topic.schema_id; rows.len()], ours: rows.iter().map(|row| ours[*row]).collect(), batch, rows, bad })
+}
+
+/// Puts rows into the order of their frames, whose numbers `rows` holds.
+fn in_order(batch: RecordBatch, rows: &mut [usize]) -> Result<RecordBatch, ArrowError> {
+    if rows.is_sorted() {
+        return Ok(batch);
+    }
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_unstable_by_key(|row| rows[*row]);
+    rows.sort_unstable();
+    take_record_batch(&batch, &UInt64Array::from_iter_values(order.into_iter().map(|row| row as u64)))
 }
 
 /// Frames that differ in some columns only, decoded.
