@@ -110,7 +110,12 @@ fn lag() -> Vec<Field> {
         req("stored_offset", I64, "", "next offset to store: all before it are stored or explained"),
         req("log_begin", I64, "", "first offset that the log still has"),
         req("log_end", I64, "", "offset after the last one that a reader sees"),
-        req("behind", I64, "offsets", "offsets that can be read and are not stored; Kafka counts the markers of transactions too"),
+        req(
+            "behind",
+            I64,
+            "offsets",
+            "offsets that can be read and are not stored, the markers of Kafka's transactions among them; 0 where only markers are left",
+        ),
         req("lost", I64, "offsets", "offsets that the log no longer has and that were not stored; the next store notes them in `gaps`"),
         opt("last_log_ts", Time, "ns UTC", "clock 4 of the last stored record; NULL where none is stored, or the log no longer has it"),
     ]

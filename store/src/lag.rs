@@ -4,14 +4,14 @@ use crate::ledger::app_id;
 use crate::opened::{self, blocking};
 use crate::{Error, info};
 use eventlog::origin::restore_time;
-use eventlog::{EventLog, Start};
+use eventlog::{EventLog, Start, Watermarks};
 use lake::Lake;
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the log may take to give the last stored records.
+/// How long the log may take to give the records around the end of what is stored.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Events of one poll: those that are wanted come first.
 const POLL_EVENTS_MAX: usize = 256;
@@ -34,14 +34,16 @@ pub struct Lag {
     pub begin: i64,
     /// Offset after the last one that a reader sees.
     pub end: i64,
+    /// Is there a record that can be read and is not stored? Offsets alone do not tell: Kafka counts the markers that end transactions, too.
+    pub waiting: bool,
     /// When the log knew the last stored record, in milliseconds since 1970 UTC; `None` where none is stored, or the log no longer has it.
     pub last_ts_ms: Option<i64>,
 }
 
 impl Lag {
-    /// Offsets that can be read and are not stored.
+    /// Offsets that can be read and are not stored; 0 where they are markers of transactions alone.
     pub fn behind(&self) -> i64 {
-        (self.end - self.stored.max(self.begin)).max(0)
+        if self.waiting { (self.end - self.stored.max(self.begin)).max(0) } else { 0 }
     }
 
     /// Offsets that the log no longer has and that were not stored.
@@ -54,71 +56,107 @@ impl Lag {
 pub async fn lag(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<Vec<Lag>, Error> {
     opened::refuse_other_log(log, lake).await?;
     let (cluster_id, topics) = opened::look(log).await?;
-    let watermarks = opened::watermarks(log).await?;
-    let mut lags = Vec::new();
+    let mut stored: HashMap<(Family, i32), i64> = HashMap::new();
     let mut tails: HashMap<(Family, i32), i64> = HashMap::new();
     for family in Family::ALL {
+        let Some(mut table) = lake.find(family).await? else { continue };
         let topic = &topics[&family];
+        info::refuse_other_log(&table, &cluster_id, &topics).await?;
         let mut txns: BTreeMap<i32, i64> = BTreeMap::new();
-        if let Some(table) = &mut lake.find(family).await? {
-            info::refuse_other_log(table, &cluster_id, &topics).await?;
-            for partition in 0..topic.partitions {
-                let stored = table.txn_version(&app_id(family.topic().name, &topic.id, partition)).await?;
-                txns.extend(stored.map(|next| (partition, next)));
-            }
-            let stored = info::tails(table, &topic.id, &txns).await?;
-            tails.extend(stored.iter().map(|(partition, tail)| ((family, *partition), tail.offset)));
+        for partition in 0..topic.partitions {
+            let next = table.txn_version(&app_id(family.topic().name, &topic.id, partition)).await?;
+            txns.extend(next.map(|next| (partition, next)));
         }
+        let last = info::tails(&table, &topic.id, &txns).await?;
+        tails.extend(last.iter().map(|(partition, tail)| ((family, *partition), tail.offset)));
+        stored.extend(txns.into_iter().map(|(partition, next)| ((family, partition), next)));
+    }
+    // After the tables: a store that goes on meanwhile must not seem to be ahead of the log.
+    let watermarks = opened::watermarks(log).await?;
+    let question = |(place, watermarks): (&(Family, i32), &Watermarks)| {
+        let next = stored.get(place).copied().unwrap_or(0).max(watermarks.low);
+        let tail = tails.get(place).copied().filter(|offset| *offset >= watermarks.low);
+        (*place, Question { tail, next, open: next < watermarks.high })
+    };
+    let questions = watermarks.iter().map(question).filter(|(_, question)| question.open || question.tail.is_some()).collect();
+    let answers = blocking(log, move |log| answers(log, questions)).await?;
+    let mut lags = Vec::new();
+    for family in Family::ALL {
+        let topic = &topics[&family];
         for partition in 0..topic.partitions {
             let Some(watermarks) = watermarks.get(&(family, partition)) else { continue };
-            if tails.get(&(family, partition)).is_some_and(|offset| *offset < watermarks.low) {
-                tails.remove(&(family, partition));
-            }
+            let answer = answers.get(&(family, partition)).copied().unwrap_or_default();
             lags.push(Lag {
                 table: family.topic().name,
                 topic: topic.name.clone(),
                 topic_id: topic.id.clone(),
                 partition,
-                stored: txns.get(&partition).copied().unwrap_or(0),
+                stored: stored.get(&(family, partition)).copied().unwrap_or(0),
                 begin: watermarks.low,
                 end: watermarks.high,
-                last_ts_ms: None,
+                waiting: answer.waiting,
+                last_ts_ms: answer.last_ts_ms,
             });
         }
-    }
-    let times = blocking(log, move |log| times(log, tails)).await?;
-    for lag in &mut lags {
-        let family = Family::named(lag.table).expect("it is a family's");
-        lag.last_ts_ms = times.get(&(family, lag.partition)).copied();
     }
     Ok(lags)
 }
 
-/// When the log knew the record at each of these offsets.
-fn times(log: &dyn EventLog, mut wanted: HashMap<(Family, i32), i64>) -> Result<HashMap<(Family, i32), i64>, eventlog::Error> {
-    let mut times = HashMap::new();
-    let starts = wanted.iter().map(|((family, partition), offset)| Start { family: *family, partition: *partition, offset: *offset });
-    let starts: Vec<Start> = starts.collect();
+/// What the log is asked about a partition.
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    /// Offset of the last stored record, where the log has it still.
+    tail: Option<i64>,
+    /// Offset behind what is stored.
+    next: i64,
+    /// Are there offsets behind what is stored?
+    open: bool,
+}
+
+/// What the log says of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Answer {
+    last_ts_ms: Option<i64>,
+    waiting: bool,
+}
+
+fn answers(log: &dyn EventLog, mut questions: HashMap<(Family, i32), Question>) -> Result<HashMap<(Family, i32), Answer>, eventlog::Error> {
+    let mut answers: HashMap<(Family, i32), Answer> = HashMap::new();
+    let start = |((family, partition), question): (&(Family, i32), &Question)| Start {
+        family: *family,
+        partition: *partition,
+        offset: question.tail.unwrap_or(question.next),
+    };
+    let starts: Vec<Start> = questions.iter().map(start).collect();
     if starts.is_empty() {
-        return Ok(times);
+        return Ok(answers);
     }
     let mut reader = log.reader(&starts)?;
     let deadline = Instant::now() + PATIENCE;
-    while !wanted.is_empty() {
+    while !questions.is_empty() {
         if Instant::now() > deadline {
-            let why = format!("the log has not given the last stored records of {} partitions within {PATIENCE:?}", wanted.len());
+            let why = format!("the log has not given the records at the ends of {} partitions within {PATIENCE:?}", questions.len());
             return Err(eventlog::Error::Failed { doing: "looking how far the tables are behind".into(), why });
         }
         let mut polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
         polled.events.iter_mut().for_each(restore_time);
         for event in &polled.events {
             let place = (event.family, event.partition);
-            if wanted.remove(&place).is_some_and(|offset| offset == event.offset) {
-                times.insert(place, event.ts_ms);
+            let Some(question) = questions.get_mut(&place) else { continue };
+            let answer = answers.entry(place).or_default();
+            if question.tail.take_if(|tail| *tail <= event.offset) == Some(event.offset) {
+                answer.last_ts_ms = Some(event.ts_ms);
+            }
+            if event.offset >= question.next {
+                answer.waiting = true;
+                question.open = false;
+            }
+            if question.tail.is_none() && !question.open {
+                questions.remove(&place);
             }
         }
-        // What is not there although the log says so has no time.
-        wanted.retain(|place, _| !polled.at_end.contains(place));
+        // What is not there although the log says so is a marker, or has no time.
+        questions.retain(|place, _| !polled.at_end.contains(place));
     }
-    Ok(times)
+    Ok(answers)
 }
