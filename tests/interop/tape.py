@@ -43,9 +43,16 @@ class Tape:
         return json.loads(self.run("sql", "--format", "json", statement), parse_float=decimal.Decimal)
 
     def columns(self):
-        """Table → column → SQL type, as the data dictionary has them."""
+        """Stored table → stored column → SQL type, as the data dictionary has them."""
         tables = json.loads(self.run("schema", "--json"))
-        return {table["table"]: {column["name"]: column["type"] for column in table["columns"]} for table in tables}
+        # A view has no wire schema; what SQL adds to a table stands behind its last stored column.
+        return {table["table"]: stored(table["columns"]) for table in tables if table["schema_id"] is not None}
+
+
+def stored(columns):
+    """Column → SQL type, up to the last one that is in the files."""
+    names = [column["name"] for column in columns]
+    return {column["name"]: column["type"] for column in columns[: names.index("_raw") + 1]}
 
 
 def environment():
