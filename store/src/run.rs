@@ -108,7 +108,7 @@ impl Store {
     ) -> Result<Report, Error> {
         let mut report = Report::default();
         let patience = Patience { tries_max: options.tries_max, backoff: options.backoff };
-        let mut troubles = Troubles::default();
+        let (mut troubles, mut outages) = (Troubles::default(), Troubles::default());
         loop {
             let commits = report.commits;
             let begun = tokio::select! {
@@ -135,8 +135,12 @@ impl Store {
             }
             // Where another store was first, something was stored.
             let stored = report.commits > commits || error.is_fence();
-            // A service outlasts an outage of its log, however long: it has nothing else to do, and loses nothing by it.
-            let patience = if !once && error.is_outage() { Patience { tries_max: u32::MAX, ..patience } } else { patience };
+            // A service outlasts an outage of its log, however long: it has nothing else to do, and loses nothing by it. Outages are counted apart,
+            // so that after one of them other troubles have all their tries.
+            let (troubles, patience) = match !once && error.is_outage() {
+                true => (&mut outages, Patience { tries_max: u32::MAX, ..patience }),
+                false => (&mut troubles, patience),
+            };
             let wait = match troubles.another(stored, error.may_pass(), shutdown.done, &patience) {
                 retry::Next::Again { wait } => wait,
                 retry::Next::End => return Err(error),

@@ -3,7 +3,7 @@
 use crate::settings::{LogAt, Settings, WrongUse};
 use anyhow::{Context, Result, bail};
 use eventlog::EventLog;
-use eventlog::embedded::{Embedded, Options};
+use eventlog::embedded::Options;
 use eventlog::kafka::{Kafka, KafkaOptions};
 use eventlog::socket::Socket;
 use lake::Lake;
@@ -69,9 +69,9 @@ pub fn existing_log(settings: &Settings) -> Result<Arc<dyn EventLog>> {
     }
 }
 
-/// The embedded log for this process alone; where another one owns it, an error with that one's process id.
+/// The embedded log for this process alone; one that ingests is waited for, and where a service owns it, the error has its process id.
 pub fn own_embedded_alone(dir: &Path, settings: &Settings) -> Result<Arc<dyn EventLog>> {
-    Ok(Arc::new(Embedded::open(dir, &embedded_options(settings))?))
+    Ok(Arc::new(eventlog::home::own_home(dir, &embedded_options(settings))?))
 }
 
 /// The embedded log as its owner; the socket beside it lets other commands through.

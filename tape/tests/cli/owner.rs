@@ -4,6 +4,7 @@ use crate::counted;
 use crate::feed;
 use crate::run::{Home, text};
 use crate::running::{self, Running};
+use std::fs::File;
 use std::path::PathBuf;
 
 fn file(home: &Home, name: &str, rows: u64) -> PathBuf {
@@ -90,6 +91,28 @@ fn up_serves_beside_ingest_and_ends_cleanly_with_sigterm() {
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(said.contains("Stopped. Everything published is stored."), "{said}");
     assert_eq!(trades(&home), 800);
+}
+
+/// Given a process that keeps the log to itself, as an ingest does, when a store starts, then it waits for it and says so, and owns the home as
+/// soon as the other has ended.
+#[test]
+fn a_store_waits_for_an_ingest_that_has_the_home() {
+    let home = Home::embedded();
+    ingest(&home, &file(&home, "trades.csv", 300));
+    let owner = File::options().read(true).write(true).open(home.path("log/owner.pid")).expect("the log has an owner's file");
+    owner.lock().expect("nobody has it");
+    let mut store = running::start(&home, &["store"]);
+    running::until("the store to say that it waits", || {
+        assert!(!store.ended(), "{}", store.said());
+        store.said().contains("is in use by process")
+    });
+    drop(owner);
+    running::until("the rows to be visible", || {
+        assert!(!store.ended(), "{}", store.said());
+        home.path("tables/trades").is_dir() && trades(&home) == 300
+    });
+    let (status, said) = store.signal("INT");
+    assert_eq!(status.code(), Some(0), "{said}");
 }
 
 #[test]

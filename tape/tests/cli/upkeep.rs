@@ -58,9 +58,10 @@ fn a_running_store_looks_after_its_tables() {
     std::fs::write(home.path("tape.toml"), "[store]\nage_max_seconds = 0\n[upkeep]\nevery_seconds = 1\n").expect("written");
     let path = home.path("trades.csv");
     grow(&home, &path, 10);
-    let store = start(&home, &["store"]);
+    let mut store = start(&home, &["store"]);
     let mut records = 10;
     until("a merge beside the store", || {
+        assert!(!store.ended(), "{}", store.said());
         records += PART;
         grow(&home, &path, records);
         said_in_log(&home, "\"OPTIMIZE\"")
@@ -79,9 +80,10 @@ fn upkeep_beside_the_store_can_be_switched_off() {
     std::fs::write(home.path("tape.toml"), "[store]\nage_max_seconds = 0\n[upkeep]\nevery_seconds = 0\n").expect("written");
     let path = home.path("trades.csv");
     grow(&home, &path, 10);
-    let store = start(&home, &["store"]);
+    let mut store = start(&home, &["store"]);
     let mut records = 10;
     until("more files than upkeep would leave", || {
+        assert!(!store.ended(), "{}", store.said());
         records += PART;
         grow(&home, &path, records);
         with_extension(&home, "parquet").len() >= 8
