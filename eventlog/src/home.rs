@@ -47,7 +47,7 @@ fn wait_for<T>(mut open: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
         match open() {
             Err(owned @ Error::Owned { .. }) if began.elapsed() < OWNER_WAIT => {
                 if !said && began.elapsed() >= QUIET_WAIT {
-                    tracing::info!(waiting_s_max = OWNER_WAIT.as_secs(), "{owned}");
+                    tracing::warn!(longest_s = OWNER_WAIT.as_secs(), "waiting: {owned}");
                     said = true;
                 }
                 std::thread::sleep(RETRY);

@@ -24,7 +24,7 @@ fn trades(home: &Home) -> u64 {
 }
 
 /// `tape store` as a service, once it owns the home.
-fn store(home: &Home) -> Running {
+pub fn store(home: &Home) -> Running {
     let mut store = running::start(home, &["store"]);
     running::until("the store to own its home", || {
         assert!(!store.ended(), "{}", store.said());

@@ -2,8 +2,9 @@
 
 use crate::counted;
 use crate::feed;
+use crate::owner;
 use crate::run::{Home, text};
-use crate::running::{start, until};
+use crate::running::until;
 use serde_json::Value;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ fn a_running_store_looks_after_its_tables() {
     std::fs::write(home.path("tape.toml"), "[store]\nage_max_seconds = 0\n[upkeep]\nevery_seconds = 1\n").expect("written");
     let path = home.path("trades.csv");
     grow(&home, &path, 10);
-    let mut store = start(&home, &["store"]);
+    let mut store = owner::store(&home);
     let mut records = 10;
     until("a merge beside the store", || {
         assert!(!store.ended(), "{}", store.said());
@@ -80,7 +81,7 @@ fn upkeep_beside_the_store_can_be_switched_off() {
     std::fs::write(home.path("tape.toml"), "[store]\nage_max_seconds = 0\n[upkeep]\nevery_seconds = 0\n").expect("written");
     let path = home.path("trades.csv");
     grow(&home, &path, 10);
-    let mut store = start(&home, &["store"]);
+    let mut store = owner::store(&home);
     let mut records = 10;
     until("more files than upkeep would leave", || {
         assert!(!store.ended(), "{}", store.said());
