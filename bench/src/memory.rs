@@ -55,7 +55,7 @@ fn peaks_of(tape: &Path, brokers: Option<&str>, place: &Path, records: u64) -> R
     let kafka = brokers.map(|brokers| Ok::<_, anyhow::Error>((brokers, speed::kafka(brokers, &prefix)?))).transpose()?;
     let command = |args: &[&str]| {
         let mut command = Command::new(tape);
-        for name in ["TAPE_HOME", "TAPE_BROKERS", "TAPE_TABLES", "TAPE_PREFIX", "TAPE_CONFIG"] {
+        for name in ["TAPE_HOME", "TAPE_BROKERS", "TAPE_TABLES", "TAPE_PREFIX", "TAPE_REPLAYED", "TAPE_CONFIG"] {
             command.env_remove(name);
         }
         command.args(args).arg("--json").arg("--home").arg(home.path());

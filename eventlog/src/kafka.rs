@@ -20,6 +20,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use trouble::{Context, Trouble};
@@ -48,6 +49,9 @@ pub struct KafkaOptions {
     pub replication_factor: i32,
     /// `retention.ms` of the families' topics; -1, for ever, unless somebody decides otherwise.
     pub retention_ms: i64,
+    /// The topics hold what `tape replay` wrote: events have the time that their headers `tape-origin-*` say. Only for topics that nobody else may
+    /// write to: whoever may can so state any time.
+    pub replayed: bool,
 }
 
 impl KafkaOptions {
@@ -59,6 +63,7 @@ impl KafkaOptions {
             properties: BTreeMap::new(),
             replication_factor: -1,
             retention_ms: -1,
+            replayed: false,
         }
     }
 }
@@ -90,6 +95,8 @@ struct Shared {
     options: KafkaOptions,
     trouble: Arc<Trouble>,
     names: Vec<String>,
+    /// It was said that records tell of an origin whose time nobody asked for.
+    told_of_origin: AtomicBool,
 }
 
 /// A partition whose leader is being chosen, or that a broker has not heard of yet.
@@ -133,7 +140,7 @@ impl Kafka {
             return Err(Error::Failed { doing: "reading the Kafka settings".to_string(), why });
         }
         let names = Family::ALL.iter().map(|family| format!("{}{}", options.prefix, family.topic().name)).collect();
-        let shared = Arc::new(Shared { options, trouble: Arc::default(), names });
+        let shared = Arc::new(Shared { options, trouble: Arc::default(), names, told_of_origin: AtomicBool::new(false) });
         // Between transactions' ends there is more in the log than a reader may see: the admin client is asked for that.
         let admin: AdminClient<Context> = shared.create(&[("isolation.level", "read_uncommitted")])?;
         let committed: BaseConsumer<Context> = shared.create(&[("isolation.level", "read_committed")])?;

@@ -68,8 +68,13 @@ impl Origin {
     }
 }
 
-/// Gives an event that was replayed the time that it had at its origin. Every reader that stores, hashes or compares events does this first.
-pub fn restore_time(event: &mut Event) {
+/// Do the headers say when the origin's log knew the record, be they whole or not?
+pub(crate) fn is_told(headers: &[(String, Option<Bytes>)]) -> bool {
+    headers.iter().any(|(name, _)| name == TS)
+}
+
+/// Gives an event that was replayed the time that it had at its origin.
+pub(crate) fn restore_time(event: &mut Event) {
     if let Some(origin) = Origin::of(&event.headers) {
         (event.ts_ms, event.ts_type) = (origin.ts_ms, origin.ts_type);
     }

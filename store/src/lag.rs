@@ -3,7 +3,6 @@
 use crate::ledger::app_id;
 use crate::opened::{self, blocking};
 use crate::{Error, info};
-use eventlog::origin::restore_time;
 use eventlog::{EventLog, Start, Watermarks};
 use lake::Lake;
 use schemas::Family;
@@ -138,8 +137,7 @@ fn answers(log: &dyn EventLog, mut questions: HashMap<(Family, i32), Question>) 
             let why = format!("the log has not given the records at the ends of {} partitions within {PATIENCE:?}", questions.len());
             return Err(eventlog::Error::Failed { doing: "looking how far the tables are behind".into(), why });
         }
-        let mut polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
-        polled.events.iter_mut().for_each(restore_time);
+        let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
         for event in &polled.events {
             let place = (event.family, event.partition);
             let Some(question) = questions.get_mut(&place) else { continue };

@@ -99,8 +99,6 @@ impl ReadAhead {
     }
 
     fn decode(&mut self, mut events: Vec<Event>) -> Result<Decoded, Error> {
-        // What was replayed is stored and proved with the time that it had at its origin.
-        events.iter_mut().for_each(eventlog::origin::restore_time);
         let mut decoded = Decoded::default();
         let mut absent = Vec::with_capacity(events.len());
         events.retain(|event| match self.ledger.offer(event.family, event.partition, event.offset) {

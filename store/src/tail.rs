@@ -118,8 +118,7 @@ pub(crate) fn find_other(log: &dyn EventLog, tails: HashMap<(Family, i32), Tail>
             let why = format!("the log has not given the last stored records of {} partitions within {PATIENCE:?}", compare.missing());
             return Err(eventlog::Error::Failed { doing: "comparing the log with the tables".into(), why });
         }
-        let mut polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
-        polled.events.iter_mut().for_each(eventlog::origin::restore_time);
+        let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
         if let Some(other) = compare.take(&polled) {
             return Ok(Some(other));
         }

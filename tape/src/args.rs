@@ -38,6 +38,9 @@ pub struct Common {
     /// Prefix of topic names [default: tape.]
     #[arg(long, global = true, env = "TAPE_PREFIX", value_name = "TEXT")]
     pub prefix: Option<String>,
+    /// The topics hold what `tape replay --to-brokers` wrote: keep the time of the origin as _log_ts (docs/replay.md)
+    #[arg(long, global = true, env = "TAPE_REPLAYED")]
+    pub replayed: bool,
     /// Settings file [default: tape.toml in the home]
     #[arg(long, global = true, env = "TAPE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -95,8 +95,9 @@ fn embedded_options(settings: &Settings) -> Options {
 }
 
 fn kafka(settings: &Settings) -> Result<Kafka> {
-    let LogAt::Kafka { brokers, properties } = &settings.log else { bail!("no brokers are configured") };
-    let options = KafkaOptions { prefix: settings.prefix.clone(), properties: properties.clone(), ..KafkaOptions::new(brokers) };
+    let LogAt::Kafka { brokers, properties, replayed } = &settings.log else { bail!("no brokers are configured") };
+    let options =
+        KafkaOptions { prefix: settings.prefix.clone(), properties: properties.clone(), replayed: *replayed, ..KafkaOptions::new(brokers) };
     Ok(Kafka::connect(options)?)
 }
 

@@ -20,6 +20,7 @@ struct File {
     brokers: Option<String>,
     tables: Option<String>,
     prefix: Option<String>,
+    replayed: Option<bool>,
     #[serde(default)]
     kafka: BTreeMap<String, toml::Value>,
     #[serde(default)]
@@ -73,8 +74,8 @@ struct UpkeepFile {
 pub enum LogAt {
     /// In the home, for one machine.
     Embedded { dir: PathBuf, retention: Option<Duration> },
-    /// Kafka, with any librdkafka property.
-    Kafka { brokers: String, properties: BTreeMap<String, String> },
+    /// Kafka, with any librdkafka property. `replayed`: its records are those that `tape replay` wrote, and keep the time of their origin.
+    Kafka { brokers: String, properties: BTreeMap<String, String>, replayed: bool },
 }
 
 /// What is meant.
@@ -129,8 +130,10 @@ pub fn settle(typed: &Common) -> Result<Settings> {
     let file = read(&path, typed.config.is_some())?;
     let brokers = typed.brokers.clone().or(file.brokers);
     let properties = properties(file.kafka, &path)?;
+    let replayed = typed.replayed || file.replayed.unwrap_or(false);
     let log = match brokers {
-        Some(brokers) => LogAt::Kafka { brokers, properties },
+        Some(brokers) => LogAt::Kafka { brokers, properties, replayed },
+        None if replayed => return Err(WrongUse("--replayed says so of topics of Kafka: give --brokers too".into()).into()),
         None => LogAt::Embedded {
             dir: home.join("log"),
             retention: file.embedded.retention_hours.map(|hours| Duration::from_secs(hours * 3600)),
@@ -165,6 +168,9 @@ impl Settings {
             LogAt::Embedded { .. } => None,
             LogAt::Kafka { brokers, .. } => Some(brokers.clone()),
         };
+        if matches!(self.log, LogAt::Kafka { replayed: true, .. }) {
+            line += " --replayed";
+        }
         let elsewhere = (Path::new(&self.tables) != self.home.join("tables")).then(|| self.tables.clone());
         let prefix = (self.prefix != PREFIX).then(|| self.prefix.clone());
         let config = self.config.as_ref().map(|path| path.display().to_string());

@@ -3,7 +3,7 @@
 use super::trouble::{Context, code};
 use super::{Kafka, RETRY, Shared};
 use crate::embedded::POLL_BYTES_MAX;
-use crate::{Error, Event, Polled, Reader, Start, StateTopic, TimestampType};
+use crate::{Error, Event, Polled, Reader, Start, StateTopic, TimestampType, origin};
 use bytes::{Bytes, BytesMut};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -12,6 +12,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, Timestamp, TopicPartitionList};
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -218,6 +219,20 @@ impl KafkaReader {
         }
     }
 
+    /// What was replayed has the time of its origin where that was asked for, and nowhere without a word.
+    fn time_of_origin(&self, event: &mut Event) {
+        if self.shared.options.replayed {
+            origin::restore_time(event);
+        } else if origin::is_told(&event.headers) && !self.shared.told_of_origin.swap(true, Ordering::Relaxed) {
+            let name = self.shared.name(event.family);
+            let (partition, offset) = (event.partition, event.offset);
+            tracing::warn!(
+                "{name}[{partition}] offset {offset} says that it was replayed (headers tape-origin-*): it keeps the time of this log; where `tape \
+                 replay` wrote these topics, --replayed gives its records the time of their origin"
+            );
+        }
+    }
+
     fn deliver(&self, arena: Arena, at_end: Vec<usize>) -> Polled {
         let bytes = arena.bytes.freeze();
         let whole = |range: Option<Range<usize>>| range.map(|range| bytes.slice(range));
@@ -228,7 +243,7 @@ impl KafkaReader {
                 Timestamp::CreateTime(ms) => (ms, TimestampType::Create),
                 Timestamp::NotAvailable => (0, TimestampType::None),
             };
-            Event {
+            let mut event = Event {
                 family: at.family,
                 partition: at.partition,
                 offset: record.offset,
@@ -237,7 +252,9 @@ impl KafkaReader {
                 key: whole(record.key),
                 value: whole(record.value),
                 headers: record.headers,
-            }
+            };
+            self.time_of_origin(&mut event);
+            event
         });
         let at_end = at_end.into_iter().map(|lane| (self.lanes[lane].at.family, self.lanes[lane].at.partition)).collect();
         Polled { events: events.collect(), at_end }

@@ -3,7 +3,6 @@
 use super::claims::Claims;
 use crate::Error;
 use crate::proof::{Hash, Hasher};
-use eventlog::origin::restore_time;
 use eventlog::{EventLog, Reader, Start};
 use schemas::Family;
 use std::collections::VecDeque;
@@ -54,8 +53,7 @@ impl LogPart {
     pub(super) fn peek(&mut self) -> Result<Option<(i64, Hash)>, Error> {
         let deadline = Instant::now() + PATIENCE;
         while let (true, Some(reader)) = (self.waiting.is_empty(), self.reader.as_mut()) {
-            let mut polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
-            polled.events.iter_mut().for_each(restore_time);
+            let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
             let ended = polled.at_end.contains(&self.place) || polled.events.last().is_some_and(|event| event.offset >= self.end - 1);
             let wanted = polled.events.iter().filter(|event| event.offset < self.end);
             self.waiting.extend(wanted.map(|event| (event.offset, self.hasher.event(event))));

@@ -60,7 +60,10 @@ fn log_and_tables(settings: &Settings) -> Result<Vec<Finding>> {
 fn configuration(settings: &Settings) -> Finding {
     let log = match &settings.log {
         LogAt::Embedded { dir, .. } => format!("embedded log in {}", dir.display()),
-        LogAt::Kafka { brokers, properties } => format!("Kafka at {brokers}, {} properties of its own", properties.len()),
+        LogAt::Kafka { brokers, properties, replayed } => {
+            let origin = if *replayed { ", replayed: its records keep the time of their origin" } else { "" };
+            format!("Kafka at {brokers}, {} properties of its own{origin}", properties.len())
+        }
     };
     Finding { what: "configuration", good: true, says: format!("{log}; tables in {}; topic prefix {}", settings.tables, settings.prefix) }
 }

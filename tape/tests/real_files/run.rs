@@ -20,7 +20,7 @@ impl Tape {
         let mut command = Command::new(self.path);
         // As many have it set: errors stay one line.
         command.env("RUST_BACKTRACE", "1");
-        for name in ["TAPE_HOME", "TAPE_BROKERS", "TAPE_TABLES", "TAPE_PREFIX", "TAPE_CONFIG"] {
+        for name in ["TAPE_HOME", "TAPE_BROKERS", "TAPE_TABLES", "TAPE_PREFIX", "TAPE_REPLAYED", "TAPE_CONFIG"] {
             command.env_remove(name);
         }
         command

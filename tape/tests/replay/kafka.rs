@@ -94,8 +94,20 @@ fn a_copy_on_kafka_is_stored_with_the_origins_time() {
     }
 
     // 1: what was no good there is none here.
-    done(&copy, &["store", "--once"], 1);
-    done(&copy, &["verify"], 0);
+    done(&copy, &["store", "--once", "--replayed"], 1);
+    done(&copy, &["verify", "--against-log", "--replayed"], 0);
+    // Headers alone change no time: whoever does not ask for the origin's is told, and has this log's.
+    let forgotten = text(&done(&copy, &["store", "--once"], 3));
+    assert!(forgotten.contains("--replayed") && forgotten.contains("is not the one that was stored"), "{forgotten}");
+    let own = copy.path("own").display().to_string();
+    let said = text(&done(&copy, &["store", "--once", "--tables", &own], 1));
+    assert_eq!(said.matches("says that it was replayed").count(), 1, "{said}");
+    let times = |tables: &[&str]| {
+        let answer = done(&copy, &[&["sql", "--format", "csv", "SELECT min(_log_ts), max(_log_ts) FROM bars"], tables].concat(), 0);
+        String::from_utf8(answer.stdout).expect("UTF-8").lines().nth(1).expect("a row").split(',').map(String::from).collect::<Vec<_>>()
+    };
+    let (origins, own) = (times(&[]), times(&["--tables", &own]));
+    assert!(origins[1] < own[0], "the origin's records were there before the copy's: {origins:?}, {own:?}");
     let ours: Vec<_> =
         lines(&replayed(&home, &[])).into_iter().filter(|line| !line["offset"].is_null()).map(|line| content(line, "tape.")).collect();
     let prefix = copy.topic("");
