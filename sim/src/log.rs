@@ -1,6 +1,7 @@
 //! The log of the simulation: transactions that interleave, commit, abort and hang; the markers that end them; fencing; retention.
 
 use crate::dice::Dice;
+use crate::page;
 use crate::plant::Plant;
 use bytes::Bytes;
 use eventlog::{Event, TimestampType, TopicInfo, Watermarks};
@@ -28,6 +29,9 @@ impl Record {
 
     /// The partition that it belongs to.
     pub fn partition(self) -> usize {
+        if let Some(at) = page::partition(self) {
+            return at;
+        }
         match (self.number * 7 + self.source) % 10 {
             0 | 1 => 2,
             2 => 3,
@@ -50,6 +54,15 @@ struct Transaction {
     ts_ms: i64,
     records: Vec<Record>,
     position: Option<(SourceId, Position)>,
+    /// What becomes known of prices with it.
+    states: Vec<(String, Bytes)>,
+}
+
+/// What a transaction is to hold.
+pub struct Batch {
+    pub records: Vec<Record>,
+    pub position: (SourceId, Position),
+    pub states: Vec<(String, Bytes)>,
 }
 
 /// An offset: a record, or the marker that ends a transaction.
@@ -96,6 +109,7 @@ pub struct Log {
     /// Epoch and open transaction by transactional id.
     writers: HashMap<String, (u64, Option<usize>)>,
     pub positions: HashMap<SourceId, Position>,
+    pub states: HashMap<String, Bytes>,
 }
 
 impl Log {
@@ -110,6 +124,7 @@ impl Log {
             transactions: vec![],
             writers: HashMap::new(),
             positions: HashMap::new(),
+            states: HashMap::new(),
         }
     }
 
@@ -152,7 +167,8 @@ impl Log {
     }
 
     /// Sends a transaction's records; nobody may see them yet.
-    pub fn send(&mut self, id: &str, epoch: u64, records: Vec<Record>, position: (SourceId, Position)) -> Result<usize, Fenced> {
+    pub fn send(&mut self, id: &str, epoch: u64, batch: Batch) -> Result<usize, Fenced> {
+        let Batch { records, position, states } = batch;
         let transaction = self.transactions.len();
         let writer = self.writers.get_mut(id).ok_or(Fenced)?;
         if writer.0 != epoch {
@@ -165,7 +181,7 @@ impl Log {
                 .for_each(|record| self.partitions[record.partition()].entries.push(Entry { transaction, record: Some(*record) }));
         }
         self.now_ms += 1;
-        self.transactions.push(Transaction { fate: Fate::Open, ts_ms: self.now_ms, records, position: Some(position) });
+        self.transactions.push(Transaction { fate: Fate::Open, ts_ms: self.now_ms, records, position: Some(position), states });
         Ok(transaction)
     }
 
@@ -224,6 +240,9 @@ impl Log {
         if fate == Fate::Committed && self.plant != Plant::PositionApart {
             self.take_position(transaction);
         }
+        if fate == Fate::Committed && self.plant != Plant::StatesApart {
+            self.take_states(transaction);
+        }
     }
 
     /// The position of a transaction becomes visible.
@@ -231,6 +250,11 @@ impl Log {
         if let Some((id, position)) = self.transactions[transaction].position.take() {
             self.positions.insert(id, position);
         }
+    }
+
+    /// What is known by a transaction becomes visible.
+    pub fn take_states(&mut self, transaction: usize) {
+        self.states.extend(std::mem::take(&mut self.transactions[transaction].states));
     }
 
     // ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────

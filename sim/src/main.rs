@@ -9,6 +9,7 @@
 mod dice;
 mod keeper;
 mod log;
+mod page;
 mod plant;
 mod publisher;
 mod tables;

@@ -26,6 +26,10 @@ pub enum Plant {
     NoFence,
     /// Records and position are two transactions.
     PositionApart,
+    /// A page is compared with what was known before its writer was taken.
+    StaleStates,
+    /// What is known is set in a transaction of its own.
+    StatesApart,
     /// An ingest does not look again after it has fenced others.
     NoSecondLook,
     /// An ingest goes on as its own writer without asking whether another one was faster.
@@ -35,7 +39,7 @@ pub enum Plant {
 impl Plant {
     /// Every fault.
     #[cfg(test)]
-    pub const FAULTS: [Plant; 13] = [
+    pub const FAULTS: [Plant; 15] = [
         Plant::NoCompareAndSet,
         Plant::SilentLoss,
         Plant::FamilyFirst,
@@ -47,6 +51,8 @@ impl Plant {
         Plant::ReadUncommitted,
         Plant::NoFence,
         Plant::PositionApart,
+        Plant::StaleStates,
+        Plant::StatesApart,
         Plant::NoSecondLook,
         Plant::NoThirdLook,
     ];

@@ -1,9 +1,11 @@
 //! An ingest process of the simulation: one input, from the positions to its last transaction. Who the input is and what is to be done next,
 //! the functions of `ingest` decide for it.
 
-use crate::log::Record;
+use crate::log::{Batch, Record};
+use crate::page::{self, Page};
 use crate::plant::Plant;
 use crate::world::{Input, Outside};
+use bytes::Bytes;
 use ingest::Error;
 use ingest::admission::{self, Admission, Asking, Attempts, Next, Then};
 use ingest::position::{self, Position, Sought, SourceId};
@@ -26,6 +28,7 @@ pub struct Publisher {
     attempts: Attempts,
     /// As they were last read.
     positions: HashMap<SourceId, Position>,
+    states: HashMap<String, Bytes>,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +46,7 @@ enum State {
     Publishing(Box<Going>),
     /// A transaction is sent, and not yet committed.
     Sent(Box<Going>, usize, Box<Position>),
-    /// The position of a transaction, where it is one of its own (a planted fault).
+    /// The position or the states of a transaction, where they are one of their own (planted faults).
     Apart(Box<Going>, usize, i64),
     /// Was let in: becomes the source's own writer.
     OwnTaking(Box<Going>),
@@ -113,6 +116,7 @@ impl Publisher {
             State::Ended => self.state = State::Ended,
             State::Starting => {
                 self.positions = outside.log.positions.clone();
+                self.states = outside.log.states.clone();
                 self.state = asking(input);
             }
             State::Waiting(until) if outside.now_ms >= until => self.state = asking(input),
@@ -132,10 +136,14 @@ impl Publisher {
                 }
                 self.state = State::Asking(asked);
             }
-            State::Publishing(going) => self.send(going, input, outside),
+            State::Publishing(going) => match &input.page {
+                None => self.send(going, input, outside),
+                Some(page) => self.send_page(going, page, input, outside),
+            },
             State::Sent(going, transaction, position) => self.commit(going, transaction, &position, input, outside),
             State::Apart(going, transaction, records) => {
                 outside.log.take_position(transaction);
+                outside.log.take_states(transaction);
                 self.published(going, records, input, outside);
             }
             State::OwnTaking(mut going) => {
@@ -167,11 +175,20 @@ impl Publisher {
 
     fn ask(&mut self, mut asked: Box<Asked>, input: &Input, outside: &mut Outside) {
         let content = std::mem::take(&mut asked.content);
-        let first = content.len().min(CHUNK * LINE);
         let (facts, name) = (BTreeMap::new(), input.name());
         let sought = Sought { parser: PARSER, path_facts: &facts, name: &name, head: &content, grows: true, is_own: false };
-        let (first_records, first_sha256) = ((first / LINE) as i64, Sha256::digest(&content[..first]).into());
-        let asking = Asking { sought, is_page: false, dataset: "D", first_records, first_sha256 };
+        let asking = match &input.page {
+            None => {
+                let first = content.len().min(CHUNK * LINE);
+                let (first_records, first_sha256) = ((first / LINE) as i64, Sha256::digest(&content[..first]).into());
+                Asking { sought, is_page: false, dataset: "D", first_records, first_sha256 }
+            }
+            Some(page) => {
+                let sought = Sought { parser: page::PARSER, grows: false, ..sought };
+                let first_sha256 = Sha256::digest(&content).into();
+                Asking { sought, is_page: true, dataset: page::DATASET, first_records: page.listed(), first_sha256 }
+            }
+        };
         let (id, known) = match asking.who(&self.positions, || Ok(&content[..])) {
             Ok(who) => who,
             Err(error) => return self.fail(&error, outside),
@@ -227,7 +244,44 @@ impl Publisher {
             last_revision: 0,
             open_quote: false,
         };
-        match outside.log.send(&going.writer.id, going.writer.epoch, records, (going.id, position.clone())) {
+        self.hand_over(going, records, position, vec![], outside);
+    }
+
+    /// A page is one transaction: what is new in it, the states that say what is known now, and its position.
+    fn send_page(&mut self, going: Box<Going>, page: &Page, input: &Input, outside: &mut Outside) {
+        let known = if outside.plant == Plant::StaleStates { &self.states } else { &outside.log.states };
+        let decision = match page.decide(known, &input.name()) {
+            Ok(decision) => decision,
+            Err(error) => return self.fail(&error, outside),
+        };
+        let position = Position {
+            parser: page::PARSER.into(),
+            path_facts: BTreeMap::new(),
+            name: input.name(),
+            records: page.listed(),
+            bytes: going.content.len() as u64,
+            sha256: hex::encode(Sha256::digest(&going.content)),
+            head: position::head(&going.content, going.content.len() as u64),
+            ends: vec![],
+            dataset: page::DATASET.into(),
+            reads: 1,
+            mapping: None,
+            last_revision: 0,
+            open_quote: false,
+        };
+        self.hand_over(going, page::records(&decision.batch), position, decision.states, outside);
+    }
+
+    fn hand_over(
+        &mut self,
+        going: Box<Going>,
+        records: Vec<Record>,
+        position: Position,
+        states: Vec<(String, Bytes)>,
+        outside: &mut Outside,
+    ) {
+        let batch = Batch { records, position: (going.id, position.clone()), states };
+        match outside.log.send(&going.writer.id, going.writer.epoch, batch) {
             Ok(transaction) => self.state = State::Sent(going, transaction, Box::new(position)),
             Err(_) => self.fail(&fenced(&going.writer), outside),
         }
@@ -252,7 +306,7 @@ impl Publisher {
             return self.fail(&failed("no answer, though it is committed"), outside);
         }
         going.ends = position::ends_with(std::mem::take(&mut going.ends), position.bytes, &position.sha256);
-        if outside.plant == Plant::PositionApart {
+        if matches!(outside.plant, Plant::PositionApart | Plant::StatesApart) {
             self.state = State::Apart(going, transaction, position.records);
         } else {
             self.published(going, position.records, input, outside);
@@ -265,13 +319,14 @@ impl Publisher {
         *acknowledged = records.max(*acknowledged);
         going.published = records;
         going.through_door = std::mem::take(&mut going.writer.at_door);
-        let ended = going.at * LINE == going.content.len();
+        let ended = input.page.is_some() || going.at * LINE == going.content.len();
         self.state = if ended { State::Ended } else { State::Publishing(going) };
     }
 }
 
 fn asking(input: &Input) -> State {
-    let content = (0..input.lines).flat_map(|number| format!("{:02} {number:04}\n", input.source).into_bytes()).collect();
+    let lines = || (0..input.lines).flat_map(|number| format!("{:02} {number:04}\n", input.source).into_bytes()).collect();
+    let content = input.page.as_ref().map_or_else(lines, Page::content);
     State::Asking(Box::new(Asked { content, ..Asked::default() }))
 }
 
