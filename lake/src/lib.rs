@@ -21,6 +21,7 @@
 //! ```
 
 mod archive;
+mod bounds;
 mod compact;
 mod durable;
 mod file;
@@ -40,7 +41,7 @@ pub use durable::{Disk, DurableLocal, LocalDisk};
 pub use history::{Entry, Files};
 pub use horizon::{Horizon, Removed};
 pub use layout::{DATE_MAX, DATE_MIN, partition_value};
-pub use read::FileRows;
+pub use read::{FileRows, GroupRows};
 pub use stats::{Bound, Stats};
 pub use stop::Stop;
 pub use table::{Committed, FileInfo, Lake, Snapshot, Table, Txn};

@@ -1,5 +1,6 @@
 //! One data file back to rows of the table's stored schema: the partition's values stand in the log, columns that the file lacks are NULL.
 
+use crate::bounds::{self, Bounds};
 use crate::table::{FileInfo, Lake};
 use crate::{Error, layout};
 use arrow::array::{ArrayRef, Date32Array, RecordBatch, StringArray, new_null_array};
@@ -8,6 +9,7 @@ use arrow::datatypes::DataType;
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::PageIndexPolicy;
 use schemas::{Family, Topic};
 use std::sync::Arc;
 
@@ -46,20 +48,63 @@ impl Lake {
         Ok(FileRows { topic: family.topic(), path: file.path.clone(), partition_values: file.partition_values.clone(), reader })
     }
 
-    /// The rows of a file that was fetched, apart for each of its row groups, in their order: they may be read side by side.
-    pub fn row_groups(&self, family: Family, file: &FileInfo, bytes: Bytes) -> Result<Vec<FileRows>, Error> {
+    /// The rows of a file that was fetched, apart for each of its row groups, in their order: they may be read side by side. They are held against
+    /// what is stated of them.
+    pub fn row_groups(&self, family: Family, file: &FileInfo, bytes: Bytes) -> Result<Vec<GroupRows>, Error> {
         let fault = |why: String| self.unreadable(family, &file.path, why);
-        let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::default()).map_err(|e| fault(e.to_string()))?;
+        let options = ArrowReaderOptions::default().with_page_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load(&bytes, options).map_err(|e| fault(e.to_string()))?;
+        // Read page after page: where the page index says that they are is held against that.
+        let plain = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::default()).map_err(|e| fault(e.to_string()))?;
+        let mut broken = bounds::of_file(family.topic(), &file.stats, &metadata);
+        if metadata.metadata().num_row_groups() == 0 && !broken.is_empty() {
+            return Err(fault(broken.remove(0)));
+        }
         let group = |group: usize| {
-            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata.clone());
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), plain.clone());
             let reader = builder.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS).build().map_err(|e| fault(e.to_string()))?;
-            Ok(FileRows { topic: family.topic(), path: file.path.clone(), partition_values: file.partition_values.clone(), reader })
+            let bounds = Bounds::of(family.topic(), &file.stats, &metadata, group).map_err(|e| fault(e.to_string()))?;
+            let rows = FileRows { topic: family.topic(), path: file.path.clone(), partition_values: file.partition_values.clone(), reader };
+            Ok(GroupRows { rows, bounds, broken: std::mem::take(&mut broken) })
         };
         (0..metadata.metadata().num_row_groups()).map(group).collect()
     }
 
     fn unreadable(&self, family: Family, path: &str, why: String) -> Error {
         Error::Storage { table: family.topic().name, url: self.root().to_string(), doing: format!("reading {path}"), why }
+    }
+}
+
+/// The rows of one row group, held against what is stated of them.
+pub struct GroupRows {
+    rows: FileRows,
+    bounds: Bounds,
+    broken: Vec<String>,
+}
+
+impl GroupRows {
+    /// Path of the file below the table's root.
+    pub fn path(&self) -> &str {
+        self.rows.path()
+    }
+
+    /// What is stated of the rows that were read since this was asked last, and is not so.
+    pub fn broken(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.broken)
+    }
+}
+
+impl Iterator for GroupRows {
+    type Item = Result<RecordBatch, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.rows.next() {
+            None => {
+                self.broken.extend(self.bounds.end());
+                None
+            }
+            Some(batch) => Some(batch.inspect(|batch| self.broken.extend(self.bounds.hold(batch)))),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::layout;
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::{max, max_string, min, min_string};
+use arrow::compute::{max, max_boolean, max_string, min, min_boolean, min_string};
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int32Type, Int64Type};
 use schemas::{Field, Kind, Topic, exact};
 use serde_json::value::RawValue;
@@ -108,6 +108,17 @@ fn widen(bounds: &mut HashMap<String, Bound>, name: String, new: Bound, wider: i
         Some(old) if !wider(&new, old) => {}
         Some(old) => *old = new,
         None => drop(bounds.insert(name, new)),
+    }
+}
+
+/// The least and the greatest value; `None` where all are NULL, or of a type that has no bounds. Of true and false false is less.
+pub(crate) fn extent(array: &ArrayRef) -> Option<(Bound, Bound)> {
+    match array.data_type() {
+        DataType::Boolean => {
+            let values = array.as_boolean();
+            Some((Bound::Int(min_boolean(values)?.into()), Bound::Int(max_boolean(values)?.into())))
+        }
+        _ => bounds(array),
     }
 }
 

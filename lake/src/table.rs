@@ -7,6 +7,7 @@ mod checkpoint;
 mod claim;
 mod commit;
 mod lake;
+mod memory;
 mod place;
 mod rewrite;
 

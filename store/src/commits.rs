@@ -95,15 +95,20 @@ impl Commit {
     }
 }
 
+/// `None` where it is no part of a log: offsets begin at 0, and a hole is within its interval.
 fn interval(said: &Value) -> Option<Interval> {
+    let (from, to) = (said["from"].as_i64()?, said["to"].as_i64()?);
+    if from < -1 || from > to || to == i64::MAX {
+        return None;
+    }
     let hole = |hole: &Value| {
         let (first, last) = (hole[0].as_i64()?, hole[1].as_i64()?);
-        (first <= last).then(|| (first, last, hole[2].as_str().unwrap_or("none").to_string()))
+        (from < first && first <= last && last <= to).then(|| (first, last, hole[2].as_str().unwrap_or("none").to_string()))
     };
     Some(Interval {
         partition: i32::try_from(said["partition"].as_i64()?).ok()?,
-        from: said["from"].as_i64()?,
-        to: said["to"].as_i64()?,
+        from,
+        to,
         records: said["records"].as_u64()?,
         quarantined: said["quarantined"].as_u64().unwrap_or(0),
         absent: said["absent"].as_array()?.iter().map(hole).collect::<Option<_>>()?,

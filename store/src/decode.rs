@@ -333,9 +333,12 @@ fn common(rows: &mut Rows, dataset: &str, reason: &str) {
     rows.i64(topic.column("source_byte"), 0);
 }
 
-/// The dataset that the key begins with.
 fn dataset_of(event: &Event) -> &str {
-    let key = event.key.as_deref().unwrap_or_default();
+    dataset_of_key(event.key.as_deref().unwrap_or_default())
+}
+
+/// The dataset that a key begins with.
+pub fn dataset_of_key(key: &[u8]) -> &str {
     let prefix = key.split(|byte| *byte == b'/').next().unwrap_or_default();
     std::str::from_utf8(prefix).ok().filter(|text| key.contains(&b'/') && is_dataset(text)).unwrap_or(DATASET_UNKNOWN)
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! claims.rs  commitInfo of every version ──► claims: partition, (from, to], absent and why, root, schemas ─┐
 //! leaves.rs  every row of every file ──► record as it stood in the log ──► leaf hash (all cores) ──────────┤
+//! rows.rs      and what of the row the record does not hold: it must follow from it ────────────────────────┤
 //! log.rs     the records that the log still has ──► leaf hash, where it is asked for ──────────────────────┤
 //! judge.rs                             per partition, in the order of offsets: a finding, or nothing ◄─────┘
 //! ```
@@ -13,6 +14,7 @@ mod claims;
 mod judge;
 mod leaves;
 mod log;
+mod rows;
 mod sequences;
 
 use crate::ledger::app_id;
@@ -44,7 +46,7 @@ pub struct Finding {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offsets: Option<(i64, i64)>,
     /// What kind of thing it is, one word (docs/auditing.md): `missing`, `repeated`, `doubled`, `unclaimed`, `altered`, `gap`, `overlap`,
-    /// `transaction`, `unreadable`, `unproven`, `lost`, `unexplained`, `schema`, `backwards`; and beside the log `differs`, `unlogged`, `unstored`.
+    /// `transaction`, `unreadable`, `unproven`, `misstated`, `lost`, `unexplained`, `schema`, `backwards`; and beside the log `differs`, `unlogged`, `unstored`.
     pub kind: &'static str,
     /// In words.
     pub what: String,
@@ -102,6 +104,11 @@ pub async fn verify_against(lake: &Lake, log: &Arc<dyn EventLog>, progress: &mut
 async fn verify_beside(lake: &Lake, log: Option<Arc<dyn EventLog>>, progress: &mut (dyn FnMut(u64) + Send)) -> Result<Verified, Error> {
     let mut verified = Verified::default();
     let mut tables = tables(lake, &mut verified).await?;
+    let there = lake.tables().await?;
+    for family in lake.remembered().await?.into_iter().filter(|family| !there.contains(family)) {
+        verified.tables.entry(family.topic().name).or_default();
+        verified.findings.push(Finding::of_table(family, "missing", "the table is gone, with all that it held: it was there once".into()));
+    }
     let mut claims: HashMap<Family, Claims> = HashMap::new();
     for table in &tables {
         let looked = verified.tables.entry(table.family().topic().name).or_default();
@@ -130,6 +137,7 @@ async fn verify_beside(lake: &Lake, log: Option<Arc<dyn EventLog>>, progress: &m
             partitions.push(Partition::new(table.family(), *partition, intervals, &read, claimed, txn));
         }
     }
+    verified.findings.extend(lost_elsewhere(&read, &claims));
     side_transactions(&mut tables, &claims, &read, &mut verified.findings).await?;
     let blocking = move || {
         let Spools { leaves, mut doubles } = spools;
@@ -163,6 +171,18 @@ async fn tables(lake: &Lake, verified: &mut Verified) -> Result<Vec<Table>, Erro
         }
     }
     Ok(tables)
+}
+
+/// What was lost of partitions of which nothing was ever stored.
+fn lost_elsewhere(read: &Read, claims: &HashMap<Family, Claims>) -> Vec<Finding> {
+    let is_claimed =
+        |topic: &str, partition: i32| claims.values().any(|of| of.topic.name == topic && of.partitions.contains_key(&partition));
+    let lost = read.lost.iter().filter(|(topic, partition, ..)| !is_claimed(topic, *partition));
+    let told = |(topic, partition, from, to): &(String, i32, i64, i64)| {
+        let what = format!("the log had lost offsets {from} to {to} of {topic}[{partition}], of which nothing was stored");
+        Finding::of_table(Family::Gaps, "lost", what)
+    };
+    lost.map(told).collect()
 }
 
 /// The transaction under which the store put a topic's poison into `quarantine` is behind all of it.

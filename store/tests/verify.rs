@@ -67,22 +67,50 @@ impl Home {
         self.dir.path().join("tables").join(F.topic().name)
     }
 
-    /// Writes a file anew with other rows, and its length into the table's log.
+    /// Writes a file of trades anew with other rows.
     async fn edit(&self, file: &FileInfo, change: impl Fn(RecordBatch) -> RecordBatch) {
-        let bytes = self.lake.fetch(F, file).await.unwrap();
-        let batches: Vec<RecordBatch> = self.lake.rows(F, file, bytes).unwrap().map(Result::unwrap).collect();
+        self.edit_in(F, file, change).await;
+    }
+
+    /// Writes a file anew with other rows, and its length into the table's log, which then states nothing of its values.
+    async fn edit_in(&self, family: Family, file: &FileInfo, change: impl Fn(RecordBatch) -> RecordBatch) {
+        let bytes = self.lake.fetch(family, file).await.unwrap();
+        let batches: Vec<RecordBatch> = self.lake.rows(family, file, bytes).unwrap().map(Result::unwrap).collect();
         let rows = change(concat_batches(&batches[0].schema(), &batches).unwrap());
         let kept: Vec<usize> =
-            (0..rows.num_columns()).filter(|at| !F.topic().partition_by.contains(&rows.schema().field(*at).name().as_str())).collect();
+            (0..rows.num_columns()).filter(|at| !family.topic().partition_by.contains(&rows.schema().field(*at).name().as_str())).collect();
         let rows = rows.project(&kept).unwrap();
         let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None).unwrap();
         writer.write(&rows).unwrap();
-        self.replace(file, &writer.into_inner().unwrap());
+        self.replace_in(family, file, &writer.into_inner().unwrap());
+        self.restate(family, file, |_| None);
+    }
+
+    /// Has the table's log state other statistics of a file, or none.
+    fn restate(&self, family: Family, file: &FileInfo, change: impl Fn(&str) -> Option<String>) {
+        self.relog_in(family, |entry| {
+            let name = file.path.rsplit('/').next().unwrap();
+            let edit = |line: &str| {
+                let mut action: serde_json::Value = serde_json::from_str(line).unwrap();
+                match action.pointer_mut("/add/stats").filter(|_| line.contains(name)) {
+                    None => line.to_string(),
+                    Some(stats) => {
+                        *stats = change(stats.as_str().unwrap()).into();
+                        action.to_string()
+                    }
+                }
+            };
+            entry.lines().map(edit).collect::<Vec<_>>().join("\n")
+        });
     }
 
     fn replace(&self, file: &FileInfo, bytes: &[u8]) {
-        std::fs::write(self.path(file), bytes).unwrap();
-        self.relog(|entry| {
+        self.replace_in(F, file, bytes);
+    }
+
+    fn replace_in(&self, family: Family, file: &FileInfo, bytes: &[u8]) {
+        std::fs::write(self.dir.path().join("tables").join(family.topic().name).join(&file.path), bytes).unwrap();
+        self.relog_in(family, |entry| {
             let name = file.path.rsplit('/').next().unwrap();
             let edit = |line: &str| match line.contains(name) {
                 true => line.replace(&format!("\"size\":{}", file.size), &format!("\"size\":{}", bytes.len())),
@@ -93,7 +121,11 @@ impl Home {
     }
 
     fn relog(&self, change: impl Fn(String) -> String) {
-        for entry in entries(&self.table().join("_delta_log")) {
+        self.relog_in(F, change);
+    }
+
+    fn relog_in(&self, family: Family, change: impl Fn(String) -> String) {
+        for entry in entries(&self.dir.path().join("tables").join(family.topic().name).join("_delta_log")) {
             let text = std::fs::read_to_string(&entry).unwrap();
             std::fs::write(&entry, change(text)).unwrap();
         }
@@ -216,7 +248,7 @@ async fn two_files_that_changed_places() {
     let (one, other) = (std::fs::read(home.path(first)).unwrap(), std::fs::read(home.path(second)).unwrap());
     home.replace(first, &other);
     home.replace(second, &one);
-    assert_eq!(home.found().await, ["altered"]);
+    assert_eq!(home.found().await, ["altered", "misstated"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,12 +276,181 @@ async fn a_day_that_is_gone_from_disk_or_from_the_log() {
     assert_eq!(home.found().await, ["missing"]);
 }
 
+/// The proof is of the bytes of a record; where a row keeps them, its columns must be what they say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_value_beside_the_bytes_that_it_had() {
+    let home = Home::new().await;
+    let file = home.files().await.remove(0);
+    let forge = |batch: RecordBatch| {
+        let wire: Vec<usize> = (0..F.topic().fields.len()).collect();
+        let own = RecordBatch::try_new(F.topic().wire_schema().clone(), batch.project(&wire).unwrap().columns().to_vec()).unwrap();
+        let frames = frame::encode(F, &own).unwrap();
+        let raw = frames.iter().enumerate().map(|(row, frame)| (row == 17).then(|| frame.to_vec()));
+        let with_bytes = with_column(&batch, "_raw", Arc::new(raw.collect::<arrow::array::BinaryArray>()));
+        let old = batch.column(F.topic().column("sequence")).len();
+        with_column(&with_bytes, "sequence", Arc::new((0..old).map(|row| (row == 17).then_some(5)).collect::<Int64Array>()))
+    };
+    home.edit(&file, forge).await;
+    assert_eq!(home.found().await, ["altered"]);
+}
+
+/// A row that names no offset is proven by no commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_without_a_place_in_the_log() {
+    for forget in [&["_offset"][..], &["_partition"], &["_offset", "_partition"]] {
+        let home = Home::new().await;
+        let file = home.files().await.remove(0);
+        let forge = |batch: RecordBatch| {
+            let mut forged = batch.slice(3, 1);
+            for name in forget {
+                let empty = arrow::array::new_null_array(batch.column(F.topic().column(name)).data_type(), 1);
+                forged = with_column(&forged, name, empty);
+            }
+            concat_batches(&batch.schema(), [&batch, &forged]).unwrap()
+        };
+        home.edit(&file, forge).await;
+        assert_eq!(home.found().await, ["unclaimed"], "{forget:?}");
+    }
+}
+
+/// A partition that there is not has no proof either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_a_partition_that_no_commit_names() {
+    let home = Home::new().await;
+    let file = home.files().await.remove(0);
+    let forge = |batch: RecordBatch| {
+        let forged = with_column(&batch.slice(3, 1), "_partition", Arc::new(Int32Array::from(vec![99])));
+        concat_batches(&batch.schema(), [&batch, &forged]).unwrap()
+    };
+    home.edit(&file, forge).await;
+    assert!(home.found().await.contains(&"unclaimed"), "{:?}", home.verify().await.findings);
+}
+
+/// Given a commit that claims what no log can have, then that is told, and nothing panics.
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_of_what_no_log_has() {
+    for (said, forged) in
+        [("\"absent\":[]", "\"absent\":[[-9223372036854775808,9223372036854775807,\"x\"]]"), ("\"from\":-1", "\"from\":-2")]
+    {
+        let home = Home::new().await;
+        home.relog(|entry| entry.replacen(said, forged, 1));
+        assert!(home.found().await.contains(&"unreadable"), "{forged}: {:?}", home.verify().await.findings);
+    }
+}
+
+/// What the store noted of its own has no offset of its own either: it is about a topic that it stored from, and says no more than it ever does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_of_the_store_that_it_did_not_write() {
+    let text = |value: &'static str| move |_: &RecordBatch| Arc::new(arrow::array::StringArray::from(vec![value])) as ArrayRef;
+    let forgeries: [(&str, &dyn Fn(&RecordBatch) -> ArrayRef); 4] = [
+        ("origin_topic", &text("tape.nothing")),
+        ("origin_topic", &|_| arrow::array::new_null_array(&arrow::datatypes::DataType::Utf8, 1)),
+        ("change", &text("cancel")),
+        ("symbol", &text("TOK1")),
+    ];
+    for (name, forge) in forgeries {
+        let home = Home::new().await;
+        let family = Family::Quarantine;
+        let file = home.lake.find(family).await.unwrap().unwrap().snapshot().files()[0].clone();
+        let change = |batch: RecordBatch| {
+            assert_eq!(batch.num_rows(), 1);
+            let mut columns = batch.columns().to_vec();
+            columns[family.topic().column(name)] = forge(&batch);
+            RecordBatch::try_new(batch.schema(), columns).unwrap()
+        };
+        home.edit_in(family, &file, change).await;
+        assert!(home.found().await.contains(&"unclaimed"), "{name}: {:?}", home.verify().await.findings);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_and_a_schema_that_no_log_gave() {
+    let home = Home::new().await;
+    let file = home.files().await.remove(0);
+    let later = |batch: RecordBatch| {
+        let old = batch.column(F.topic().column("_log_ts")).to_data();
+        let old = Int64Array::from(old);
+        let times = old.iter().enumerate().map(|(row, time)| time.map(|time| time + i64::from(row == 17)));
+        with_column(&batch, "_log_ts", Arc::new(times.collect::<Int64Array>()))
+    };
+    home.edit(&file, later).await;
+    assert_eq!(home.found().await, ["altered"]);
+    let home = Home::new().await;
+    let file = home.files().await.remove(0);
+    let forget = |batch: RecordBatch| {
+        let ids = (0..batch.num_rows()).map(|row| (row != 17).then_some(F.topic().schema_id.cast_signed()));
+        with_column(&batch, "_schema", Arc::new(ids.collect::<Int32Array>()))
+    };
+    home.edit(&file, forget).await;
+    assert_eq!(home.found().await, ["altered"]);
+}
+
+/// Rows that are all there are hidden from queries by a wrong count or bound: of the table's log, the file's footer, its page index.
+#[tokio::test(flavor = "multi_thread")]
+async fn statistics_that_hide_rows() {
+    let changes: [(&str, &str); 4] = [
+        ("\"numRecords\":400", "\"numRecords\":0"),
+        ("\"price\":2.810000399", "\"price\":2.810000398"),
+        ("\"price\":2.810000000", "\"price\":2.810000001"),
+        ("\"ts_recv\":400", "\"ts_recv\":399"),
+    ];
+    for (said, forged) in changes {
+        let home = Home::new().await;
+        let file = home.files().await.remove(0);
+        home.restate(F, &file, |stats| {
+            assert!(stats.contains(said), "{said} is not in {stats}");
+            Some(stats.replace(said, forged))
+        });
+        assert_eq!(home.found().await, ["misstated"], "{forged}");
+    }
+    // The greatest price, as the footer and the page index have it; behind the pages, and nowhere else.
+    for by in ["its footer", "its page index"] {
+        let home = Home::new().await;
+        let file = home.files().await.remove(0);
+        let mut bytes = std::fs::read(home.path(&file)).unwrap();
+        let footer = bytes.len() - 8 - u32::from_le_bytes(bytes[bytes.len() - 8..bytes.len() - 4].try_into().unwrap()) as usize;
+        let (greatest, less) = (2_810_000_399i64.to_le_bytes(), 2_810_000_398i64.to_le_bytes());
+        let (of_pages, of_footer): (Vec<_>, Vec<_>) =
+            (0..bytes.len() - 8).filter(|at| bytes[*at..*at + 8] == greatest).partition(|at| *at < footer);
+        // The page index stands between the pages and the footer.
+        let places = if by == "its footer" { of_footer } else { vec![*of_pages.last().unwrap()] };
+        assert!(!places.is_empty(), "the greatest price is in {by}");
+        places.iter().for_each(|at| bytes[*at..*at + 8].copy_from_slice(&less));
+        home.replace(&file, &bytes);
+        let findings = home.verify().await.findings;
+        assert!(
+            findings.iter().all(|finding| finding.kind == "misstated" && finding.what.contains(by)) && !findings.is_empty(),
+            "{findings:?}"
+        );
+    }
+}
+
+/// A table that is removed whole takes all that it claimed with it: that it was there is known beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_gone() {
+    let home = Home::new().await;
+    std::fs::remove_dir_all(home.table()).unwrap();
+    assert!(home.found().await.contains(&"missing"));
+}
+
+/// A topic that had nothing but poison has a proof of it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_poison_is_whole() {
+    let (dir, log) = log();
+    let lake = Lake::open(dir.path().join("tables").to_str().unwrap()).unwrap();
+    let records = Records { family: F, keys: vec!["poison".into()], values: vec!["no frame".into()] };
+    log.writer("test").unwrap().publish(&Batch { records: vec![records], ..Batch::default() }).unwrap();
+    Store::new(log, lake.clone(), Options::default()).run_once(&mut |_| {}).await.unwrap();
+    let verified = verify(&lake, &mut |_| {}).await.unwrap();
+    assert_eq!((verified.findings.as_slice(), verified.tables["quarantine"].rows), (&[][..], 1));
+}
+
 /// Who takes away a commit with all it says of itself leaves a hole between its neighbours, or a transaction that is ahead.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_claims_were_taken_away() {
     let home = Home::new().await;
     home.relog(|entry| entry.replace("\"tokentape\"", "\"nothing\""));
-    assert_eq!(home.found().await, ["unproven"]);
+    assert_eq!(home.found().await, ["unclaimed", "unproven"], "and what the store noted in quarantine is about nothing");
     let home = Home::new().await;
     let mut entries = entries(&home.table().join("_delta_log"));
     entries.sort();
@@ -296,7 +497,8 @@ async fn a_schema_that_is_not_the_one_that_was_recorded() {
     let another = |batch: RecordBatch| with_column(&batch, "_schema", Arc::new(Int32Array::from_value(4711, batch.num_rows())));
     home.edit(&file, another).await;
     let findings = home.verify().await.findings;
-    assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), ["schema"], "the id is in no proof: {findings:?}");
+    assert_eq!(home.found().await, ["altered", "schema"], "it is not the id in the record's own bytes");
+    let findings: Vec<_> = findings.into_iter().filter(|finding| finding.kind == "schema").collect();
     assert!(findings[0].what.contains("4711") && findings[0].what.contains(&file.path), "{findings:?}");
 }
 
@@ -304,7 +506,7 @@ async fn a_schema_that_is_not_the_one_that_was_recorded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hole_without_a_reason() {
     let home = Home::new().await;
-    home.relog(|entry| entry.replacen("\"absent\":[]", "\"absent\":[[1,1,\"the cat\"]]", 1));
+    home.relog(|entry| entry.replacen("\"absent\":[]", "\"absent\":[[0,0,\"the cat\"]]", 1));
     assert_eq!(home.found().await, ["unclaimed", "unexplained"]);
     assert!(home.verify().await.tables["trades"].absent["the cat"] > 0);
 }

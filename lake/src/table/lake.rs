@@ -64,14 +64,20 @@ impl Lake {
             Some(delta) => delta,
             None => place.create().await?,
         };
-        place.writable(delta).await
+        let table = place.writable(delta).await?;
+        self.remember(family).await?;
+        Ok(table)
     }
 
     /// Like [`Lake::table`], but makes nothing where there is no table: `None`.
     pub async fn existing(&self, family: Family) -> Result<Option<Table>, Error> {
         let place = Place::new(self, family);
         match place.load().await? {
-            Some(delta) => place.writable(delta).await.map(Some),
+            Some(delta) => {
+                let table = place.writable(delta).await?;
+                self.remember(family).await?;
+                Ok(Some(table))
+            }
             None => Ok(None),
         }
     }

@@ -136,6 +136,7 @@ impl Judge {
     /// Each interval begins where the one before it ended; a hole between two must have been noted as lost.
     fn contiguous(&mut self) {
         let mut next = 0;
+        const LOST: &str = "the log had lost these offsets before they were stored (table gaps)";
         for claim in self.of.claims.clone() {
             let first = claim.from + 1;
             if first < next {
@@ -146,12 +147,16 @@ impl Judge {
                 let noted = self.of.lost.iter().any(|(from, to)| *from <= next && first - 1 <= *to);
                 let kind = if noted { "lost" } else { "gap" };
                 let what = match noted {
-                    true => "the log had lost these offsets before they were stored (table gaps)".to_string(),
+                    true => LOST.to_string(),
                     false => format!("no commit before version {} claims these offsets, and no row of gaps explains them", claim.version),
                 };
                 self.found(kind, Some((next, first - 1)), what);
             }
             next = next.max(claim.to + 1);
+        }
+        // What was lost behind the last interval: nothing was stored since.
+        for (from, to) in self.of.lost.clone().into_iter().filter(|(_, to)| *to >= next) {
+            self.found("lost", Some((from.max(next), to)), LOST.to_string());
         }
     }
 

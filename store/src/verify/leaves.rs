@@ -2,14 +2,15 @@
 //! decoded, written back as records and hashed by as many threads as there are cores.
 
 use super::claims::Claims;
+use super::rows::{self, Fault, Known};
 use super::sequences::{self, Source, Sources, UNFOLLOWED};
-use super::{Finding, Verified};
+use super::{Finding, TOLD_MAX, Verified};
 use crate::Error;
 use crate::proof::{Hash, Hasher};
 use crate::spool::Spool;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
-use lake::{FileRows, Lake, Table};
+use lake::{GroupRows, Lake, Table};
 use schemas::Family;
 use schemas::record::{self, Record};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -100,7 +101,7 @@ pub(super) struct Read {
 /// A row group to read.
 struct Job {
     family: Family,
-    rows: FileRows,
+    rows: GroupRows,
 }
 
 /// What became of a batch of rows.
@@ -117,6 +118,8 @@ struct Piece {
     lost: Vec<(String, i32, i64, i64)>,
     quarantined: Vec<((Family, i32), i64)>,
     fault: Option<String>,
+    /// Rows that are not what they must be, and bounds that are not what is stated.
+    found: Vec<Fault>,
 }
 
 impl Piece {
@@ -183,6 +186,7 @@ pub(super) async fn read(
     let take = async {
         // Dropped at an error: whoever still sends is told that nobody listens.
         let mut made = made;
+        let mut told = Told::default();
         while let Some(piece) = made.recv().await {
             let family = piece.family.expect("every piece is of a family");
             let looked = verified.tables.entry(family.topic().name).or_default();
@@ -203,7 +207,9 @@ pub(super) async fn read(
                 *highest = offset.max(*highest);
             }
             verified.findings.extend(piece.fault.map(|what| Finding::of_table(family, "unreadable", what)));
+            piece.found.into_iter().for_each(|fault| told.add(family, fault));
         }
+        verified.findings.extend(told.findings());
         Ok::<_, Error>(())
     };
     let (files, taken) = tokio::join!(feed, take);
@@ -215,6 +221,37 @@ pub(super) async fn read(
         worker.await.map_err(|e| Error::Ended { part: "verification", why: e.to_string() })?;
     }
     Ok(read)
+}
+
+/// Faults of rows as findings: of each kind in a partition some one by one, then how many more.
+#[derive(Default)]
+struct Told {
+    counts: BTreeMap<(&'static str, Option<i32>, &'static str), usize>,
+    findings: Vec<Finding>,
+}
+
+impl Told {
+    fn add(&mut self, family: Family, fault: Fault) {
+        let Fault { kind, partition, offset, what } = fault;
+        let table = family.topic().name;
+        let count = self.counts.entry((table, partition, kind)).or_default();
+        *count += 1;
+        if *count <= TOLD_MAX {
+            self.findings.push(Finding { table, partition, offsets: offset.map(|offset| (offset, offset)), kind, what });
+        }
+    }
+
+    fn findings(self) -> Vec<Finding> {
+        let more = self.counts.into_iter().filter(|(_, told)| *told > TOLD_MAX).map(|((table, partition, kind), told)| {
+            let what = format!("and {} more like this", told - TOLD_MAX);
+            Finding { table, partition, offsets: None, kind, what }
+        });
+        self.findings.into_iter().chain(more).collect()
+    }
+}
+
+fn broken(file: &str, what: String) -> Fault {
+    Fault { kind: "misstated", partition: None, offset: None, what: format!("{file}: {what}") }
 }
 
 /// The error, or the panic, in words: a file that was tampered with may make its reader panic, and that is a finding like any other.
@@ -252,9 +289,14 @@ impl Worker {
             loop {
                 let mut piece = Piece { family: Some(family), file: rows.path().to_string(), ..Piece::default() };
                 let go_on = match caught(|| rows.next().transpose()) {
-                    Ok(None) => break,
+                    Ok(None) => {
+                        piece.found.extend(rows.broken().into_iter().map(|what| broken(&piece.file, what)));
+                        false
+                    }
                     Ok(Some(batch)) => {
                         piece.rows = batch.num_rows() as u64;
+                        let bounds = rows.broken().into_iter().map(|what| broken(&piece.file, what));
+                        piece.found.extend(bounds);
                         match caught(|| self.batch(family, &batch, &mut piece)) {
                             Ok(()) => true,
                             Err(why) => {
@@ -281,6 +323,7 @@ impl Worker {
     /// Rows that the store wrote of its own have no leaf, but in `quarantine` that of what they hold.
     fn batch(&mut self, family: Family, rows: &RecordBatch, piece: &mut Piece) -> Result<(), Error> {
         let topic = family.topic();
+        piece.found.extend(rows::faults(family, rows, &Known { claims: &self.claims, topics: &self.by_topic })?);
         let partition = rows.column(topic.column("_partition")).as_primitive::<Int32Type>();
         let offset = rows.column(topic.column("_offset")).as_primitive::<Int64Type>();
         if partition.null_count() < rows.num_rows() {

@@ -32,7 +32,8 @@ pub fn run(args: &Verify, settings: &Settings) -> Result<Code> {
         }
     })?;
     bar.finish_and_clear();
-    let whole = verified.findings.is_empty();
+    // Of nothing nothing is proven.
+    let whole = verified.findings.is_empty() && !verified.tables.is_empty();
     if settings.json {
         let Verified { tables, findings, sources } = &verified;
         say_line!("{}", json!({ "whole": whole, "tables": tables, "findings": findings, "sources": sources }));
