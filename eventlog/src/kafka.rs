@@ -317,6 +317,10 @@ impl EventLog for Kafka {
         read::states(self, topic, &mut tail.lock().expect("no thread panics while it reads a state topic"))
     }
 
+    fn has_markers(&self) -> bool {
+        true
+    }
+
     fn reader(&self, starts: &[Start]) -> Result<Box<dyn Reader>, Error> {
         let mut families: Vec<Family> = starts.iter().map(|start| start.family).collect();
         families.sort_unstable();

@@ -265,6 +265,12 @@ pub trait EventLog: Send + Sync {
     /// Watermarks of every partition of a family's topic, by partition number.
     fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error>;
 
+    /// Do transactions leave offsets that hold no record: their markers, and what was aborted? Where not, only what was restored has holes, and
+    /// why the origin had them is not known here.
+    fn has_markers(&self) -> bool {
+        false
+    }
+
     /// Says that everything before `offset` is stored for good. The embedded log may drop it once its retention has passed; Kafka keeps
     /// its own retention.
     fn stored(&self, family: Family, partition: i32, offset: i64) -> Result<(), Error>;

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,17 +43,18 @@ pub struct Held<'a> {
     was: Stamp,
 }
 
-/// What tells that a file was written to.
+/// What tells that a file was written to. The time of its last change is the system's own: nobody sets it, as a copying program does the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     bytes: u64,
     modified: Option<SystemTime>,
+    changed: (i64, i64),
 }
 
 impl Stamp {
     fn of(file: &File) -> io::Result<Stamp> {
         let metadata = file.metadata()?;
-        Ok(Stamp { bytes: metadata.len(), modified: metadata.modified().ok() })
+        Ok(Stamp { bytes: metadata.len(), modified: metadata.modified().ok(), changed: (metadata.ctime(), metadata.ctime_nsec()) })
     }
 }
 

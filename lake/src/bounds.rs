@@ -67,10 +67,10 @@ pub(crate) fn of_file(topic: &'static Topic, log: &Stats, metadata: &ArrowReader
             for (chunk, pages) in group.columns().iter().zip(columns) {
                 let pages = pages.page_locations();
                 let (start, length) = chunk.byte_range();
-                let ends = pages.iter().map(|page| page.offset + i64::from(page.compressed_page_size));
+                let mut ends = pages.iter().map(|page| page.offset + i64::from(page.compressed_page_size));
                 let follow = ends.clone().zip(pages.iter().skip(1)).all(|(end, next)| end == next.offset);
                 let first = pages.first().is_none_or(|page| page.offset == chunk.data_page_offset() && page.first_row_index == 0);
-                let last = ends.last().is_none_or(|end| u64::try_from(end) == Ok(start + length));
+                let last = ends.next_back().is_none_or(|end| u64::try_from(end) == Ok(start + length));
                 if !(follow && first && last && pages.is_sorted_by(|one, other| one.first_row_index < other.first_row_index)) {
                     broken.push(format!("its page index has the pages of {} where they are not", chunk.column_path().string()));
                 }

@@ -26,7 +26,7 @@ pub use known::{Known, Stored};
 pub use lines::write_lines;
 pub use merge::Replay;
 pub use to_home::{Lost, Restored, lost, restore};
-pub use to_log::{Published, publish};
+pub use to_log::{Published, Target, publish};
 
 use crate::Engine;
 use crate::error::Error;

@@ -16,8 +16,10 @@ pub(crate) const KEY: &str = "tokentape";
 /// Why an offset holds no record that a consumer can see: the marker that ends a transaction, or a record of one that was aborted. Which of the
 /// two, a consumer cannot tell. What retention took before it was stored is never in an interval: it has a row in `gaps`.
 const CONTROL_OR_ABORTED: &str = "control_or_aborted";
+/// The same where the log was restored from tables: those had no record there, and why not is not known any more.
+const UNKNOWN: &str = "unknown";
 /// Reasons that explain why an offset of an interval holds no record. `compacted` is for a log that somebody compacts; ours never is.
-pub(crate) const ABSENT_REASONS: [&str; 2] = [CONTROL_OR_ABORTED, "compacted"];
+pub(crate) const ABSENT_REASONS: [&str; 3] = [CONTROL_OR_ABORTED, "compacted", UNKNOWN];
 
 /// Versions of a table that are looked at for the newest tails: each costs a request.
 const LOOK_BACK_MAX: usize = 200;
@@ -34,11 +36,14 @@ pub struct Held<'a> {
     pub tails: &'a BTreeMap<i32, Tail>,
     /// The schemas that the records were written by.
     pub schema_ids: &'a BTreeSet<u32>,
+    /// The log has markers of transactions, which explain its holes.
+    pub has_markers: bool,
 }
 
 /// The commitInfo of one commit: cluster and topic; per partition the offsets in (`from`, `to`], those of them that hold no record and why,
 /// how many records there are and how many went to `quarantine`, and the RFC 6962 root over all of them (proof.rs).
 pub fn commit_info(cluster_id: &str, topic: &TopicInfo, family: Family, held: &Held) -> Map<String, Value> {
+    let why = if held.has_markers { CONTROL_OR_ABORTED } else { UNKNOWN };
     let partition = |(partition, span): (&i32, &Span)| {
         json!({
             "partition": partition,
@@ -46,7 +51,7 @@ pub fn commit_info(cluster_id: &str, topic: &TopicInfo, family: Family, held: &H
             "to": span.next - 1,
             "records": span.records,
             "quarantined": held.quarantined.get(partition).copied().unwrap_or(0),
-            "absent": span.absent.iter().map(|(first, last)| json!([first, last, CONTROL_OR_ABORTED])).collect::<Vec<_>>(),
+            "absent": span.absent.iter().map(|(first, last)| json!([first, last, why])).collect::<Vec<_>>(),
             "root": held.trees.get(partition).map(|tree| hex::encode(tree.root())),
         })
     };

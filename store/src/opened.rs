@@ -295,7 +295,14 @@ impl Opened {
         tracing::error!(topic = topic.name, partition, first, last = next - 1, "the log lost offsets that were never stored");
         let row = decode::gap(&topic.name, partition, first, next - 1)?;
         let (spans, quarantined, trees, tails, schema_ids) = Default::default();
-        let held = info::Held { spans: &spans, quarantined: &quarantined, trees: &trees, tails: &tails, schema_ids: &schema_ids };
+        let held = info::Held {
+            spans: &spans,
+            quarantined: &quarantined,
+            trees: &trees,
+            tails: &tails,
+            schema_ids: &schema_ids,
+            has_markers: true,
+        };
         let info = info::commit_info(&self.cluster_id, topic, family, &held);
         let gaps = self.tables.of(Family::Gaps).await?;
         gaps.commit(&[row], &[Txn { app_id, from: noted, to: next }], info).await?;

@@ -524,7 +524,8 @@ async fn commit(
     }
     let mut quarantined: BTreeMap<i32, u64> = BTreeMap::new();
     bad.iter().for_each(|(partition, _)| *quarantined.entry(*partition).or_default() += 1);
-    let held = info::Held { spans: &spans, quarantined: &quarantined, trees: &trees, tails: &tails, schema_ids: &schema_ids };
+    let has_markers = context.log.has_markers();
+    let held = info::Held { spans: &spans, quarantined: &quarantined, trees: &trees, tails: &tails, schema_ids: &schema_ids, has_markers };
     let info = info::commit_info(&context.cluster_id, topic, family, &held);
     let mut bad: Vec<(Family, String)> = bad.into_iter().map(|(_, reason)| (family, reason)).collect();
     let mut done = |table: Family, committed: Committed| {

@@ -98,7 +98,24 @@ pub async fn verify(lake: &Lake, progress: &mut (dyn FnMut(u64) + Send)) -> Resu
 /// Like [`verify`], and compares every record that `log` still has with what the tables make of it.
 pub async fn verify_against(lake: &Lake, log: &Arc<dyn EventLog>, progress: &mut (dyn FnMut(u64) + Send)) -> Result<Verified, Error> {
     opened::refuse_other_log(log, lake).await?;
-    verify_beside(lake, Some(log.clone()), progress).await
+    let mut verified = verify_beside(lake, Some(log.clone()), progress).await?;
+    for family in Family::ALL {
+        let commits = verified.tables.get(family.topic().name).map_or(0, |looked| looked.commits);
+        if commits == 0 {
+            verified.findings.extend(unstored(log, family).await?);
+        }
+    }
+    Ok(verified)
+}
+
+/// The log has records of a table of which no commit claims any: they wait to be stored, or the table lost all of them.
+async fn unstored(log: &Arc<dyn EventLog>, family: Family) -> Result<Option<Finding>, Error> {
+    let log = log.clone();
+    let asked = tokio::task::spawn_blocking(move || log.watermarks(family)).await;
+    let watermarks = asked.map_err(|e| Error::Ended { part: "verification", why: e.to_string() })??;
+    let offsets: i64 = watermarks.iter().map(|watermarks| watermarks.high - watermarks.low).sum();
+    let what = format!("the log has {offsets} offsets of it, and no commit claims any: they were never stored, or the table is gone");
+    Ok((offsets > 0).then(|| Finding::of_table(family, "unstored", what)))
 }
 
 async fn verify_beside(lake: &Lake, log: Option<Arc<dyn EventLog>>, progress: &mut (dyn FnMut(u64) + Send)) -> Result<Verified, Error> {
@@ -129,16 +146,18 @@ async fn verify_beside(lake: &Lake, log: Option<Arc<dyn EventLog>>, progress: &m
     let mut spools = Spools::new()?;
     let read = leaves::read(lake, &tables, &claims, &mut spools, &mut verified, progress).await?;
     claims::check_schemas(&claims, &read.schema_ids, &mut verified.findings);
+    let poison_txns = poison_txns(&mut tables, &claims).await?;
     let mut partitions = Vec::new();
     for table in &mut tables {
         let Some(claimed) = claims.get(&table.family()) else { continue };
         for (partition, intervals) in &claimed.partitions {
             let txn = table.txn_version(&app_id(table.family().topic().name, &claimed.topic.id, *partition)).await?;
-            partitions.push(Partition::new(table.family(), *partition, intervals, &read, claimed, txn));
+            let poison = poison_txns.get(&(table.family(), *partition)).copied();
+            partitions.push(Partition::new(table.family(), *partition, intervals, &read, claimed, [txn, poison]));
         }
     }
     verified.findings.extend(lost_elsewhere(&read, &claims));
-    side_transactions(&mut tables, &claims, &read, &mut verified.findings).await?;
+    verified.findings.extend(side_transactions(&poison_txns, &claims, &read));
     let blocking = move || {
         let Spools { leaves, mut doubles } = spools;
         let judged = judge::judge(partitions, leaves, log.as_ref(), &claims)?;
@@ -173,6 +192,21 @@ async fn tables(lake: &Lake, verified: &mut Verified) -> Result<Vec<Table>, Erro
     Ok(tables)
 }
 
+/// How far the poison of each partition is in `quarantine`.
+async fn poison_txns(tables: &mut [Table], claims: &HashMap<Family, Claims>) -> Result<HashMap<(Family, i32), i64>, Error> {
+    let mut txns = HashMap::new();
+    let Some(table) = tables.iter_mut().find(|table| table.family() == Family::Quarantine) else { return Ok(txns) };
+    let name = Family::Quarantine.topic().name;
+    for (family, claimed) in claims.iter().filter(|(family, _)| **family != Family::Quarantine) {
+        for partition in claimed.partitions.keys() {
+            if let Some(txn) = table.txn_version(&app_id(name, &claimed.topic.id, *partition)).await? {
+                txns.insert((*family, *partition), txn);
+            }
+        }
+    }
+    Ok(txns)
+}
+
 /// What was lost of partitions of which nothing was ever stored.
 fn lost_elsewhere(read: &Read, claims: &HashMap<Family, Claims>) -> Vec<Finding> {
     let is_claimed =
@@ -186,25 +220,19 @@ fn lost_elsewhere(read: &Read, claims: &HashMap<Family, Claims>) -> Vec<Finding>
 }
 
 /// The transaction under which the store put a topic's poison into `quarantine` is behind all of it.
-async fn side_transactions(
-    tables: &mut [Table],
-    claims: &HashMap<Family, Claims>,
-    read: &Read,
-    findings: &mut Vec<Finding>,
-) -> Result<(), Error> {
-    let Some(table) = tables.iter_mut().find(|table| table.family() == Family::Quarantine) else { return Ok(()) };
-    let name = Family::Quarantine.topic().name;
+fn side_transactions(txns: &HashMap<(Family, i32), i64>, claims: &HashMap<Family, Claims>, read: &Read) -> Vec<Finding> {
+    let mut findings = Vec::new();
     for ((family, partition), highest) in read.quarantined.iter().filter(|((family, _), _)| *family != Family::Quarantine) {
         let Some(claimed) = claims.get(family) else { continue };
-        let txn = table.txn_version(&app_id(name, &claimed.topic.id, *partition)).await?;
-        if txn.is_none_or(|txn| txn <= *highest) {
+        let txn = txns.get(&(*family, *partition));
+        if txn.is_none_or(|txn| txn <= highest) {
             let txn = txn.map_or("none".to_string(), |txn| txn.to_string());
             let what =
                 format!("it holds offset {highest} of {}[{partition}], but its transaction of that partition is {txn}", claimed.topic.name);
             findings.push(Finding::of_table(Family::Quarantine, "transaction", what));
         }
     }
-    Ok(())
+    findings
 }
 
 /// Records whose own bytes are there twice, at two offsets: those bytes name source, record and revision, so one of them was published twice.

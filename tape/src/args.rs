@@ -290,6 +290,9 @@ pub struct Replay {
     /// Prefix of the topics there [default: tape.]
     #[arg(long, value_name = "TEXT", requires = "to_brokers")]
     pub to_prefix: Option<String>,
+    /// Publish also where the topics there have records already: a range that overlaps with what they hold is then there twice
+    #[arg(long, requires = "to_brokers")]
+    pub beside: bool,
     /// Restore the log in this new home: the same partitions, offsets, times, ids and holes; takes all there is
     #[arg(long, value_name = "DIR", conflicts_with_all = ["families", "datasets", "symbols", "sources", "since", "until", "partition",
         "from_offset", "to_offset", "order"])]

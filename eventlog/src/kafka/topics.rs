@@ -2,7 +2,7 @@
 
 use super::{ASK_WAIT, Kafka, RETRY, Shared};
 use crate::topic_id::Described;
-use crate::{Error, STATE_BYTES_MAX, StateTopic, TopicReport};
+use crate::{Error, EventLog, STATE_BYTES_MAX, StateTopic, TopicReport};
 use futures::executor::block_on;
 use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -41,9 +41,29 @@ pub(super) fn create(kafka: &Kafka) -> Result<Vec<TopicReport>, Error> {
     let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
     let described = kafka.describe_topics(&names, "describing topics")?;
     let missing: Vec<&Wanted> = wanted.iter().zip(&described).filter(|(_, described)| unknown(described)).map(|(topic, _)| topic).collect();
+    refuse_forgotten(kafka, &missing)?;
     let created = request(kafka, &missing)?;
     wait_until_known(kafka, &created)?;
     check(kafka, &created)
+}
+
+/// The compacted topics say what was published. Made anew beside records they would say that nothing was, and all of it would be published again.
+fn refuse_forgotten(kafka: &Kafka, missing: &[&Wanted]) -> Result<(), Error> {
+    let is_missing = |name: &str| missing.iter().any(|topic| topic.name == name);
+    let Some(state) = StateTopic::ALL.iter().map(|state| kafka.shared.state_name(*state)).find(|name| is_missing(name)) else {
+        return Ok(());
+    };
+    for family in Family::ALL.into_iter().filter(|family| !is_missing(kafka.shared.name(*family))) {
+        if EventLog::watermarks(kafka, family)?.iter().any(|watermarks| watermarks.high > 0) {
+            let why = format!(
+                "it is missing, and {} has records: what was published is no longer known, and would be published again; bring {state} back from \
+                 a copy, or begin with another prefix",
+                kafka.shared.name(family)
+            );
+            return Err(Error::Failed { doing: format!("making topic {state}"), why });
+        }
+    }
+    Ok(())
 }
 
 /// Checks all topics; those in `created` are reported as new.

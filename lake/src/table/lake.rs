@@ -57,11 +57,13 @@ impl Lake {
         &self.store
     }
 
-    /// Opens the family's table to write, makes it where it is missing, and adds the columns that it lacks.
+    /// Opens the family's table to write, makes it where it is missing, and adds the columns that it lacks. One that was there once is not made
+    /// again: it would begin where the log now begins, and nothing would tell of what it held.
     pub async fn table(&self, family: Family) -> Result<Table, Error> {
         let place = Place::new(self, family);
         let delta = match place.load().await? {
             Some(delta) => delta,
+            None if self.remembers(family).await? => return Err(self.gone(family)),
             None => place.create().await?,
         };
         let table = place.writable(delta).await?;

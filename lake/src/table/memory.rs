@@ -15,13 +15,29 @@ impl Lake {
     pub async fn remembered(&self) -> Result<Vec<Family>, Error> {
         let mut found = Vec::new();
         for family in Family::ALL {
-            match self.store.head(&self.memory_of(family)).await {
-                Ok(_) => found.push(family),
-                Err(object_store::Error::NotFound { .. }) => {}
-                Err(e) => return Err(self.memory_failed("reading", family, &e)),
+            if self.remembers(family).await? {
+                found.push(family);
             }
         }
         Ok(found)
+    }
+
+    pub(super) async fn remembers(&self, family: Family) -> Result<bool, Error> {
+        match self.store.head(&self.memory_of(family)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(self.memory_failed("reading", family, &e)),
+        }
+    }
+
+    /// The error where the table is gone that there was.
+    pub(super) fn gone(&self, family: Family) -> Error {
+        let table = family.topic().name;
+        let why = format!(
+            "the table was there once and is gone, with all that it held: bring its folder back from a copy, or remove {FOLDER}/{table} to begin \
+             it anew with what the log still has"
+        );
+        Error::Storage { table, url: self.root.to_string(), doing: "opening it".into(), why }
     }
 
     /// The family has a table from now on.

@@ -46,6 +46,8 @@ pub struct Restored {
     pub records: BTreeMap<Family, u64>,
     /// Offsets that hold nothing.
     pub holes: u64,
+    /// Partitions that had lost records, and of which nothing was stored: they are empty, and nothing tells of the loss.
+    pub forgotten: u64,
 }
 
 /// Restores the log in `dir`, where there is none yet. `replay` is all that has a place in the log and stood before `stored`, in the order of
@@ -90,6 +92,7 @@ pub async fn restore(
         log.begin(place.0, place.1, low(place))?;
         end(&mut log, Some((*place, low(place))), stored, &mut restored);
     }
+    restored.forgotten = lost.keys().filter(|place| !begun.contains(place) && !stored.contains_key(place)).count() as u64;
     log.finish()?;
     Ok(restored)
 }

@@ -40,16 +40,25 @@ struct Position {
     ends: Vec<(String, i32, i64)>,
 }
 
-/// Publishes the range to `log`, or what is left of it.
+/// Where a replay goes.
+pub struct Target<'a> {
+    /// The log.
+    pub log: &'a dyn EventLog,
+    /// Its topics may have records already.
+    pub beside: bool,
+}
+
+/// Publishes the range to a log, or what is left of it.
 pub async fn publish(
     engine: &Engine,
     range: &Range,
     order: Order,
     known: &Known,
     stored: &Stored,
-    log: &dyn EventLog,
+    target: &Target<'_>,
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Published, Error> {
+    let log = target.log;
     refuse_itself(range, known, log)?;
     let id = hex::encode(&Sha256::digest(format!("{} {order:?} {}", known.cluster_id, range.text()))[..8]);
     // Another run of the same replay is fenced, and what it left open is settled, before it is asked how far it came.
@@ -57,7 +66,14 @@ pub async fn publish(
     let key = format!("replay/{id}");
     let mut position = match log.states(StateTopic::State)?.get(&key) {
         None => {
-            Position { published: 0, done: false, ends: stored.iter().map(|((f, p), end)| (f.topic().name.into(), *p, *end)).collect() }
+            if !target.beside {
+                refuse_used(range, log)?;
+            }
+            let ends = stored.iter().map(|((f, p), end)| (f.topic().name.into(), *p, *end)).collect();
+            let position = Position { published: 0, done: false, ends };
+            // Before its first record: what is found there later is its own.
+            writer.publish(&Pending::default().take(&key, &position)?)?;
+            position
         }
         Some(said) => serde_json::from_slice(said).map_err(|e| Error::Execution {
             doing: "reading how far the replay came",
@@ -140,6 +156,21 @@ fn whole(known: &Known, family: Family, partition: i32, offset: i64, record: Rec
         headers.extend(Origin { topic: known.topic_name(family), topic_id, partition, offset, ts_ms, ts_type }.headers());
     }
     Whole { partition, key, value, headers }
+}
+
+/// Refuses topics that have records, of another replay or of anybody else: what overlaps would be there twice.
+fn refuse_used(range: &Range, log: &dyn EventLog) -> Result<(), Error> {
+    for family in &range.families {
+        if log.watermarks(*family)?.iter().any(|watermarks| watermarks.high > 0) {
+            return Err(Error::Replay(format!(
+                "topic {} at {} has records already, and not of this replay (another range or order is another one): what overlaps would be there \
+                 twice; name another prefix with --to-prefix, or say --beside",
+                log.topic(*family)?.name,
+                log.describe()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses the log that the tables were stored from: everything would be in it twice.

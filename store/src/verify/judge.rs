@@ -23,6 +23,8 @@ pub(super) struct Partition {
     lost: Vec<(i64, i64)>,
     /// The partition's transaction.
     txn: Option<i64>,
+    /// The same of its poison, which is in `quarantine` a moment earlier.
+    poison_txn: Option<i64>,
     sources: Arc<Sources>,
 }
 
@@ -38,10 +40,11 @@ pub(super) struct Judged {
 }
 
 impl Partition {
-    pub(super) fn new(family: Family, partition: i32, claims: &[Claim], read: &Read, of: &Claims, txn: Option<i64>) -> Partition {
+    pub(super) fn new(family: Family, partition: i32, claims: &[Claim], read: &Read, of: &Claims, txns: [Option<i64>; 2]) -> Partition {
+        let [txn, poison_txn] = txns;
         let of_it = |(topic, p, ..): &&(String, i32, i64, i64)| *topic == of.topic.name && *p == partition;
         let lost = read.lost.iter().filter(of_it).map(|(.., from, to)| (*from, *to)).collect();
-        Partition { family, partition, claims: claims.to_vec(), lost, txn, sources: read.sources.clone() }
+        Partition { family, partition, claims: claims.to_vec(), lost, txn, poison_txn, sources: read.sources.clone() }
     }
 }
 
@@ -218,7 +221,13 @@ impl Judge {
             missing.extend(holes(expected, claim.to, &claim.absent));
             self.conclude(&claim, &tree, &missing, repeated);
         }
-        while let Some(Leaf { offset, .. }) = pending {
+        while let Some(leaf) = pending {
+            let offset = leaf.offset;
+            // Quarantine comes first: of a commit that is under way, or was broken off, it has the poison already.
+            if leaf.is_poison() && self.of.poison_txn.is_some_and(|txn| offset < txn) {
+                pending = self.next()?;
+                continue;
+            }
             highest = Some(offset);
             self.tell("unclaimed", (offset, offset), || "a row that no commit claims".into());
             pending = self.next()?;

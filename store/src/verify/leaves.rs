@@ -60,6 +60,11 @@ impl Leaf {
         bytes
     }
 
+    /// It is in `quarantine`, not in its family's table.
+    pub(super) fn is_poison(&self) -> bool {
+        self.series == POISON && self.sequence.is_none()
+    }
+
     pub(super) fn of(bytes: &[u8; LEAF_BYTES]) -> Leaf {
         let long = |at: usize| i64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         let int = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
@@ -73,6 +78,9 @@ impl Leaf {
         }
     }
 }
+
+/// The series of what is in `quarantine`: records without a sequence have 0.
+const POISON: u32 = u32::MAX;
 
 /// What waits to be put in order.
 pub(super) struct Spools {
@@ -440,7 +448,7 @@ struct Followed {
 
 impl Followed {
     /// Poison: it may well name no source.
-    const NOT: Followed = Followed { source: UNFOLLOWED, record: 0, series: 0, sequence: None };
+    const NOT: Followed = Followed { source: UNFOLLOWED, record: 0, series: POISON, sequence: None };
 }
 
 /// A hash of a record's own bytes, then where it stood.

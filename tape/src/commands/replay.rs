@@ -12,8 +12,9 @@ use eventlog::EventLog;
 use eventlog::kafka::{Kafka, KafkaOptions};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use ingest::sources::dbn::write_back;
+use lake::Lake;
 use out::{Folder, Out};
-use query::replay::{self, Known, Order, Range, Source, Stored};
+use query::replay::{self, Known, Order, Range, Source, Stored, Target};
 use query::{Engine, Error};
 use schemas::Family;
 use serde_json::{Map, Value, json};
@@ -21,6 +22,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+/// Findings of a verification that say something of the log, and not that the tables are other than it.
+const OF_THE_LOG: [&str; 3] = ["lost", "doubled", "backwards"];
 /// What a replay may take: it is no statement of somebody who waits.
 const TIMEOUT: Duration = Duration::from_secs(366 * 86_400);
 
@@ -47,11 +50,14 @@ async fn replay(args: &args::Replay, range: Range, settings: &Settings) -> Resul
     let engine = tables::engine(settings, TIMEOUT).await?;
     let style = ProgressStyle::with_template("{spinner} {human_pos} records  {per_sec}").expect("the template is well formed");
     let bar = if settings.json { ProgressBar::hidden() } else { ProgressBar::no_length().with_style(style) };
-    let history = History { engine, known, stored, bar };
+    let history = History { lake, engine, known, stored, bar };
     let by_log = order(args.order.unwrap_or(ReplayOrder::Log));
     let done = match (&args.to_home, &args.to_brokers) {
         (Some(dir), _) => history.to_home(range, dir).await,
-        (None, Some(brokers)) => history.to_kafka(&range, by_log, &target(brokers, args.to_prefix.as_deref(), settings)?).await,
+        (None, Some(brokers)) => {
+            let target = target(brokers, args.to_prefix.as_deref(), settings)?;
+            history.to_kafka(&range, by_log, &target, args.beside).await
+        }
         (None, None) => match args.format.unwrap_or(ReplayFormat::Jsonl) {
             ReplayFormat::Jsonl => history.to_lines(&range, by_log, &args.to).await,
             ReplayFormat::Avro => history.to_avro(&range, by_log, &args.to).await,
@@ -67,6 +73,7 @@ async fn replay(args: &args::Replay, range: Range, settings: &Settings) -> Resul
 
 /// What is replayed from.
 struct History {
+    lake: Lake,
     engine: Engine,
     known: Known,
     stored: Stored,
@@ -180,13 +187,35 @@ impl History {
         Ok(sources)
     }
 
-    async fn to_kafka(&self, range: &Range, order: Order, target: &Kafka) -> Result<Done> {
+    async fn to_kafka(&self, range: &Range, order: Order, target: &Kafka, beside: bool) -> Result<Done> {
         home::refuse_unfit_topics(target)?;
-        let done = replay::publish(&self.engine, range, order, &self.known, &self.stored, target, &mut self.progress()).await?;
+        let lost = replay::lost(&self.engine, &self.known).await?;
+        let lost = lost.within + lost.low.values().filter(|low| **low > 0).count() as u64;
+        let to = Target { log: target, beside };
+        let done = replay::publish(&self.engine, range, order, &self.known, &self.stored, &to, &mut self.progress()).await?;
         let line = format!("{} records to {} (replay {})", HumanCount(done.records), target.describe(), done.id);
         let before = format!("{} were there before", HumanCount(done.before));
         let done_so_far = Done::new(done.records).and("replay", done.id).and("published_before", done.before).line(line);
-        Ok(if done.before > 0 { done_so_far.line(before) } else { done_so_far })
+        let done_so_far = if done.before > 0 { done_so_far.line(before) } else { done_so_far };
+        let why = format!(
+            "{lost} ranges were lost to retention before they were stored: they are not in the copy, and a store of it knows nothing of them"
+        );
+        Ok(done_so_far.and("lost", lost).found_if(lost > 0, why))
+    }
+
+    /// What is not whole is not restored: the new log, and whatever is stored from it, would prove the damage.
+    async fn refuse_damaged(&self) -> Result<()> {
+        let verified = store::verify::verify(&self.lake, &mut |rows| self.bar.inc(rows)).await.context("verifying the tables")?;
+        self.bar.reset();
+        let damage: Vec<_> = verified.findings.iter().filter(|finding| !OF_THE_LOG.contains(&finding.kind)).collect();
+        let Some(first) = damage.first() else { return Ok(()) };
+        anyhow::bail!(
+            "the tables are not whole, and a log that is made of them would prove their damage: {} findings, the first in {}: {}; `tape verify` shows \
+             all; bring the tables back from a copy",
+            damage.len(),
+            first.table,
+            first.what
+        )
     }
 
     async fn to_home(&self, range: Range, dir: &Path) -> Result<Done> {
@@ -195,6 +224,7 @@ impl History {
         if self.stored.is_empty() {
             return Err(WrongUse("there is nothing to restore: the tables do not say which log they were stored from".into()).into());
         }
+        self.refuse_damaged().await?;
         let lost = replay::lost(&self.engine, &self.known).await?;
         home::private_folder(dir)?;
         let range = Range { placed: true, before: Some(self.stored.clone()), ..range };
@@ -208,14 +238,15 @@ impl History {
             .and("families", families)
             .and("holes", restored.holes)
             .and("lost_within", lost.within)
+            .and("lost_forgotten", restored.forgotten)
             .line(format!("{} records in {}, {} offsets hold nothing", HumanCount(records), log.display(), HumanCount(restored.holes)))
             .line(format!("its tables: tape store --once --home {}{}", dir.display(), prefix_flag(self.known.prefix())));
         let why = format!(
-            "{} ranges between records were lost to retention before they were stored: they are holes in the restored log, of which a store does \
-             not know why (table gaps of these tables says it)",
-            lost.within
+            "{} ranges were lost to retention before they were stored: they hold nothing in the restored log, of which a store does not know why \
+             (table gaps of these tables says it)",
+            lost.within + restored.forgotten
         );
-        Ok(done.found_if(lost.within > 0, why))
+        Ok(done.found_if(lost.within + restored.forgotten > 0, why))
     }
 }
 
@@ -297,14 +328,21 @@ fn range(args: &args::Replay) -> Result<Range, WrongUse> {
         texts.sort_unstable();
         texts
     };
+    let (from, to) = (time("--since", &args.since)?, time("--until", &args.until)?);
+    if from.zip(to).is_some_and(|(from, to)| from >= to) {
+        return Err(WrongUse("--until must be later than --since: it is the first time that is not replayed any more".into()));
+    }
+    if args.from_offset.zip(args.to_offset).is_some_and(|(from, to)| from >= to) {
+        return Err(WrongUse("--to-offset must be greater than --from-offset: it is the first one that is not replayed any more".into()));
+    }
     Ok(Range {
         families: if families.is_empty() { Family::ALL.to_vec() } else { families },
         datasets: sorted(&args.datasets),
         symbols: sorted(&args.symbols),
         sources: args.sources.iter().map(source).collect::<Result<_, _>>()?,
         clock,
-        from: time("--since", &args.since)?,
-        to: time("--until", &args.until)?,
+        from,
+        to,
         partition: args.partition,
         from_offset: args.from_offset,
         to_offset: args.to_offset,

@@ -44,7 +44,19 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
     let store = Store::new(log, home::lake_to_write(settings)?, Options { member, ..options(settings) });
     let bar = bar(settings.json);
     let mut partitions = None;
+    let mut bad = 0;
     let mut progress = |report: &Report| {
+        let now = report.quarantined_total();
+        if now > bad && !args.once {
+            bar.suspend(|| {
+                eprintln!(
+                    "quarantined: {} records so far, {} of them new; table quarantine has them",
+                    HumanCount(now),
+                    HumanCount(now - bad)
+                )
+            });
+            bad = now;
+        }
         if report.partitions != partitions {
             partitions = report.partitions;
             partitions.iter().for_each(|(mine, all)| bar.suspend(|| eprintln!("this store has {mine} of {all} partitions")));
