@@ -105,6 +105,9 @@ impl EventLog for Shared {
     fn describe(&self) -> String {
         "log in memory".into()
     }
+    fn has_markers(&self) -> bool {
+        true
+    }
     fn cluster_id(&self) -> Result<String, Error> {
         Ok("test-cluster".into())
     }
