@@ -37,7 +37,7 @@ mod upkeep;
 
 pub use compact::{Compacted, Compaction, most_files, plan};
 pub use durable::{Disk, DurableLocal, LocalDisk};
-pub use history::{Entry, Files};
+pub use history::{Entry, Files, History};
 pub use horizon::{Horizon, Removed};
 pub use layout::{DATE_MAX, DATE_MIN, partition_value};
 pub use read::FileRows;

@@ -9,9 +9,11 @@ mod commit;
 mod lake;
 mod place;
 mod rewrite;
+mod upload;
 
 pub use commit::{Committed, Txn};
 pub use lake::Lake;
+pub(crate) use upload::{Upload, Uploaded};
 
 use crate::Error;
 use crate::stats::Stats;

@@ -129,7 +129,7 @@ fn what_is_older_than_the_horizon_goes_and_stays_proven() {
 }
 
 /// Ten days pass for the table of trades: what its log says, and when its files were written.
-fn make_older(home: &Home) {
+pub fn make_older(home: &Home) {
     for path in files(home) {
         if path.extension().is_some_and(|extension| extension == "json") {
             let entry = std::fs::read_to_string(&path).expect("read");
