@@ -151,6 +151,7 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         if wanted(What::Upkeep) {
             upkeep.by_files()?.into_iter().for_each(|row| report.add(row));
             upkeep.beside_a_merge()?.into_iter().for_each(|row| report.add(row));
+            upkeep.memory(&tape(args)?)?.into_iter().for_each(|row| report.add(row));
         }
         if wanted(What::Proof) {
             report.add(upkeep.proof()?);
@@ -162,13 +163,17 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         report.note(&by_column);
     }
     if wanted(What::Memory) {
-        let tape = match &args.tape {
-            Some(tape) => tape.clone(),
-            None => std::env::current_exe().context("finding this binary")?.with_file_name("tape"),
-        };
-        for row in memory::measure(&tape, args.brokers.as_deref(), place, sizes.memory)? {
+        for row in memory::measure(&tape(args)?, args.brokers.as_deref(), place, sizes.memory)? {
             report.add(row);
         }
     }
     Ok(())
+}
+
+/// The binary whose memory is watched.
+fn tape(args: &Args) -> Result<PathBuf> {
+    match &args.tape {
+        Some(tape) => Ok(tape.clone()),
+        None => Ok(std::env::current_exe().context("finding this binary")?.with_file_name("tape")),
+    }
 }

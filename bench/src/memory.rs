@@ -29,7 +29,7 @@ pub fn measure(tape: &Path, brokers: Option<&str>, place: &Path, sizes: [u64; 2]
     Ok(rows)
 }
 
-fn row(what: &str, sizes: [u64; 2], few: u64, many: u64) -> Row {
+pub fn row(what: &str, sizes: [u64; 2], few: u64, many: u64) -> Row {
     let ratio = many as f64 / few as f64;
     let show = |bytes: u64, records: u64| format!("{} MB at {} records", bytes / 1_000_000, records);
     Row {
@@ -75,7 +75,7 @@ fn peaks_of(tape: &Path, brokers: Option<&str>, place: &Path, records: u64) -> R
 }
 
 /// Runs a command to its end; its peak in bytes, and what it printed.
-fn peak(mut command: Command) -> Result<(u64, serde_json::Value)> {
+pub fn peak(mut command: Command) -> Result<(u64, serde_json::Value)> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
     let mut child = child.with_context(|| format!("starting {:?}: build it first, or name it with --tape", command.get_program()))?;
     let mut peak = 0;

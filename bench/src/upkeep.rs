@@ -1,5 +1,6 @@
 //! What upkeep costs and what it leaves: commits beside a compaction, commits to tables of many files, the files of a day, the share of the proof.
 
+use crate::memory;
 use crate::report::{Row, median, thousands};
 use crate::speed::{Bench, cpu};
 use anyhow::{Context, Result, ensure};
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::proof::{Hasher, Tree};
+use thread_priority::{ThreadPriority, set_current_thread_priority};
 
 /// Live files of the tables that commits are compared on.
 const FILES: [usize; 3] = [10, 1_000, 20_000];
@@ -24,6 +26,8 @@ const FILES_PER_COMMIT: usize = 1_000;
 const COMMIT_ROWS: usize = 2_000;
 /// Time between the beginnings of two commits beside a compaction.
 const EVERY: Duration = Duration::from_millis(50);
+/// How often the rows are in a small day, and in a large one, that memory is measured on.
+const COPIES: [u64; 2] = [2, 8];
 /// Rows of a file that is to be merged.
 const SMALL_FILE_ROWS: usize = 100_000;
 /// Events of one poll.
@@ -123,6 +127,8 @@ impl<'a> Upkeep<'a> {
             let merging = {
                 let (lake, stop) = (lake.clone(), Stop::from(stop.clone()));
                 move || -> Result<lake::Compacted> {
+                    // As `tape store` does it.
+                    set_current_thread_priority(ThreadPriority::Min).map_err(|e| anyhow::anyhow!("a low priority: {e:?}"))?;
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                     runtime.block_on(async {
                         let mut table = lake.table(Family::Trades).await?;
@@ -146,10 +152,7 @@ impl<'a> Upkeep<'a> {
             (most, left) = self.runtime.block_on(async {
                 let mut table = lake.table(Family::Trades).await?;
                 table.compact(&Compaction::default(), &Stop::default()).await?;
-                let snapshot = table.snapshot();
-                let sizes: Vec<String> =
-                    snapshot.files().iter().map(|file| format!("{:.0}", file.size as f64 / (1 << 20) as f64)).collect();
-                anyhow::Ok((most_files(&snapshot), format!("{} MiB", sizes.join(", "))))
+                anyhow::Ok((most_files(&table.snapshot()), sizes(&table)))
             })?;
         }
         let ((_, quiet_late), (middle, late)) = (spread(&quiet), spread(&busy));
@@ -231,6 +234,45 @@ impl<'a> Upkeep<'a> {
         Ok(took)
     }
 
+    /// Peak memory of `tape upkeep` that merges a day, and one of four times as many rows; the files that it leaves of the large one.
+    pub fn memory(&self, tape: &Path) -> Result<Vec<Row>> {
+        let mut peaks = Vec::new();
+        let mut left = None;
+        for copies in COPIES {
+            let home = tempfile::tempdir_in(&self.bench.place)?;
+            let lake = open(&home.path().join("tables"))?;
+            for _ in 0..copies {
+                self.runtime.block_on(self.small_files(&lake))?;
+            }
+            let command = || {
+                let mut command = std::process::Command::new(tape);
+                command.args(["upkeep", "--json", "--home"]).arg(home.path());
+                command
+            };
+            let (peak, done) = memory::peak(command())?;
+            ensure!(done["tables"]["trades"]["merged"]["files_after"].as_u64() > Some(0), "nothing was merged: {done}");
+            peaks.push(peak);
+            let again = memory::peak(command())?.1;
+            ensure!(again["tables"]["trades"]["merged"]["files_after"].as_u64().unwrap_or(0) == 0, "a second upkeep still merges: {again}");
+            let table = self.runtime.block_on(lake.find(Family::Trades))?.context("the trades are stored")?;
+            left = Some(table);
+        }
+        let left = left.context("two days were measured")?;
+        let sized = |wanted: fn(u64) -> bool| left.snapshot().files().iter().filter(|file| wanted(file.size)).count();
+        let records = COPIES.map(|copies| copies * self.bench.records);
+        let files = Row {
+            what: format!("files of a day of {} trades after tape upkeep", thousands(records[1])),
+            figure: format!("{} ({})", most_files(&left.snapshot()), sizes(&left)),
+            yardstick: "a second upkeep finds nothing to merge".into(),
+            ratio: None,
+            reach: "128 to 512 MiB, up to three smaller".into(),
+            met: sized(|size| size > 512 << 20) == 0 && sized(|size| size < 128 << 20) <= Compaction::default().small_files_max,
+            runs: vec![],
+            cpu: None,
+        };
+        Ok(vec![memory::row("memory of tape upkeep", records, peaks[0], peaks[1]), files])
+    }
+
     /// All rows as small files of one day.
     async fn small_files(&self, lake: &Lake) -> Result<()> {
         let mut table = lake.table(Family::Trades).await?;
@@ -240,6 +282,12 @@ impl<'a> Upkeep<'a> {
         }
         Ok(())
     }
+}
+
+/// The sizes of a table's files.
+fn sizes(table: &Table) -> String {
+    let mib = |file: &Arc<lake::FileInfo>| format!("{:.0}", file.size as f64 / (1 << 20) as f64);
+    format!("{} MiB", table.snapshot().files().iter().map(mib).collect::<Vec<_>>().join(", "))
 }
 
 fn open(place: &Path) -> Result<Lake> {

@@ -11,8 +11,10 @@
 use crate::Error;
 use crate::history::Entry;
 use crate::table::Table;
+use bytes::buf::Reader;
+use bytes::{Buf, Bytes};
 use object_store::{PutMode, PutOptions};
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 
 /// Below the table's folder.
 pub(crate) const FOLDER: &str = "_tokentape_history";
@@ -21,6 +23,14 @@ const SUFFIX: &str = ".jsonl.zst";
 const VERSIONS_MAX: u64 = 10_000;
 /// What is written once and read seldom is compressed well.
 const ZSTD_LEVEL: i32 = 9;
+
+/// A file of the archive that is being read.
+pub(crate) struct Archived {
+    first: u64,
+    /// The version of the next line.
+    next: u64,
+    lines: Lines<BufReader<zstd::Decoder<'static, BufReader<Reader<Bytes>>>>>,
+}
 
 impl Table {
     /// The first versions of the files of the archive, in order.
@@ -31,30 +41,38 @@ impl Table {
         Ok(firsts)
     }
 
-    /// The versions of one file of the archive.
-    pub(crate) async fn archived(&self, first: u64) -> Result<Vec<Entry>, Error> {
-        let path = path(first);
-        let bytes = self.place().get(&path).await?;
-        let fault = |why: String| self.unreadable(format!("{path}: {why}"));
-        let lines = zstd::Decoder::new(bytes.as_ref()).map(std::io::BufReader::new).map_err(|e| fault(e.to_string()))?.lines();
-        let mut entries: Vec<Entry> = Vec::new();
-        for line in lines {
-            let line = line.map_err(|e| fault(e.to_string()))?;
-            let entry: Entry = serde_json::from_str(&line).map_err(|e| fault(e.to_string()))?;
-            let expected = first + entries.len() as u64;
-            if entry.version != expected {
-                return Err(fault(format!("has version {} where {expected} belongs", entry.version)));
-            }
-            entries.push(entry);
+    /// The versions of one file of the archive, one after the other: the file is in memory as it was packed.
+    pub(crate) async fn archived(&self, first: u64) -> Result<Archived, Error> {
+        let bytes = self.place().get(&path(first)).await?;
+        let unpacked = zstd::Decoder::new(bytes.reader()).map_err(|e| self.unreadable(format!("{}: {e}", path(first))))?;
+        Ok(Archived { first, next: first, lines: BufReader::new(unpacked).lines() })
+    }
+
+    /// The next version of a file of the archive.
+    pub(crate) fn next_archived(&self, archived: &mut Archived) -> Result<Option<Entry>, Error> {
+        let fault = |why: String| self.unreadable(format!("{}: {why}", path(archived.first)));
+        let Some(line) = archived.lines.next() else { return Ok(None) };
+        let line = line.map_err(|e| fault(e.to_string()))?;
+        let entry: Entry = serde_json::from_str(&line).map_err(|e| fault(e.to_string()))?;
+        if entry.version != archived.next {
+            return Err(fault(format!("has version {} where {} belongs", entry.version, archived.next)));
         }
-        Ok(entries)
+        archived.next += 1;
+        Ok(Some(entry))
+    }
+
+    /// The version behind the last one of a file of the archive: all of it is read.
+    async fn archived_end(&self, first: u64) -> Result<u64, Error> {
+        let mut archived = self.archived(first).await?;
+        while self.next_archived(&mut archived)?.is_some() {}
+        Ok(archived.next)
     }
 
     /// The first version that the archive does not have.
     pub(crate) async fn archive_end(&self) -> Result<u64, Error> {
         match self.archive_files().await?.last() {
             None => Ok(0),
-            Some(first) => Ok(first + self.archived(*first).await?.len() as u64),
+            Some(first) => self.archived_end(*first).await,
         }
     }
 
@@ -71,9 +89,11 @@ impl Table {
             let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             let written = pack(&entries).map_err(|e| self.unreadable(format!("packing versions from {next} on: {e}")))?;
             self.place().put(&path(next), written, create).await?;
+            killpoint::here!("lake.archive.written");
             // Read back, whoever wrote it: what is removed from the log now must be here.
-            next += self.archived(next).await?.len() as u64;
+            next = self.archived_end(next).await?;
         }
+        killpoint::here!("lake.archive.unsettled");
         if let Some(last) = self.archive_files().await?.last() {
             self.place().settle(&path(*last)).await?;
         }

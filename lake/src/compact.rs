@@ -4,11 +4,10 @@
 //! (`dataChange` false), and the transaction `maintenance` moves. Two that rewrite the same table at the same time meet there, and the second
 //! one gives way; appends go on beside it. The removed files stay on disk until they are vacuumed.
 
-use crate::layout;
-use crate::read::BATCH_ROWS;
+use crate::read::{BATCH_ROWS, OpenFile};
 use crate::stop::Stop;
 use crate::table::{FileInfo, Snapshot, Table};
-use crate::{Error, merge};
+use crate::{Error, file, layout, merge};
 use schemas::Topic;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -16,14 +15,20 @@ use std::sync::Arc;
 
 /// Files of a partition that one rewrite reads.
 const INPUTS_MAX: usize = 128;
+/// Rows of all of them that lie in the pages that are open at a time: of each file one page of each column.
+const OPEN_ROWS_MAX: u64 = 1 << 20;
 
-/// Times that the files are looked at anew: three take two million files to one. There is an end to it, as commits that keep coming make new
+/// Times that the files are looked at anew: three take 300,000 small files to one. There is an end to it, as commits that keep coming make new
 /// files all the time.
 const PASSES: usize = 3;
-/// Rows of all of them that are in memory, decoded, at a time.
+/// Rows that a rewrite has in memory, decoded, those of all files together, and as much again in their new order.
 const ROWS_IN_MEMORY: usize = 1 << 18;
+/// Bytes of them as they are encoded in pages: of rows that hold whole pages of text there are fewer.
+const BYTES_IN_MEMORY: usize = 64 << 20;
 /// Smaller batches cost more than they save.
-const BATCH_ROWS_MIN: usize = 1 << 10;
+const BATCH_ROWS_MIN: usize = 1 << 4;
+/// Rows that are put together before they are written.
+const GATHERED_ROWS_MAX: usize = 1 << 15;
 
 /// What the partition columns of a file are.
 type Values = [(&'static str, Option<String>)];
@@ -72,13 +77,17 @@ pub fn plan(files: &[Arc<FileInfo>], options: &Compaction) -> Vec<Vec<Arc<FileIn
     }
     let mut groups = Vec::new();
     for small in partitions.into_values().filter(|small| small.len() > options.small_files_max) {
-        let (mut group, mut bytes): (Vec<Arc<FileInfo>>, u64) = (Vec::new(), 0);
+        // Sorted together, rows mostly take less room than apart: half as much again makes a file that is large enough.
+        let bytes_max = options.target_bytes + options.target_bytes / 2;
+        let (mut group, mut bytes, mut open_rows): (Vec<Arc<FileInfo>>, u64, u64) = (Vec::new(), 0, 0);
         for file in &small[left_alone(&small, options.small_files_max)..] {
-            if bytes >= options.target_bytes || group.len() == INPUTS_MAX {
+            let rows = file.stats.rows.unwrap_or(u64::MAX).min(file::PAGE_ROWS as u64);
+            if bytes >= bytes_max || group.len() == INPUTS_MAX || (group.len() > 1 && open_rows + rows > OPEN_ROWS_MAX) {
                 groups.push(std::mem::take(&mut group));
-                bytes = 0;
+                (bytes, open_rows) = (0, 0);
             }
             bytes += file.size;
+            open_rows += rows;
             group.push((*file).clone());
         }
         groups.push(group);
@@ -98,15 +107,20 @@ impl Table {
     /// once, without a commit, when `stop` says so.
     pub async fn compact(&mut self, options: &Compaction, stop: &Stop) -> Result<Compacted, Error> {
         let mut compacted = Compacted::default();
+        self.compact_into(&mut compacted, options, stop).await.map(|()| compacted)
+    }
+
+    /// The same; what was committed is counted also where it ends with an error.
+    pub(crate) async fn compact_into(&mut self, compacted: &mut Compacted, options: &Compaction, stop: &Stop) -> Result<(), Error> {
         self.refresh().await?;
         for _ in 0..PASSES {
             for group in plan(self.snapshot().files(), options) {
-                if stop.is_set() || !self.rewrite(&group, &mut compacted, stop).await? {
-                    return Ok(compacted);
+                if stop.is_set() || !self.rewrite(&group, compacted, stop).await? {
+                    return Ok(());
                 }
             }
         }
-        Ok(compacted)
+        Ok(())
     }
 
     /// Gives whether it came to its end.
@@ -114,23 +128,30 @@ impl Table {
         let family = self.family();
         let topic: &'static Topic = family.topic();
         let lake = self.lake();
-        let mut inputs = Vec::with_capacity(group.len());
-        let batch_rows = (ROWS_IN_MEMORY / group.len()).clamp(BATCH_ROWS_MIN, BATCH_ROWS);
+        self.refuse_unless_writable()?;
+        let mut files = Vec::with_capacity(group.len());
         for file in group {
-            let bytes = lake.fetch(family, file).await?;
-            inputs.push(lake.rows_by(family, file, bytes, batch_rows)?);
+            files.push(lake.open_file(family, file).await?);
         }
+        let bytes_per_row = files.iter().map(OpenFile::bytes_per_row).max().unwrap_or(0);
+        let rows_in_memory = (BYTES_IN_MEMORY / bytes_per_row.max(1)).min(ROWS_IN_MEMORY);
+        let batch_rows = (rows_in_memory / files.len()).clamp(BATCH_ROWS_MIN, BATCH_ROWS);
+        let gathered_rows = rows_in_memory.clamp(BATCH_ROWS_MIN, GATHERED_ROWS_MAX);
+        let into = self.upload(&group[0].partition_values).await?;
         let flag = stop.clone();
-        let Some(encoded) = self.blocking(move || merge::merge(topic, inputs, &flag)).await? else { return Ok(false) };
-        killpoint::here!("lake.rewrite.merged");
+        let merging = move || {
+            let inputs = files.into_iter().map(|file| file.rows(batch_rows)).collect::<Result<_, _>>()?;
+            merge::merge(topic, inputs, gathered_rows, into, &flag)
+        };
+        let Some((file, stats)) = self.blocking(merging).await? else { return Ok(false) };
+        killpoint::here!("lake.rewrite.file_written");
         let expected: Option<u64> = group.iter().map(|file| file.stats.rows).sum();
-        if expected.is_some_and(|rows| Some(rows) != encoded.stats.rows) {
-            let why = format!("a rewrite has {:?} rows, the files it was made of {expected:?}: nothing was changed", encoded.stats.rows);
+        if expected.is_some_and(|rows| Some(rows) != stats.rows) {
+            let why = format!("a rewrite has {:?} rows, the files it was made of {expected:?}: nothing was changed", stats.rows);
             return Err(Error::Batch { table: topic.name, why });
         }
-        let (rows, bytes) = (encoded.stats.rows.unwrap_or(0), encoded.bytes.len() as u64);
-        let json = encoded.stats.json(&layout::stats_fields(topic));
-        self.replace(group, encoded.bytes, json).await?;
+        let (rows, bytes) = (stats.rows.unwrap_or(0), file.size);
+        self.replace(group, file, stats.json(&layout::stats_fields(topic))).await?;
         compacted.commits += 1;
         compacted.files_before += group.len() as u64;
         compacted.files_after += 1;

@@ -11,7 +11,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 use std::collections::HashSet;
 use std::fs::File;
@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex};
 pub trait Disk: std::fmt::Debug + Send + Sync {
     /// Makes a file that is not there yet, writes it whole and syncs it. Its name is not synced.
     fn write(&self, path: &FsPath, payload: &PutPayload) -> std::io::Result<()>;
+    /// Writes on at the end of a file that [`Disk::write`] made, and syncs it.
+    fn append(&self, path: &FsPath, payload: &PutPayload) -> std::io::Result<()>;
     /// Gives a file a second name, where that name is free.
     fn link(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()>;
     /// Gives a file another name, in the place of what had it.
@@ -42,12 +44,11 @@ pub struct LocalDisk;
 
 impl Disk for LocalDisk {
     fn write(&self, path: &FsPath, payload: &PutPayload) -> std::io::Result<()> {
-        let mut file = File::options().write(true).create_new(true).open(path)?;
-        for part in payload {
-            file.write_all(part)?;
-        }
-        killpoint::here!("lake.put.unsynced");
-        file.sync_all()
+        write_synced(&File::options().write(true).create_new(true).open(path)?, payload)
+    }
+
+    fn append(&self, path: &FsPath, payload: &PutPayload) -> std::io::Result<()> {
+        write_synced(&File::options().append(true).open(path)?, payload)
     }
 
     fn link(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()> {
@@ -55,6 +56,9 @@ impl Disk for LocalDisk {
     }
 
     fn rename(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()> {
+        if to.ends_with("_last_checkpoint") {
+            killpoint::here!("lake.checkpoint.unnamed");
+        }
         std::fs::rename(from, to)
     }
 
@@ -69,6 +73,14 @@ impl Disk for LocalDisk {
     fn sync_directory(&self, path: &FsPath) -> std::io::Result<()> {
         File::open(path)?.sync_all()
     }
+}
+
+fn write_synced(mut file: &File, payload: &PutPayload) -> std::io::Result<()> {
+    for part in payload {
+        file.write_all(part)?;
+    }
+    killpoint::here!("lake.put.unsynced");
+    file.sync_all()
 }
 
 /// The local file system from `/` down, with synced writes.
@@ -115,8 +127,14 @@ impl ObjectStore for DurableLocal {
         Ok(PutResult { e_tag: None, version: None })
     }
 
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(Error::NotImplemented { operation: "multipart upload: use put".into(), implementer: self.to_string() })
+    /// Each part is synced as it comes, so that the disk never has much to do at once: await one before the next.
+    async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        let target = self.inner.path_to_filesystem(location)?;
+        let this = self.clone();
+        let name = location.to_string();
+        let begun = tokio::task::spawn_blocking(move || this.staged(&target).map_err(|e| failed(&name, e)).map(|staged| (target, staged)));
+        let (target, staged) = begun.await.map_err(|e| Error::JoinError { source: e })??;
+        Ok(Box::new(Parts { name: location.to_string(), target, staged: Some(Arc::new(staged)), parts: 0 }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -175,25 +193,27 @@ fn failed(path: &str, e: std::io::Error) -> Error {
 impl DurableLocal {
     /// Writes the whole object beside its place, syncs it, and puts it into its place. With `create` an object that is there stays.
     fn put_synced(&self, target: &FsPath, payload: &PutPayload, create: bool) -> std::io::Result<()> {
-        let disk = self.disk.as_ref();
-        let directory = target.parent().ok_or_else(|| std::io::Error::other("an object needs a directory"))?;
+        let staged = self.staged(target)?;
+        self.disk.write(&staged.path, payload)?;
+        killpoint::here!("lake.put.unlinked");
+        if !create {
+            return staged.put(target);
+        }
+        let linked = self.disk.link(&staged.path, target);
+        drop(staged);
+        // Also where it was there already: whoever put it may have been killed before this, and who is told of it relies on it.
+        self.disk.sync_directory(directory(target)?)?;
+        linked
+    }
+
+    /// A file beside its place, in a directory that is there; nothing is written yet.
+    fn staged(&self, target: &FsPath) -> std::io::Result<Staged> {
+        let directory = directory(target)?;
         self.settle_directory(directory)?;
         // object_store hides names that end in `#` and digits from its listings: a part that a crash leaves behind is never read.
         let mut name = target.file_name().ok_or_else(|| std::io::Error::other("an object needs a name"))?.to_owned();
         name.push(format!("#{}", uuid::Uuid::new_v4().as_u64_pair().0));
-        let staged = Staged { disk, path: directory.join(name) };
-        disk.write(&staged.path, payload)?;
-        killpoint::here!("lake.put.unlinked");
-        if create {
-            let linked = disk.link(&staged.path, target);
-            drop(staged);
-            // Also where it was there already: whoever put it may have been killed before this, and who is told of it relies on it.
-            disk.sync_directory(directory)?;
-            return linked;
-        }
-        disk.rename(&staged.path, target)?;
-        std::mem::forget(staged);
-        disk.sync_directory(directory)
+        Ok(Staged { disk: self.disk.clone(), path: directory.join(name) })
     }
 
     /// Makes the directory and its missing parents; its name, and the names of those above it, are synced when this returns.
@@ -222,16 +242,93 @@ impl DurableLocal {
     }
 }
 
+fn directory(target: &FsPath) -> std::io::Result<&FsPath> {
+    target.parent().ok_or_else(|| std::io::Error::other("an object needs a directory"))
+}
+
 /// A file beside its place; removed again unless it was put there.
-struct Staged<'a> {
-    disk: &'a dyn Disk,
+#[derive(Debug)]
+struct Staged {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
 }
 
-impl Drop for Staged<'_> {
+impl Staged {
+    /// Puts it into its place, over what is there.
+    fn put(self, target: &FsPath) -> std::io::Result<()> {
+        self.disk.rename(&self.path, target)?;
+        let disk = self.disk.clone();
+        std::mem::forget(self);
+        disk.sync_directory(directory(target)?)
+    }
+}
+
+impl Drop for Staged {
     fn drop(&mut self) {
         // A failed write may have left nothing: that is no fault.
         let _ = self.disk.remove(&self.path);
+    }
+}
+
+/// An object that comes in parts: none of it is to be seen before all are there. Dropped before, nothing of it is left.
+#[derive(Debug)]
+struct Parts {
+    name: String,
+    target: PathBuf,
+    /// `None` when it is in its place, or given up.
+    staged: Option<Arc<Staged>>,
+    parts: usize,
+}
+
+impl Parts {
+    /// Does something to the file on a thread that may wait for the disk.
+    fn act<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send + 'static {
+        let name = self.name.clone();
+        let acting = tokio::task::spawn_blocking(move || act().map_err(|e| failed(&name, e)));
+        async { acting.await.map_err(|e| Error::JoinError { source: e })? }
+    }
+
+    fn ended(&self) -> Error {
+        failed(&self.name, std::io::Error::other("its upload has ended"))
+    }
+}
+
+#[async_trait]
+impl MultipartUpload for Parts {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let Some(staged) = self.staged.clone() else {
+            let ended = self.ended();
+            return Box::pin(async { Err(ended) });
+        };
+        self.parts += 1;
+        let first = self.parts == 1;
+        Box::pin(self.act(move || match first {
+            true => staged.disk.write(&staged.path, &data),
+            false => staged.disk.append(&staged.path, &data),
+        }))
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let staged = self.staged.take().and_then(Arc::into_inner).ok_or_else(|| self.ended())?;
+        let target = self.target.clone();
+        self.act(move || {
+            killpoint::here!("lake.put.unlinked");
+            staged.put(&target)
+        })
+        .await?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let staged = self.staged.take();
+        self.act(move || {
+            drop(staged);
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -257,5 +354,31 @@ mod tests {
         assert_eq!(store.get(&at).await.unwrap().bytes().await.unwrap(), "three");
         let names: Vec<_> = std::fs::read_dir(directory.path().join("a")).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["b c.json"]);
+    }
+
+    #[tokio::test]
+    async fn parts_are_one_object_or_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = DurableLocal::default();
+        let at = Path::from_absolute_path(directory.path()).unwrap().join("a.parquet");
+        let names = || std::fs::read_dir(directory.path()).unwrap().count();
+        for end in ["complete", "abort", "drop"] {
+            let mut upload = store.put_multipart(&at).await.unwrap();
+            for part in ["one ", "two ", "three"] {
+                upload.put_part(part.into()).await.unwrap();
+            }
+            assert!(matches!(store.head(&at).await, Err(Error::NotFound { .. })), "not there before its end");
+            match end {
+                "complete" => {
+                    upload.complete().await.unwrap();
+                    assert_eq!(store.get(&at).await.unwrap().bytes().await.unwrap(), "one two three");
+                    assert!(upload.put_part("four".into()).await.is_err());
+                    store.delete(&at).await.unwrap();
+                }
+                "abort" => upload.abort().await.unwrap(),
+                _ => drop(upload),
+            }
+            assert_eq!(names(), 0, "{end} leaves nothing beside");
+        }
     }
 }

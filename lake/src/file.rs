@@ -3,6 +3,7 @@
 
 use crate::sort::{self, Partition};
 use crate::stats::Stats;
+use crate::table::{Upload, Uploaded};
 use crate::{Error, layout};
 use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::interleave;
@@ -22,10 +23,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Rows in a row group: large enough for good compression, small enough to be read as one task.
 const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Bytes of a row group that is written as rows come: it is in memory until it is whole.
+const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Rows gathered at a time: the copy of one column's slice fits the cache.
 const SLICE_ROWS: usize = 1 << 16;
 /// Rows in a page: the unit of the page index, and of compression.
-const PAGE_ROWS: usize = 50_000;
+pub const PAGE_ROWS: usize = 50_000;
 /// Rows from which the encodings of a file are chosen.
 const SAMPLE_ROWS: usize = 1 << 15;
 /// Files with fewer rows are not worth choosing for.
@@ -71,40 +74,47 @@ pub fn encode(topic: &'static Topic, batches: &[RecordBatch], partition: &Partit
 pub struct FileWriter {
     topic: &'static Topic,
     kept: Vec<usize>,
-    writer: ArrowWriter<Vec<u8>>,
+    writer: ArrowWriter<Upload>,
     has_stats: Vec<bool>,
     stats: Stats,
 }
 
 impl FileWriter {
     /// A file for rows of which these are the first: they settle how its columns are encoded.
-    pub fn new(topic: &'static Topic, first: &RecordBatch) -> Result<FileWriter, Error> {
+    pub fn new(topic: &'static Topic, first: &RecordBatch, file: Upload) -> Result<FileWriter, Error> {
         let fault = |e: ParquetError| Error::Batch { table: topic.name, why: e.to_string() };
         let columns = Columns::new(topic, std::slice::from_ref(first));
         let order: Vec<(usize, usize)> = (0..first.num_rows()).map(|row| (0, row)).collect();
         let encodings = columns.choose_encodings(&order, 1).map_err(fault)?;
-        let options =
-            ArrowWriterOptions::new().with_properties(properties(topic, &columns.schema, &encodings)).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(Vec::new(), columns.schema.clone(), options).map_err(fault)?;
+        let properties =
+            properties(topic, &columns.schema, &encodings).into_builder().set_max_row_group_bytes(Some(ROW_GROUP_BYTES)).build();
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(file, columns.schema.clone(), options).map_err(fault)?;
         let kept = columns.schema.fields().iter().map(|field| topic.column(field.name())).collect();
         Ok(FileWriter { topic, kept, writer, has_stats: columns.has_stats, stats: Stats { rows: Some(0), ..Stats::default() } })
     }
 
     /// Writes the next rows, in the table's stored schema.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), Error> {
-        let fault = |why: String| Error::Batch { table: self.topic.name, why };
-        let rows = rows.project(&self.kept).map_err(|e| fault(e.to_string()))?;
+        let rows = rows.project(&self.kept).map_err(|e| Error::Batch { table: self.topic.name, why: e.to_string() })?;
         for (column, field) in rows.schema().fields().iter().enumerate().filter(|(column, _)| self.has_stats[*column]) {
             self.stats.add(field.name(), rows.column(column));
         }
         self.stats.rows = self.stats.rows.map(|before| before + rows.num_rows() as u64);
-        self.writer.write(&rows).map_err(|e| fault(e.to_string()))
+        self.writer.write(&rows).map_err(|e| self.fault(&e))
     }
 
-    /// The file.
-    pub fn finish(self) -> Result<Encoded, Error> {
-        let bytes = self.writer.into_inner().map_err(|e| Error::Batch { table: self.topic.name, why: e.to_string() })?;
-        Ok(Encoded { bytes: bytes.into(), stats: self.stats })
+    /// The file in its place, and what the log is to say of it.
+    pub fn finish(mut self) -> Result<(Uploaded, Stats), Error> {
+        self.writer.finish().map_err(|e| self.fault(&e))?;
+        killpoint::here!("lake.rewrite.merged");
+        Ok((self.writer.inner_mut().complete()?, self.stats))
+    }
+
+    /// Where the file could not be written, that is what is to be told.
+    fn fault(&mut self, e: &ParquetError) -> Error {
+        let failed = self.writer.inner_mut().failure();
+        failed.unwrap_or_else(|| Error::Batch { table: self.topic.name, why: e.to_string() })
     }
 }
 

@@ -2,12 +2,16 @@
 //! ones stand in the table's log, the older ones in the archive that outlives it (archive.rs).
 
 use crate::Error;
+use crate::archive::Archived;
 use crate::table::Table;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::VecDeque;
 
+/// Versions that are in memory when they are read from the log.
+const VERSIONS_AT_ONCE: u64 = 256;
 /// Log entries that are read at the same time.
 const ENTRIES_AT_ONCE: usize = 32;
 
@@ -49,35 +53,64 @@ pub struct Files {
     pub bytes: u64,
 }
 
-impl Table {
-    /// Every version up to the table's own, version 0 included: those that the log no longer has are in the archive. Each is read once, some at
-    /// a time; nothing but what [`Entry`] holds is kept.
-    pub async fn history(&self) -> Result<Vec<Entry>, Error> {
-        let mut told: Vec<Entry> = Vec::new();
-        loop {
-            let before = told.len() as u64;
-            for first in self.archive_files().await? {
-                let known = told.len() as u64;
-                let entries = self.archived(first).await?;
-                told.extend(entries.into_iter().filter(|entry| entry.version >= known && first <= known));
-            }
-            told.truncate(usize::try_from(self.version() + 1).unwrap_or(usize::MAX));
-            let next = told.len() as u64;
-            told.extend(self.logged(next, self.version() + 1).await?);
-            if told.len() as u64 > self.version() {
-                return Ok(told);
-            }
-            // Entries that went from the log while it was read are in the archive by now.
-            if told.len() as u64 == before {
-                return Err(self.unreadable(format!("version {before} is gone")));
-            }
+/// The versions of a table, the oldest first, each read when it is asked for: however many there are, a few are in memory.
+pub struct History<'a> {
+    table: &'a Table,
+    /// The version that comes next, and the one behind the last.
+    next: u64,
+    end: u64,
+    /// Versions that were read from the log.
+    logged: VecDeque<Entry>,
+    /// The file of the archive that is being read.
+    archived: Option<Archived>,
+}
+
+impl History<'_> {
+    /// The next version; `None` behind the table's own.
+    pub async fn next(&mut self) -> Result<Option<Entry>, Error> {
+        if self.next == self.end {
+            return Ok(None);
         }
+        let entry = match self.at_hand()? {
+            Some(entry) => entry,
+            None => {
+                self.find().await?;
+                self.at_hand()?.ok_or_else(|| self.table.unreadable(format!("version {} is gone", self.next)))?
+            }
+        };
+        self.next += 1;
+        Ok(Some(entry))
     }
 
-    /// What every commit says under `key` of its commitInfo, the oldest first, each with its version.
-    pub async fn infos(&self, key: &str) -> Result<Vec<(u64, Value)>, Error> {
-        let said = |mut entry: Entry| Some((entry.version, entry.info.get_mut(key)?.take()));
-        Ok(self.history().await?.into_iter().filter_map(said).collect())
+    /// The next version, where it was found already.
+    fn at_hand(&mut self) -> Result<Option<Entry>, Error> {
+        while let Some(archived) = &mut self.archived {
+            match self.table.next_archived(archived)? {
+                Some(entry) if entry.version == self.next => return Ok(Some(entry)),
+                Some(_) => {}
+                None => self.archived = None,
+            }
+        }
+        Ok(self.logged.pop_front())
+    }
+
+    /// Looks for the next version: in the log, and where that does not have it in the archive. An entry goes from the log only when the archive has it.
+    async fn find(&mut self) -> Result<(), Error> {
+        self.logged = self.table.logged(self.next, self.end.min(self.next + VERSIONS_AT_ONCE)).await?.into();
+        if self.logged.is_empty() {
+            let file = self.table.archive_files().await?.into_iter().rfind(|first| *first <= self.next);
+            if let Some(first) = file {
+                self.archived = Some(self.table.archived(first).await?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    /// Every version up to the table's own, version 0 included: those that the log no longer has are in the archive.
+    pub fn history(&self) -> History<'_> {
+        History { table: self, next: 0, end: self.version() + 1, logged: VecDeque::new(), archived: None }
     }
 
     /// What the newest commit that says anything under `key` of its commitInfo says; `None` where none does.
@@ -95,9 +128,13 @@ impl Table {
             }
         }
         for first in self.archive_files().await?.into_iter().rev().filter(|first| *first < end) {
-            let entries = self.archived(first).await?;
-            if let Some(info) = entries.into_iter().rev().filter(|entry| entry.version < end).find_map(said) {
-                return Ok(Some(info));
+            let mut archived = self.archived(first).await?;
+            let mut last = None;
+            while let Some(entry) = self.next_archived(&mut archived)?.filter(|entry| entry.version < end) {
+                last = said(entry).or(last);
+            }
+            if last.is_some() {
+                return Ok(last);
             }
         }
         Ok(None)

@@ -86,6 +86,12 @@ struct Going {
 impl Table {
     /// Removes what no version of the horizon needs. Stops before the next object when `stop` says so; what is left goes the next time.
     pub async fn clean_up(&mut self, horizon: &Horizon, stop: &Stop) -> Result<Removed, Error> {
+        let mut removed = Removed::default();
+        self.clean_up_into(&mut removed, horizon, stop).await.map(|()| removed)
+    }
+
+    /// The same; what went is counted also where it ends with an error.
+    pub(crate) async fn clean_up_into(&mut self, removed: &mut Removed, horizon: &Horizon, stop: &Stop) -> Result<(), Error> {
         self.refresh().await?;
         let log = self.log_folder().await?;
         let begin_ms = horizon.begin_ms();
@@ -93,7 +99,6 @@ impl Table {
         let hint = self.place().checkpoint_hint().await?;
         let going = going(&log, first_recent, hint);
         let stale = self.stale_files(first_recent, begin_ms).await?;
-        let mut removed = Removed::default();
         if !horizon.dry_run
             && let Some(checkpoint) = going.behind
             && !going.entries.is_empty()
@@ -101,33 +106,37 @@ impl Table {
             self.readable_at(checkpoint).await?;
             self.place().settle(&format!("_delta_log/{checkpoint:020}.checkpoint.parquet")).await?;
             self.archive_until(checkpoint).await?;
+            killpoint::here!("lake.clean_up.archived");
         }
         // The oldest first: an entry is gone only where all before it are, which a writer that was stopped for long relies on.
         for version in going.entries {
             if stop.is_set() {
-                return Ok(removed);
+                return Ok(());
             }
             self.remove(&format!("_delta_log/{version:020}.json"), horizon).await?;
+            killpoint::here!("lake.clean_up.entry_removed");
             removed.entries += 1;
         }
         for version in going.checkpoints {
             if stop.is_set() {
-                return Ok(removed);
+                return Ok(());
             }
             self.remove(&format!("_delta_log/{version:020}.checkpoint.parquet"), horizon).await?;
+            killpoint::here!("lake.clean_up.checkpoint_removed");
             removed.checkpoints += 1;
         }
         for file in stale {
             if stop.is_set() {
-                return Ok(removed);
+                return Ok(());
             }
             if !horizon.dry_run {
                 self.place().remove(&file.location).await?;
             }
+            killpoint::here!("lake.clean_up.file_removed");
             removed.files += 1;
             removed.bytes += file.size;
         }
-        Ok(removed)
+        Ok(())
     }
 
     async fn remove(&self, path: &str, horizon: &Horizon) -> Result<(), Error> {

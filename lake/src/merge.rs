@@ -1,9 +1,11 @@
-//! Sorted files to one sorted file: a k-way merge by the family's sort key, one batch of each file in memory. Equal keys come in the order of
-//! the files.
+//! Sorted files to one sorted file: a k-way merge by the family's sort key, of rows that are read as they are needed and written as they come. Equal
+//! keys come in the order of the files.
 
-use crate::file::{Encoded, FileWriter};
+use crate::file::FileWriter;
 use crate::read::FileRows;
+use crate::stats::Stats;
 use crate::stop::Stop;
+use crate::table::{Upload, Uploaded};
 use crate::{Error, sort};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::interleave_record_batch;
@@ -12,12 +14,15 @@ use schemas::Topic;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Rows that are gathered before they are written.
-const GATHERED_ROWS: usize = 1 << 15;
-
-/// Merges the rows of sorted files. A file whose rows are not in order is an error: what it would be merged to would not be in order either.
-/// `None` where it was told to stop before it came to the end.
-pub fn merge(topic: &'static Topic, files: Vec<FileRows>, stop: &Stop) -> Result<Option<Encoded>, Error> {
+/// Merges the rows of sorted files into a new one; `gathered_rows` of them are put together before they are written. A file whose rows are not in order
+/// is an error: what it would be merged to would not be in order either. `None` where it was told to stop before it came to the end.
+pub fn merge(
+    topic: &'static Topic,
+    files: Vec<FileRows>,
+    gathered_rows: usize,
+    into: Upload,
+    stop: &Stop,
+) -> Result<Option<(Uploaded, Stats)>, Error> {
     let fault = |why: String| Error::Batch { table: topic.name, why };
     let converter = sort::converter(topic, topic.sort_key).map_err(|e| fault(e.to_string()))?;
     let mut inputs = Vec::with_capacity(files.len());
@@ -28,7 +33,8 @@ pub fn merge(topic: &'static Topic, files: Vec<FileRows>, stop: &Stop) -> Result
     }
     let mut heap: BinaryHeap<Reverse<(Vec<u8>, usize)>> =
         inputs.iter().enumerate().filter_map(|(number, input)| Some(Reverse((input.key()?.to_vec(), number)))).collect();
-    let mut out = Gathered { topic, batches: Vec::new(), current: vec![None; inputs.len()], order: Vec::new(), writer: None };
+    let current = vec![None; inputs.len()];
+    let mut out = Gathered { topic, rows: gathered_rows, batches: Vec::new(), current, order: Vec::new(), file: Some(into), writer: None };
     while let Some(Reverse((mut key, number))) = heap.pop() {
         // As long as its next row is not behind the first of the others, the file has the word.
         if stop.is_set() {
@@ -94,10 +100,14 @@ impl Input {
 /// Rows in their order, and the batches that they lie in.
 struct Gathered {
     topic: &'static Topic,
+    /// So many are written at a time.
+    rows: usize,
     batches: Vec<RecordBatch>,
     /// Which of the batches each file's current one is.
     current: Vec<Option<usize>>,
     order: Vec<(usize, usize)>,
+    /// The new file, until its first rows settle how it is written.
+    file: Option<Upload>,
     writer: Option<FileWriter>,
 }
 
@@ -112,32 +122,37 @@ impl Gathered {
             }
         };
         self.order.push((at, input.at));
-        if self.order.len() == GATHERED_ROWS { self.flush() } else { Ok(()) }
+        if self.order.len() == self.rows { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), Error> {
         if self.order.is_empty() {
             return Ok(());
         }
-        let fault = |why: String| Error::Batch { table: self.topic.name, why };
         let lent: Vec<&RecordBatch> = self.batches.iter().collect();
-        let rows = interleave_record_batch(&lent, &self.order).map_err(|e| fault(e.to_string()))?;
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => self.writer.insert(FileWriter::new(self.topic, &rows)?),
-        };
-        writer.write(&rows)?;
+        let rows = interleave_record_batch(&lent, &self.order).map_err(|e| self.fault(e.to_string()))?;
+        if let Some(file) = self.file.take() {
+            self.writer = Some(FileWriter::new(self.topic, &rows, file)?);
+        }
+        match &mut self.writer {
+            Some(writer) => writer.write(&rows)?,
+            None => return Err(self.fault("its file was given up".into())),
+        }
         self.order.clear();
         self.batches.clear();
         self.current.fill(None);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Encoded, Error> {
+    fn finish(mut self) -> Result<(Uploaded, Stats), Error> {
         self.flush()?;
-        match self.writer {
+        match self.writer.take() {
             Some(writer) => writer.finish(),
-            None => Err(Error::Batch { table: self.topic.name, why: "the files to merge have no rows".into() }),
+            None => Err(self.fault("the files to merge have no rows".into())),
         }
+    }
+
+    fn fault(&self, why: String) -> Error {
+        Error::Batch { table: self.topic.name, why }
     }
 }

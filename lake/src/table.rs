@@ -10,9 +10,11 @@ mod lake;
 mod memory;
 mod place;
 mod rewrite;
+mod upload;
 
 pub use commit::{Committed, Txn};
 pub use lake::Lake;
+pub(crate) use upload::{Upload, Uploaded};
 
 use crate::Error;
 use crate::stats::Stats;

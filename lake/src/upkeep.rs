@@ -33,10 +33,11 @@ impl Kept {
 }
 
 impl Table {
-    /// Does what is to be done now. Appends may go on meanwhile; of two that do this at once one gives way, with [`Error::Fenced`] or
-    /// [`Error::Moved`]. Soon after `stop` is set it ends where it is; what is left is done the next time.
-    pub async fn keep(&mut self, upkeep: &Upkeep, now_ms: i64, stop: &Stop) -> Result<Kept, Error> {
-        let mut kept = Kept { merged: self.compact(&upkeep.compaction, stop).await?, ..Kept::default() };
+    /// Does what is to be done now, and adds it to `kept`, also what was done before an error. Appends may go on meanwhile; of two that do this at
+    /// once one gives way, with [`Error::Fenced`] or [`Error::Moved`]. Soon after `stop` is set it ends where it is; what is left is done the next
+    /// time.
+    pub async fn keep(&mut self, upkeep: &Upkeep, now_ms: i64, stop: &Stop, kept: &mut Kept) -> Result<(), Error> {
+        self.compact_into(&mut kept.merged, &upkeep.compaction, stop).await?;
         if !stop.is_set() && (kept.merged.commits > 0 || self.checkpoint_due()) {
             self.checkpoint().await?;
             kept.checkpoint = true;
@@ -45,9 +46,9 @@ impl Table {
             && !stop.is_set()
         {
             self.forget_removed_after(keep).await?;
-            kept.removed = self.clean_up(&Horizon { keep, now_ms, dry_run: false }, stop).await?;
+            self.clean_up_into(&mut kept.removed, &Horizon { keep, now_ms, dry_run: false }, stop).await?;
         }
-        Ok(kept)
+        Ok(())
     }
 
     /// What [`Table::keep`] would do first: the groups of files that it would merge, and what would go by then. Changes nothing.

@@ -2,12 +2,15 @@
 
 #[path = "support/dice.rs"]
 mod dice;
+#[path = "support/told.rs"]
+#[allow(dead_code, reason = "each test program uses some of it")]
+mod told;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::row::{RowConverter, SortField};
 use dice::{Dice, column};
-use lake::{Compacted, Compaction, Disk, DurableLocal, Lake, LocalDisk, Stop, Table, Txn, most_files};
+use lake::{Compacted, Compaction, Disk, DurableLocal, Lake, LocalDisk, Stop, Table, Txn, most_files, plan};
 use proptest::prelude::*;
 use schemas::Family;
 use serde_json::Map;
@@ -159,7 +162,7 @@ async fn the_history_tells_what_each_version_did() {
     }
     compact(&mut table).await.unwrap();
 
-    let history = home.lake.find(Family::Trades).await.unwrap().unwrap().history().await.unwrap();
+    let history = told::history(&home.lake.find(Family::Trades).await.unwrap().unwrap()).await.unwrap();
     let told: Vec<_> =
         history.iter().map(|e| (e.version, e.operation().to_string(), e.added.files, e.added.rows, e.removed.files)).collect();
     let said = |version, operation: &str, added, rows, removed| (version, operation.to_string(), added, Some(rows), removed);
@@ -168,6 +171,46 @@ async fn the_history_tells_what_each_version_did() {
     assert_eq!(history[2].txns, [("t/x/0".to_string(), 2)]);
     assert_eq!(history[3].removed.bytes, history[1].added.bytes + history[2].added.bytes);
     assert!(history.iter().all(|entry| entry.committed_at_ms().is_some()));
+}
+
+/// Given a day of more than a few large files, then it becomes several, none too large, few too small, and a second look finds nothing to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_day_becomes_several_large_files() {
+    let home = Home::new();
+    let (family, mut dice) = (Family::Bars, Dice(6));
+    let mut table = home.lake.table(family).await.unwrap();
+    for number in 0..60 {
+        append(&mut table, batch(family, &mut dice, 500), number).await;
+    }
+    let largest = table.snapshot().files().iter().map(|file| file.size).max().unwrap();
+    let options = Compaction { target_bytes: largest * 4, ..Compaction::default() };
+    table.compact(&options, &Stop::default()).await.unwrap();
+    let sizes: Vec<u64> = table.snapshot().files().iter().map(|file| file.size).collect();
+    let large = sizes.iter().filter(|size| **size >= options.target_bytes).count();
+    assert!(large >= 2 && sizes.len() <= large + options.small_files_max, "{sizes:?} for {}", options.target_bytes);
+    assert!(sizes.iter().all(|size| *size <= 4 * options.target_bytes), "{sizes:?} for {}", options.target_bytes);
+    assert_eq!(table.compact(&options, &Stop::default()).await.unwrap(), Compacted::default());
+    let rows = home.rows(family).await;
+    assert!(rows.iter().all(|rows| is_sorted(family, rows)));
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 60 * 500);
+}
+
+/// Given files whose pages would not fit into memory side by side, then few of them are merged at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_files_are_merged_a_few_at_a_time() {
+    let home = Home::new();
+    let mut table = home.lake.table(Family::Bars).await.unwrap();
+    append(&mut table, batch(Family::Bars, &mut Dice(7), 5), 0).await;
+    let snapshot = table.snapshot();
+    let with_rows = |rows: u64| {
+        let mut file = snapshot.files()[0].as_ref().clone();
+        file.stats.rows = Some(rows);
+        std::sync::Arc::new(file)
+    };
+    let groups = |rows: u64| plan(&vec![with_rows(rows); 100], &now()).iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(groups(1_000), [100]);
+    assert_eq!(groups(50_000), [20, 20, 20, 20, 20]);
+    assert_eq!(groups(5_000_000), groups(50_000), "one page of each column of a file is open");
 }
 
 /// A disk that lets something happen before the first data file is written.
@@ -182,6 +225,10 @@ impl Disk for Slow {
             let _ = self.1.lock().unwrap().recv();
         }
         LocalDisk.write(path, payload)
+    }
+
+    fn append(&self, path: &Path, payload: &object_store::PutPayload) -> std::io::Result<()> {
+        LocalDisk.append(path, payload)
     }
 
     fn link(&self, from: &Path, to: &Path) -> std::io::Result<()> {

@@ -7,6 +7,8 @@
 mod dice;
 #[path = "support/power.rs"]
 mod power;
+#[path = "support/told.rs"]
+mod told;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use dice::{Dice, column};
@@ -113,8 +115,8 @@ async fn check(place: &Path, promised: Option<usize>, dice: &mut Dice) -> Result
     if rows != (stored + 1) * ROWS {
         return Err(format!("{rows} rows of {} commits", stored + 1));
     }
-    let infos = table.infos("tokentape").await.map_err(said)?;
-    let told: Vec<u64> = infos.iter().map(|(_, info)| info["next"].as_u64().unwrap()).collect();
+    let infos = told::infos(&told::history(&table).await.map_err(said)?, "tokentape");
+    let told: Vec<u64> = infos.iter().map(|info| info["next"].as_u64().unwrap()).collect();
     if told != (1..=stored + 1).collect::<Vec<_>>() {
         return Err(format!("the history tells of {told:?}"));
     }

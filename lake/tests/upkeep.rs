@@ -2,6 +2,9 @@
 
 #[path = "support/dice.rs"]
 mod dice;
+#[path = "support/told.rs"]
+#[allow(dead_code, reason = "each test program uses some of it")]
+mod told;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use dice::{Dice, column};
@@ -127,7 +130,8 @@ async fn what_went_is_told_for_ever() {
     let home = Home::new();
     let moment = a_table_with_a_past(&home).await;
     let before = home.table().await;
-    let (history, infos) = (before.history().await.unwrap(), before.infos("tokentape").await.unwrap());
+    let history = told::history(&before).await.unwrap();
+    let infos = told::infos(&history, "tokentape");
     let on_disk = home.on_disk();
 
     let would = home.table().await.clean_up(&Horizon { dry_run: true, ..since(moment) }, &never()).await.unwrap();
@@ -144,13 +148,12 @@ async fn what_went_is_told_for_ever() {
     let mut after = home.table().await;
     assert_eq!(rows(&home).await, 15 * 30);
     assert_eq!(after.txn_version("t/x/0").await.unwrap(), Some(15));
-    assert_eq!(after.history().await.unwrap(), history);
-    assert_eq!(after.infos("tokentape").await.unwrap(), infos);
+    assert_eq!(told::history(&after).await.unwrap(), history);
     assert_eq!(infos.len(), 15);
     assert_eq!(after.latest_info("tokentape").await.unwrap(), Some(json!({ "number": 14 })));
     assert_eq!(home.table().await.clean_up(&since(moment), &never()).await.unwrap(), Removed::default(), "there is nothing more to do");
     append(&mut after, &mut Dice(6), 15).await;
-    assert_eq!(home.table().await.history().await.unwrap().len(), history.len() + 1);
+    assert_eq!(told::history(&home.table().await).await.unwrap().len(), history.len() + 1);
 }
 
 /// Given a clean-up, then every version since the horizon began, and the one that was current then, can be read with all its files.
@@ -159,7 +162,7 @@ async fn every_version_of_the_horizon_is_readable() {
     let home = Home::new();
     let moment = a_table_with_a_past(&home).await;
     let newest = home.table().await.version();
-    let history = home.table().await.history().await.unwrap();
+    let history = told::history(&home.table().await).await.unwrap();
     let first = history.iter().find(|entry| entry.committed_at_ms().unwrap() >= moment).unwrap().version;
     home.table().await.clean_up(&since(moment), &never()).await.unwrap();
     let url = url::Url::from_directory_path(home.folder()).unwrap();
@@ -237,7 +240,7 @@ async fn a_writer_that_slept_beyond_the_horizon_does_no_harm() {
     append(&mut sleeper, &mut Dice(13), 6).await;
     reader.refresh().await.unwrap();
     assert_eq!((reader.version(), rows(&home).await), (7, 7 * 30));
-    assert_eq!(home.table().await.history().await.unwrap().len(), 8);
+    assert_eq!(told::history(&home.table().await).await.unwrap().len(), 8);
 }
 
 /// Given two that clean up at the same time while a third one commits, then the history has every version once.
@@ -245,7 +248,7 @@ async fn a_writer_that_slept_beyond_the_horizon_does_no_harm() {
 async fn two_clean_ups_at_once_keep_one_history() {
     let home = Home::new();
     let moment = a_table_with_a_past(&home).await;
-    let history = home.table().await.history().await.unwrap();
+    let history = told::history(&home.table().await).await.unwrap();
     let (mut one, mut other, mut writer) = (home.table().await, home.table().await, home.table().await);
     let commits = async {
         for number in 15..18 {
@@ -255,7 +258,7 @@ async fn two_clean_ups_at_once_keep_one_history() {
     let (horizon, stop) = (since(moment), never());
     let (first, second, ()) = tokio::join!(one.clean_up(&horizon, &stop), other.clean_up(&horizon, &stop), commits);
     first.and(second).unwrap();
-    let told = home.table().await.history().await.unwrap();
+    let told = told::history(&home.table().await).await.unwrap();
     assert_eq!((&told[..history.len()], told.len()), (&history[..], history.len() + 3));
     assert_eq!(rows(&home).await, 18 * 30);
 }

@@ -6,19 +6,25 @@ use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, T
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableProvider, TableType, provider_as_source};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::functions::expr_fn::{coalesce, concat, encode};
 use datafusion::functions_aggregate::expr_fn::{last_value, min};
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, cast, col, lit, when};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::future::BoxFuture;
 use schemas::about::{self, View};
 use schemas::{Family, Kind};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use tokio::sync::mpsc::Sender;
+
+/// Batches of rows that wait to be read.
+const BATCHES_WAITING: usize = 2;
 
 /// A value of a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +49,27 @@ impl From<Option<String>> for Cell {
     }
 }
 
-/// Gives the rows of a view as they are now, each with a cell for each of its columns.
-pub type Ask =
-    Arc<dyn Fn() -> BoxFuture<'static, std::result::Result<Vec<Vec<Cell>>, Box<dyn std::error::Error + Send + Sync>>> + Send + Sync>;
+/// Gives the rows of a view as they are now, some at a time.
+pub type Ask = Arc<dyn Fn(Asker) -> BoxFuture<'static, std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send + Sync>;
+
+/// Takes rows as fast as the statement that asks for them does.
+pub struct Asker {
+    view: &'static View,
+    schema: SchemaRef,
+    batches: Sender<Result<RecordBatch>>,
+}
+
+impl Asker {
+    /// Takes rows, each with a cell for each column of the view. Gives whether more are wanted.
+    pub async fn take(&self, rows: Vec<Vec<Cell>>) -> bool {
+        let batch = batch(self.view, &self.schema, rows).map_err(|what| failed(self.view, what));
+        self.batches.send(batch).await.is_ok()
+    }
+}
+
+fn failed(view: &View, what: String) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::View { view: view.name, what }))
+}
 
 /// Who knows what the views show.
 #[derive(Clone)]
@@ -61,7 +85,7 @@ pub struct Asked {
 impl Asked {
     /// For an engine over tables alone: whoever reads one of the views is told that this one cannot show them.
     pub fn nobody() -> Asked {
-        let refuse: Ask = Arc::new(|| Box::pin(async { Err("this engine knows the tables' files alone: ask `tape sql`".into()) }));
+        let refuse: Ask = Arc::new(|_| Box::pin(async { Err("this engine knows the tables' files alone: ask `tape sql`".into()) }));
         Asked { commits: refuse.clone(), intervals: refuse.clone(), lag: refuse }
     }
 
@@ -102,11 +126,42 @@ impl TableProvider for AskedTable {
         TableType::View
     }
 
-    async fn scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
-        let failed = |what: String| DataFusionError::External(Box::new(Error::View { view: self.view.name, what }));
-        let rows = (self.ask)().await.map_err(|why| failed(why.to_string()))?;
-        let batch = batch(self.view, &self.schema, rows).map_err(failed)?;
-        Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?)
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = Arc::new(AskedRows { view: self.view, schema: self.schema.clone(), ask: self.ask.clone() });
+        Ok(Arc::new(StreamingTableExec::try_new(self.schema.clone(), vec![rows], projection, [], false, limit)?))
+    }
+}
+
+/// The rows of a view, asked for when a statement begins to read them.
+struct AskedRows {
+    view: &'static View,
+    schema: SchemaRef,
+    ask: Ask,
+}
+
+impl fmt::Debug for AskedRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rows of the view {}", self.view.name)
+    }
+}
+
+impl PartitionStream for AskedRows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut rows = RecordBatchReceiverStream::builder(self.schema.clone(), BATCHES_WAITING);
+        let asker = Asker { view: self.view, schema: self.schema.clone(), batches: rows.tx() };
+        let (asked, view) = ((self.ask)(asker), self.view);
+        rows.spawn(async move { asked.await.map_err(|why| failed(view, why.to_string())) });
+        rows.build()
     }
 }
 

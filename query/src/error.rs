@@ -259,6 +259,12 @@ impl Error {
         {
             return Error::Inexact(inexact.clone());
         }
+        // The rows of a view come while the statement runs: what they end with is handed through its parts.
+        if let DataFusionError::External(inner) = error.find_root()
+            && let Some(Error::View { view, what }) = inner.downcast_ref::<Error>()
+        {
+            return Error::View { view, what: what.clone() };
+        }
         if let DataFusionError::External(own) = error {
             return match own.downcast::<Error>() {
                 Ok(own) => *own,

@@ -40,7 +40,7 @@ pub mod table;
 mod units;
 mod watch;
 
-pub use about::{Asked, Cell};
+pub use about::{Asked, Asker, Cell};
 pub use catalog::{Catalog, Listing};
 pub use engine::{Engine, Options, Principal};
 pub use error::Error;

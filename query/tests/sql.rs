@@ -5,6 +5,7 @@ mod filters;
 mod fixture;
 
 use fixture::{Fixture, Row, T0, count, csv, explain, options, ts};
+use futures::TryStreamExt;
 use query::{Engine, Error, Principal};
 use schemas::about::shown_fields;
 use schemas::{Family, Kind};
@@ -649,7 +650,7 @@ async fn views_are_asked_when_they_are_named() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
-    let intervals: query::about::Ask = Arc::new(move || {
+    let intervals: query::about::Ask = Arc::new(move |asker| {
         counted.fetch_add(1, Ordering::Relaxed);
         let text = |text: &str| Cell::Text(text.into());
         let row = vec![
@@ -667,9 +668,12 @@ async fn views_are_asked_when_they_are_named() {
             text("150 control_or_aborted"),
             Cell::Null,
         ];
-        Box::pin(async move { Ok(vec![row]) })
+        Box::pin(async move {
+            asker.take(vec![row]).await;
+            Ok(())
+        })
     });
-    let broken: query::about::Ask = Arc::new(|| Box::pin(async { Err("there is no log in /nowhere".into()) }));
+    let broken: query::about::Ask = Arc::new(|_| Box::pin(async { Err("there is no log in /nowhere".into()) }));
     let views = Asked { commits: intervals.clone(), intervals, lag: broken };
     let engine = Fixture::new().engine_asking(views).await;
     assert_eq!(count(&engine, "SELECT count(*) FROM trades").await, 0);
@@ -680,7 +684,10 @@ async fn views_are_asked_when_they_are_named() {
     assert_eq!(asked.load(Ordering::Relaxed), 1);
     let refused = |sql: &'static str| {
         let engine = engine.clone();
-        async move { engine.run(&Principal::local(), sql).await.map(|_| ()).unwrap_err().to_string() }
+        async move {
+            let (_, rows) = engine.run(&Principal::local(), sql).await.unwrap();
+            Error::from_engine("running the query", rows.try_collect::<Vec<_>>().await.unwrap_err()).to_string()
+        }
     };
     assert_eq!(refused("SELECT max(behind) FROM tape.lag").await, "tape.lag: there is no log in /nowhere");
     let wrong = refused("SELECT * FROM tape.commits").await;

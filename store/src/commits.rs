@@ -1,7 +1,7 @@
 //! What every version of a table says of itself, as values: when, by whom, which part of the log it holds, which files came and went.
 
 use crate::{Error, info};
-use lake::{Entry, Lake, Table};
+use lake::{Entry, History, Table};
 use schemas::Family;
 use serde_json::Value;
 
@@ -116,19 +116,20 @@ fn interval(said: &Value) -> Option<Interval> {
     })
 }
 
-/// The versions of one table, the oldest first.
-pub async fn of(table: &Table) -> Result<Vec<Commit>, Error> {
-    let family = table.family();
-    table.history().await?.into_iter().map(|entry| Commit::of(family, entry)).collect()
+/// The versions of one table, the oldest first, read one after the other.
+pub struct Commits<'a> {
+    family: Family,
+    history: History<'a>,
 }
 
-/// The versions of all tables, table by table.
-pub async fn all(lake: &Lake) -> Result<Vec<Commit>, Error> {
-    let mut commits = Vec::new();
-    for family in lake.tables().await? {
-        if let Some(table) = lake.find(family).await? {
-            commits.extend(of(&table).await?);
-        }
+/// The versions of one table.
+pub fn of(table: &Table) -> Commits<'_> {
+    Commits { family: table.family(), history: table.history() }
+}
+
+impl Commits<'_> {
+    /// The next one; `None` behind the last.
+    pub async fn next(&mut self) -> Result<Option<Commit>, Error> {
+        self.history.next().await?.map(|entry| Commit::of(self.family, entry)).transpose()
     }
-    Ok(commits)
 }

@@ -17,13 +17,15 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
 use eventlog::{Batch, Event, EventLog, State, StateTopic, TimestampType, TopicInfo, Whole, Writer, murmur2};
-use lake::Lake;
+use lake::{FileInfo, Lake};
 use schemas::record::{self, Headers, Record};
 use schemas::{Family, Rows, frame};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
 
 /// The one who publishes again: a second one fences the first.
 const TRANSACTIONAL_ID: &str = "requeue";
@@ -34,6 +36,8 @@ const NOTE_BITS: u32 = 12;
 /// Records, and bytes, of one transaction.
 const RECORDS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 8 << 20;
+/// Bytes of records that are in memory at a time.
+const PART_BYTES_MAX: usize = 64 << 20;
 /// What the names of headers begin with that say where a record stood before.
 pub const HEADER_PREFIX: &str = "tape-requeued-";
 
@@ -86,16 +90,58 @@ pub struct BadSource {
 /// Numbers of a source's bad records that are named.
 const NAMED_MAX: usize = 10;
 
-/// Publishes again what can be decoded now.
+/// Publishes again what can be decoded now. The rows of `quarantine` are read once to see where records stand, then once for each part of them, so that
+/// one part is in memory.
 pub async fn requeue(log: &Arc<dyn EventLog>, lake: &Lake, options: &Options) -> Result<Requeued, Error> {
     opened::refuse_other_log(log, lake).await?;
     let (_, topics) = opened::look(log).await?;
-    let mut requeued = Requeued::default();
-    let (records, sources) = bad(lake, &topics, options).await?;
-    requeued.sources = sources;
-    requeued.looked = records.len() as u64 + requeued.sources.iter().flat_map(|source| source.reasons.values()).sum::<u64>();
-    let options = options.clone();
-    blocking(log, move |log| Ok(publish(log, &topics, records, &options, &mut requeued).map(|()| requeued))).await?
+    let quarantine = Quarantine { lake: lake.clone(), files: files(lake, Family::Quarantine).await?, topics, options: options.clone() };
+    let (stands, sources) = quarantine.look().await?;
+    let records: u64 = stands.values().map(|part| part.records).sum();
+    let looked = records + sources.iter().flat_map(|source| source.reasons.values()).sum::<u64>();
+    let requeued = Requeued { looked, sources, ..Requeued::default() };
+    let runtime = Handle::current();
+    let work = move |log: &dyn EventLog| -> Result<Requeued, Error> {
+        let mut requeued = requeued;
+        // The writer comes before the notes are read: who held it before can note nothing any more.
+        let mut writer = if quarantine.options.dry_run || records == 0 { None } else { Some(log.writer(TRANSACTIONAL_ID)?) };
+        let mut notes = Notes::read(log)?;
+        for part in parts(&stands) {
+            let records = runtime.block_on(quarantine.records(&part))?;
+            publish(&quarantine.topics, records, writer.as_mut(), &mut notes, &mut requeued)?;
+        }
+        Ok(requeued)
+    };
+    blocking(log, move |log| Ok(work(log))).await?
+}
+
+/// Thousands of offsets of one partition of one family's topic, in the order in which they are published again.
+type Stands = (Family, i32, i64);
+
+/// How much stands there.
+#[derive(Debug, Clone, Copy, Default)]
+struct Much {
+    records: u64,
+    bytes: usize,
+}
+
+/// Ranges of places that hold about as much as may be in memory, or one place that holds more. Pure.
+fn parts(stands: &BTreeMap<Stands, Much>) -> Vec<RangeInclusive<Stands>> {
+    let mut parts: Vec<RangeInclusive<Stands>> = Vec::new();
+    let mut bytes = 0;
+    for (at, much) in stands {
+        match parts.last_mut() {
+            Some(part) if bytes + much.bytes <= PART_BYTES_MAX => {
+                *part = *part.start()..=*at;
+                bytes += much.bytes;
+            }
+            _ => {
+                parts.push(*at..=*at);
+                bytes = much.bytes;
+            }
+        }
+    }
+    parts
 }
 
 /// A bad record as it stands in `quarantine`.
@@ -108,51 +154,89 @@ struct Stood {
     record: Record,
 }
 
-/// The rows of `quarantine` that the options name: records of the log in the order of their places, and sources.
-async fn bad(lake: &Lake, topics: &HashMap<Family, TopicInfo>, options: &Options) -> Result<(Vec<Stood>, Vec<BadSource>), Error> {
-    let by_name: HashMap<&str, Family> = topics.iter().map(|(family, topic)| (topic.name.as_str(), *family)).collect();
-    let mut records = Vec::new();
-    let mut sources: BTreeMap<Vec<u8>, BadSource> = BTreeMap::new();
-    for rows in rows(lake, Family::Quarantine).await? {
-        let stood = stood(&rows, &by_name, options)?;
-        records.extend(stood);
-        if options.table.is_none() {
-            of_sources(&rows, options, &mut sources);
-        }
+impl Stood {
+    fn at(&self) -> Stands {
+        (self.family, self.partition, self.offset >> NOTE_BITS)
     }
-    records.sort_by_key(|stood: &Stood| (stood.family, stood.partition, stood.offset));
-    let mut names: HashMap<Vec<u8>, String> = HashMap::new();
-    if !sources.is_empty() {
-        for rows in rows_of_sources(lake).await? {
-            names.extend(rows);
-        }
+
+    /// About so much memory.
+    fn bytes(&self) -> usize {
+        let headers = self.record.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
+        size_of::<Stood>() + self.record.value.as_ref().map_or(0, Bytes::len) + headers.sum::<usize>()
     }
-    let named = sources.into_iter().map(|(id, source)| BadSource { name: names.remove(&id), ..source });
-    Ok((records, named.collect()))
 }
 
-/// All rows of a table.
-async fn rows(lake: &Lake, family: Family) -> Result<Vec<RecordBatch>, Error> {
-    let Some(table) = lake.find(family).await? else { return Ok(Vec::new()) };
-    let mut batches = Vec::new();
-    for file in table.snapshot().files() {
-        let bytes = lake.fetch(family, file).await?;
-        for batch in lake.rows(family, file, bytes)? {
-            batches.push(batch?);
-        }
-    }
-    Ok(batches)
+/// The table as it was when it was first looked at.
+struct Quarantine {
+    lake: Lake,
+    files: Vec<Arc<FileInfo>>,
+    topics: HashMap<Family, TopicInfo>,
+    options: Options,
 }
 
-async fn rows_of_sources(lake: &Lake) -> Result<Vec<Vec<(Vec<u8>, String)>>, Error> {
+impl Quarantine {
+    /// Of the rows that the options name: where records of the log stood and how much, and the sources.
+    async fn look(&self) -> Result<(BTreeMap<Stands, Much>, Vec<BadSource>), Error> {
+        let mut stands: BTreeMap<Stands, Much> = BTreeMap::new();
+        let mut sources: BTreeMap<Vec<u8>, BadSource> = BTreeMap::new();
+        for file in &self.files {
+            for rows in self.lake.read(Family::Quarantine, file).await? {
+                let rows = rows?;
+                for stood in self.stood(&rows)? {
+                    let much = stands.entry(stood.at()).or_default();
+                    much.records += 1;
+                    much.bytes += stood.bytes();
+                }
+                if self.options.table.is_none() {
+                    of_sources(&rows, &self.options, &mut sources);
+                }
+            }
+        }
+        if !sources.is_empty() {
+            name(&self.lake, &mut sources).await?;
+        }
+        Ok((stands, sources.into_values().collect()))
+    }
+
+    /// The records of a part, in the order of their places.
+    async fn records(&self, part: &RangeInclusive<Stands>) -> Result<Vec<Stood>, Error> {
+        let mut records = Vec::new();
+        for file in &self.files {
+            for rows in self.lake.read(Family::Quarantine, file).await? {
+                records.extend(self.stood(&rows?)?.into_iter().filter(|stood| part.contains(&stood.at())));
+            }
+        }
+        records.sort_by_key(|stood: &Stood| (stood.family, stood.partition, stood.offset));
+        Ok(records)
+    }
+
+    fn stood(&self, rows: &RecordBatch) -> Result<Vec<Stood>, Error> {
+        let by_name: HashMap<&str, Family> = self.topics.iter().map(|(family, topic)| (topic.name.as_str(), *family)).collect();
+        stood(rows, &by_name, &self.options)
+    }
+}
+
+/// The files of a table.
+async fn files(lake: &Lake, family: Family) -> Result<Vec<Arc<FileInfo>>, Error> {
+    Ok(lake.find(family).await?.map_or_else(Vec::new, |table| table.snapshot().files().to_vec()))
+}
+
+/// Names sources as they were last called.
+async fn name(lake: &Lake, sources: &mut BTreeMap<Vec<u8>, BadSource>) -> Result<(), Error> {
     let topic = Family::Sources.topic();
-    let named = |rows: &RecordBatch| {
-        let ids = rows.column(topic.column("source_id")).as_binary::<i32>();
-        let names = rows.column(topic.column("name")).as_string::<i32>();
-        let row = |row: usize| (ids.value(row).to_vec(), names.value(row).to_string());
-        (0..rows.num_rows()).filter(|row| names.is_valid(*row)).map(row).collect()
-    };
-    Ok(rows(lake, Family::Sources).await?.iter().map(named).collect())
+    for file in files(lake, Family::Sources).await? {
+        for rows in lake.read(Family::Sources, &file).await? {
+            let rows = rows?;
+            let ids = rows.column(topic.column("source_id")).as_binary::<i32>();
+            let names = rows.column(topic.column("name")).as_string::<i32>();
+            for row in (0..rows.num_rows()).filter(|row| names.is_valid(*row)) {
+                if let Some(source) = sources.get_mut(ids.value(row)) {
+                    source.name = Some(names.value(row).to_string());
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The columns that tell rows of `quarantine` apart.
@@ -208,19 +292,16 @@ fn of_sources(rows: &RecordBatch, options: &Options, sources: &mut BTreeMap<Vec<
     }
 }
 
-/// Publishes what decodes, a transaction at a time.
+/// Publishes what decodes, a transaction at a time; without a writer it only says what it would publish.
 fn publish(
-    log: &dyn EventLog,
     topics: &HashMap<Family, TopicInfo>,
     records: Vec<Stood>,
-    options: &Options,
+    mut writer: Option<&mut Box<dyn Writer>>,
+    notes: &mut Notes,
     requeued: &mut Requeued,
 ) -> Result<(), Error> {
-    // The writer comes before the notes are read: who held it before can note nothing any more.
-    let mut writer = if options.dry_run || records.is_empty() { None } else { Some(log.writer(TRANSACTIONAL_ID)?) };
-    let mut notes = Notes::read(log)?;
     let (before, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|stood| notes.has(&topics[&stood.family].id, stood));
-    requeued.already = before.len() as u64;
+    requeued.already += before.len() as u64;
     let mut pending = Pending::default();
     for stood in records {
         let family = family_of(&stood);
@@ -234,12 +315,12 @@ fn publish(
                 *requeued.published.entry(family.topic().name).or_default() += 1;
                 pending.add(family, &stood, topics)?;
                 if pending.is_full() {
-                    pending.publish(writer.as_mut(), &mut notes)?;
+                    pending.publish(writer.as_deref_mut(), notes)?;
                 }
             }
         }
     }
-    pending.publish(writer.as_mut(), &mut notes)
+    pending.publish(writer, notes)
 }
 
 /// The family that a frame is of: that which its schema id names, else that of the topic where it stood.
@@ -391,4 +472,28 @@ fn cancel(stood: &Stood, from: &str, to: &str) -> Result<RecordBatch, Error> {
     rows.i64(topic.column("origin_offset"), stood.offset);
     rows.end_row();
     Ok(rows.finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Given anything that stands anywhere, then every place is in one part, in order, and no part of several places holds more than it may.
+        #[test]
+        fn every_place_is_in_one_part(sizes in proptest::collection::btree_map((0i32..3, 0i64..40), 0..PART_BYTES_MAX * 3 / 2, 0..60)) {
+            let much = |bytes: &usize| Much { records: 1, bytes: *bytes };
+            let stands: BTreeMap<Stands, Much> =
+                sizes.iter().map(|((partition, thousand), bytes)| ((Family::Trades, *partition, *thousand), much(bytes))).collect();
+            let mut told: Vec<Stands> = Vec::new();
+            for part in parts(&stands) {
+                let held: Vec<(&Stands, &Much)> = stands.range(part).collect();
+                let bytes: usize = held.iter().map(|(_, much)| much.bytes).sum();
+                prop_assert!(held.len() == 1 || bytes <= PART_BYTES_MAX, "{} places, {bytes} bytes", held.len());
+                told.extend(held.into_iter().map(|(at, _)| *at));
+            }
+            prop_assert_eq!(told, stands.into_keys().collect::<Vec<_>>());
+        }
+    }
 }

@@ -513,7 +513,11 @@ async fn a_hole_without_a_reason() {
 async fn a_transaction_that_was_put_back() {
     let home = Home::new().await;
     let table = home.lake.find(F).await.unwrap().unwrap();
-    let txns: Vec<(String, i64)> = table.history().await.unwrap().last().unwrap().txns.clone();
+    let mut history = table.history();
+    let mut txns: Vec<(String, i64)> = Vec::new();
+    while let Some(entry) = history.next().await.unwrap() {
+        txns = entry.txns;
+    }
     let (_, version) = txns.first().unwrap();
     home.relog(|entry| entry.replace(&format!("\"version\":{version}}}"), "\"version\":1}"));
     let findings = home.verify().await.findings;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use lake::Lake;
-use query::{Asked, Cell};
+use query::{Asked, Asker, Cell};
 use std::sync::Arc;
 use store::commits::{Commit, Interval};
 use store::lag::Lag;
@@ -16,26 +16,53 @@ const NS_PER_MS: i64 = 1_000_000;
 /// Digits of a schema's SHA-256 that a commit's row shows.
 const SHA_DIGITS: usize = 16;
 
-type Rows = BoxFuture<'static, Result<Vec<Vec<Cell>>, Box<dyn std::error::Error + Send + Sync>>>;
+/// Versions whose rows are given at a time.
+const COMMITS_AT_ONCE: usize = 1024;
+
+type Told = BoxFuture<'static, Result<(), Box<dyn std::error::Error + Send + Sync>>>;
+type Row = Vec<Cell>;
 
 /// Over the tables and the log of the settings.
 pub fn asked(settings: &Settings, lake: Lake) -> Asked {
-    let of_commits = |rows: fn(&[Commit]) -> Vec<Vec<Cell>>| {
+    let of_commits = |rows: fn(&Commit) -> Vec<Row>| {
         let lake = lake.clone();
-        Arc::new(move || -> Rows {
+        Arc::new(move |asker: Asker| -> Told {
             let lake = lake.clone();
-            async move { Ok(rows(&store::commits::all(&lake).await?)) }.boxed()
+            async move { tell_commits(&lake, rows, &asker).await.map_err(Into::into) }.boxed()
         })
     };
     let (settings, tables) = (settings.clone(), lake.clone());
-    let lag = Arc::new(move || -> Rows {
+    let lag = Arc::new(move |asker: Asker| -> Told {
         let (settings, lake) = (settings.clone(), tables.clone());
-        async move { lags(settings, lake).await.map_err(|why| format!("{why:#}").into()) }.boxed()
+        async move {
+            asker.take(lags(settings, lake).await.map_err(|why| format!("{why:#}"))?).await;
+            Ok(())
+        }
+        .boxed()
     });
-    Asked { commits: of_commits(commits), intervals: of_commits(intervals), lag }
+    Asked { commits: of_commits(|commit| vec![commit_row(commit)]), intervals: of_commits(interval_rows), lag }
 }
 
-async fn lags(settings: Settings, lake: Lake) -> anyhow::Result<Vec<Vec<Cell>>> {
+/// The rows of all commits of all tables, table by table, the oldest first.
+async fn tell_commits(lake: &Lake, rows: fn(&Commit) -> Vec<Row>, asker: &Asker) -> Result<(), store::Error> {
+    for family in lake.tables().await? {
+        let Some(table) = lake.find(family).await? else { continue };
+        let mut commits = store::commits::of(&table);
+        let mut told: Vec<Row> = Vec::new();
+        while let Some(commit) = commits.next().await? {
+            told.extend(rows(&commit));
+            if told.len() >= COMMITS_AT_ONCE && !asker.take(std::mem::take(&mut told)).await {
+                return Ok(());
+            }
+        }
+        if !told.is_empty() && !asker.take(told).await {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn lags(settings: Settings, lake: Lake) -> anyhow::Result<Vec<Row>> {
     let opened = tokio::task::spawn_blocking(move || home::existing_log(&settings));
     let log = opened.await.context("opening the log")??;
     let lags = store::lag::lag(&log, &lake).await?;
@@ -57,44 +84,40 @@ fn time(ms: Option<i64>) -> Cell {
 }
 
 /// In the order of `schemas::about`.
-fn commits(commits: &[Commit]) -> Vec<Vec<Cell>> {
-    let row = |commit: &Commit| {
-        let entry = &commit.entry;
-        let stored = commit.stored.as_ref();
-        let said = |of: fn(&store::commits::Stored) -> &String| Cell::from(stored.map(|stored| of(stored).clone()));
-        let intervals = commit.own().map_or(&[][..], |stored| &stored.intervals);
-        let sum = |of: fn(&Interval) -> u64| number(intervals.iter().map(of).sum());
-        let offsets = intervals.iter().map(|part| format!("{}: {}", part.partition, range(part.from + 1, part.to)));
-        let schemas = stored.map(|stored| stored.schemas.iter().map(schema).collect::<Vec<_>>().join(", "));
-        vec![
-            text(commit.table),
-            number(entry.version),
-            time(entry.committed_at_ms()),
-            text(entry.operation()),
-            said(|stored| &stored.writer),
-            said(|stored| &stored.cluster),
-            said(|stored| &stored.topic),
-            said(|stored| &stored.topic_id),
-            some_text(offsets.collect::<Vec<_>>().join(", ")),
-            sum(|part| part.records),
-            sum(|part| part.quarantined),
-            sum(Interval::absent_offsets),
-            schemas.map_or(Cell::Null, some_text),
-            entry.added.rows.map_or(Cell::Null, number),
-            number(entry.added.files),
-            number(entry.added.bytes),
-            number(entry.removed.files),
-            number(entry.removed.bytes),
-        ]
-    };
-    commits.iter().map(row).collect()
+fn commit_row(commit: &Commit) -> Row {
+    let entry = &commit.entry;
+    let stored = commit.stored.as_ref();
+    let said = |of: fn(&store::commits::Stored) -> &String| Cell::from(stored.map(|stored| of(stored).clone()));
+    let intervals = commit.own().map_or(&[][..], |stored| &stored.intervals);
+    let sum = |of: fn(&Interval) -> u64| number(intervals.iter().map(of).sum());
+    let offsets = intervals.iter().map(|part| format!("{}: {}", part.partition, range(part.from + 1, part.to)));
+    let schemas = stored.map(|stored| stored.schemas.iter().map(schema).collect::<Vec<_>>().join(", "));
+    vec![
+        text(commit.table),
+        number(entry.version),
+        time(entry.committed_at_ms()),
+        text(entry.operation()),
+        said(|stored| &stored.writer),
+        said(|stored| &stored.cluster),
+        said(|stored| &stored.topic),
+        said(|stored| &stored.topic_id),
+        some_text(offsets.collect::<Vec<_>>().join(", ")),
+        sum(|part| part.records),
+        sum(|part| part.quarantined),
+        sum(Interval::absent_offsets),
+        schemas.map_or(Cell::Null, some_text),
+        entry.added.rows.map_or(Cell::Null, number),
+        number(entry.added.files),
+        number(entry.added.bytes),
+        number(entry.removed.files),
+        number(entry.removed.bytes),
+    ]
 }
 
 /// In the order of `schemas::about`.
-fn intervals(commits: &[Commit]) -> Vec<Vec<Cell>> {
-    let own = commits.iter().filter_map(|commit| Some((commit, commit.own()?)));
-    let parts = own.flat_map(|(commit, stored)| stored.intervals.iter().map(move |part| (commit, stored, part)));
-    let row = |(commit, stored, part): (&Commit, &store::commits::Stored, &Interval)| {
+fn interval_rows(commit: &Commit) -> Vec<Row> {
+    let Some(stored) = commit.own() else { return Vec::new() };
+    let row = |part: &Interval| {
         let absent = part.absent.iter().map(|(first, last, why)| format!("{} {why}", range(*first, *last)));
         vec![
             text(commit.table),
@@ -112,10 +135,10 @@ fn intervals(commits: &[Commit]) -> Vec<Vec<Cell>> {
             part.root.clone().into(),
         ]
     };
-    parts.map(row).collect()
+    stored.intervals.iter().map(row).collect()
 }
 
-fn lag_row(lag: &Lag) -> Vec<Cell> {
+fn lag_row(lag: &Lag) -> Row {
     vec![
         text(lag.table),
         text(&lag.topic),

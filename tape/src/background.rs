@@ -1,10 +1,10 @@
 //! Upkeep beside storing: every so often, on a thread of its own, and never a reason to end.
 //!
 //! One table after the other and one file at a time, so that commits are not held up; the thread has a runtime of its own, so that nothing that it
-//! waits for keeps the store's workers.
+//! waits for keeps the store's workers, and the lowest priority, so that whoever stores goes first where both want a core.
 
-use crate::commands::store::until;
 use crate::settings::Settings;
+use crate::signals::until;
 use anyhow::{Context, Result};
 use lake::{Error, Kept, Lake, Stop, Upkeep};
 use schemas::Family;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
+use thread_priority::{ThreadPriority, set_current_thread_priority};
 
 /// What the horizon no longer needs is looked for this often: it means reading what every version of the horizon removed.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(86_400);
@@ -25,10 +26,21 @@ pub fn start(lake: Lake, settings: &Settings, stop: Arc<AtomicBool>) -> Result<O
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(FILE_THREADS)
+        .on_thread_start(step_back)
         .build()
         .context("starting the runtime of the upkeep")?;
-    let work = move || runtime.block_on(rounds(&lake, every, horizon, stop));
+    let work = move || {
+        step_back();
+        runtime.block_on(rounds(&lake, every, horizon, stop))
+    };
     Ok(Some(std::thread::Builder::new().name("upkeep".into()).spawn(work).context("starting the upkeep")?))
+}
+
+/// Gives this thread the lowest priority. A system that refuses it only makes commits beside a merge slower.
+fn step_back() {
+    if let Err(error) = set_current_thread_priority(ThreadPriority::Min) {
+        tracing::warn!(?error, "the upkeep could not be given a low priority: commits may take longer while files are merged");
+    }
 }
 
 /// Waits for its end, which comes soon after `stop` was set.
@@ -51,10 +63,13 @@ async fn rounds(lake: &Lake, every: Duration, horizon: Duration, stop: Arc<Atomi
         let stop = Stop::from(stop.clone());
         for family in Family::ALL.into_iter().take_while(|_| !stop.is_set()) {
             let table = family.topic().name;
-            match keep(lake, family, &upkeep, false, &stop).await {
-                Ok(None) => {}
-                Ok(Some(kept)) if kept.is_nothing() => {}
-                Ok(Some(kept)) => tracing::info!(table, ?kept, "looked after a table"),
+            let mut kept = Kept::default();
+            let done = keep(lake, family, &upkeep, &stop, &mut kept).await;
+            if !kept.is_nothing() {
+                tracing::info!(table, ?kept, "looked after a table");
+            }
+            match done {
+                Ok(()) => {}
                 Err(error @ (Error::Fenced { .. } | Error::Moved { .. })) => tracing::info!(table, %error, "another upkeep was first"),
                 Err(error) => {
                     tracing::warn!(table, %error, again_s = every.as_secs(), "a table could not be looked after; storing goes on")
@@ -67,13 +82,22 @@ async fn rounds(lake: &Lake, every: Duration, horizon: Duration, stop: Arc<Atomi
     }
 }
 
-/// Looks after one family's table, where there is one; with `dry_run` it only says what it would do.
-pub async fn keep(lake: &Lake, family: Family, upkeep: &Upkeep, dry_run: bool, stop: &Stop) -> Result<Option<Kept>, Error> {
-    let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64);
-    if dry_run {
-        let Some(mut table) = lake.find(family).await? else { return Ok(None) };
-        return table.would_keep(upkeep, now_ms).await.map(Some);
+/// Looks after one family's table, where there is one, and adds to `kept` what was done, also before an error.
+pub async fn keep(lake: &Lake, family: Family, upkeep: &Upkeep, stop: &Stop, kept: &mut Kept) -> Result<(), Error> {
+    match lake.existing(family).await? {
+        Some(mut table) => table.keep(upkeep, now_ms(), stop, kept).await,
+        None => Ok(()),
     }
-    let Some(mut table) = lake.existing(family).await? else { return Ok(None) };
-    table.keep(upkeep, now_ms, stop).await.map(Some)
+}
+
+/// What [`keep`] would do; changes nothing.
+pub async fn would_keep(lake: &Lake, family: Family, upkeep: &Upkeep) -> Result<Kept, Error> {
+    match lake.find(family).await? {
+        Some(mut table) => table.would_keep(upkeep, now_ms()).await,
+        None => Ok(Kept::default()),
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64)
 }

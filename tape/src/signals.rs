@@ -3,9 +3,12 @@
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// How soon whoever waits for the flag notices it.
+const STOP_CHECK: Duration = Duration::from_millis(50);
 /// Exit code of a process that was told twice to stop.
 const TOLD_TWICE: i32 = 130;
 
@@ -28,4 +31,11 @@ pub fn stop_flag(runtime: &Runtime) -> Result<Arc<AtomicBool>> {
         }
     });
     Ok(stop)
+}
+
+/// Ready when the flag is set.
+pub async fn until(stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(STOP_CHECK).await;
+    }
 }

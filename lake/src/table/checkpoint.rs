@@ -59,9 +59,7 @@ impl Table {
     /// Gives whether it made one.
     pub async fn forget_removed_after(&mut self, keep: Duration) -> Result<bool, Error> {
         self.refresh().await?;
-        if !self.writable {
-            return Err(self.place.batch("the table was opened to read"));
-        }
+        self.refuse_unless_writable()?;
         let app_id = self.maintenance();
         let before = self.txn_version(&app_id).await?;
         let base = self.base.as_ref().expect("a look at a transaction sets the base");

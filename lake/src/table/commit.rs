@@ -56,9 +56,7 @@ impl Table {
         if self.doubtful {
             self.reload().await?;
         }
-        if !self.writable {
-            return Err(self.place.batch("the table was opened to read"));
-        }
+        self.refuse_unless_writable()?;
         self.check_txns(txns).await?;
         // Until the commit is known to be done, it is not.
         self.doubtful = true;

@@ -4,7 +4,8 @@ use super::FileInfo;
 use super::Table;
 use super::commit::add;
 use super::place::Place;
-use crate::{Error, layout};
+use super::upload::Uploaded;
+use crate::Error;
 use bytes::Bytes;
 use deltalake_core::kernel::transaction::CommitData;
 use deltalake_core::kernel::{Action, Add, Remove, Transaction};
@@ -18,31 +19,28 @@ use uuid::Uuid;
 impl Table {
     /// Puts one file in the place of others of its partition, which hold the same rows: one version, in which the transaction `maintenance`
     /// moves. Another rewrite of the table that came first makes this one an error, and its file is removed again.
-    pub(crate) async fn replace(&mut self, others: &[Arc<FileInfo>], bytes: Bytes, stats: String) -> Result<u64, Error> {
-        if !self.writable {
-            return Err(self.place.batch("the table was opened to read"));
-        }
+    pub(crate) async fn replace(&mut self, others: &[Arc<FileInfo>], file: Uploaded, stats: String) -> Result<u64, Error> {
         let app_id = self.maintenance();
-        let size = bytes.len() as i64;
-        let values = others[0].partition_values.clone();
-        let path = format!("{}/part-{}.zstd.parquet", layout::partition_path(&values), Uuid::new_v4());
-        let location = self.place.location(&path);
-        self.place.store.put(&location, bytes.into()).await.map_err(|e| self.place.put_failed(&path, e))?;
-        killpoint::here!("lake.rewrite.file_written");
         // A merge takes its time, and commits go on: they are read before this one's turn comes, not stepped over one by one at it.
         self.refresh().await?;
         let before = self.txn_version(&app_id).await?;
         self.doubtful = true;
-        let added = Add { data_change: false, ..add(path, size, values, stats) };
+        let size = i64::try_from(file.size).map_err(|_| self.place.batch("a rewritten file is too large to be told of"))?;
+        let added = Add { data_change: false, ..add(file.path, size, others[0].partition_values.clone(), stats) };
         let entry = self.place.rewrite_bytes(others, added, Transaction::new(&app_id, before.unwrap_or(0) + 1))?;
         let version = self.commit_rewrite(&entry, others, &app_id).await;
         match &version {
             Ok(_) => self.doubtful = false,
             // Not ours: no version names the file. What cannot be removed is an orphan.
-            Err(Error::Fenced { .. } | Error::Moved { .. }) => drop(self.place.store.delete(&location).await),
+            Err(Error::Fenced { .. } | Error::Moved { .. }) => drop(self.place.store.delete(&file.location).await),
             Err(_) => {}
         }
         version
+    }
+
+    /// Files may be made for it.
+    pub(crate) fn refuse_unless_writable(&self) -> Result<(), Error> {
+        if self.writable { Ok(()) } else { Err(self.place.batch("the table was opened to read")) }
     }
 
     async fn commit_rewrite(&mut self, entry: &Bytes, others: &[Arc<FileInfo>], app_id: &str) -> Result<u64, Error> {

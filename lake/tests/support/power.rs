@@ -76,6 +76,21 @@ impl Disk for Recorded {
         )
     }
 
+    fn append(&self, path: &Path, payload: &PutPayload) -> Result<()> {
+        self.step(
+            || LocalDisk.append(path, payload),
+            |tape| {
+                let Some(Node::File(before)) = tape.now.get(path).copied() else { panic!("{path:?} was made before") };
+                let added = payload.iter().flat_map(|part| part.to_vec());
+                let longer = tape.contents[before].iter().copied().chain(added).collect();
+                tape.contents.push(longer);
+                let number = tape.contents.len() - 1;
+                tape.now.insert(path.to_path_buf(), Node::File(number));
+                tape.steps.push(Step::Write(path.to_path_buf(), number));
+            },
+        )
+    }
+
     fn link(&self, from: &Path, to: &Path) -> Result<()> {
         self.step(
             || LocalDisk.link(from, to),

@@ -35,15 +35,17 @@ pub(super) struct Claims {
 pub(super) async fn read(table: &Table, looked: &mut Looked, findings: &mut Vec<Finding>) -> Option<Claims> {
     let family = table.family();
     let mut claims: Option<Claims> = None;
-    let commits = match commits::of(table).await {
-        Ok(commits) => commits,
-        Err(why) => {
-            findings.push(Finding::of_table(family, "unreadable", format!("{why}: what its commits claim is not known")));
-            return None;
-        }
-    };
+    let mut commits = commits::of(table);
     let mut strange: BTreeMap<String, u64> = BTreeMap::new();
-    for commit in &commits {
+    loop {
+        let commit = match commits.next().await {
+            Ok(Some(commit)) => commit,
+            Ok(None) => break,
+            Err(why) => {
+                findings.push(Finding::of_table(family, "unreadable", format!("{why}: what its commits claim is not known")));
+                return None;
+            }
+        };
         let Some(said) = commit.own() else { continue };
         let of = claims.get_or_insert_with(|| Claims {
             cluster: said.cluster.clone(),

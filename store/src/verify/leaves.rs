@@ -171,9 +171,11 @@ pub(super) async fn read(
                 let family = table.family();
                 files.push((family, 1));
                 let fault = |what: String| Piece { family: Some(family), fault: Some(what), ..Piece::default() };
-                let groups = match lake.fetch(family, file).await {
-                    Ok(bytes) => caught(|| lake.row_groups(family, file, bytes)),
-                    Err(why) => Err(why.to_string()),
+                let (lake, file) = (lake.clone(), file.clone());
+                // A task of its own: a panic of the reader ends it alone.
+                let groups = match tokio::spawn(async move { lake.row_groups(family, &file).await }).await {
+                    Ok(groups) => groups.map_err(|e| e.to_string()),
+                    Err(panic) => Err(gave_up(panic.into_panic())),
                 };
                 // A queue that is closed means that the other side has failed, which says more.
                 match groups {
@@ -266,11 +268,13 @@ fn broken(file: &str, what: String) -> Fault {
 fn caught<T, E: std::fmt::Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|e| e.to_string()),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(format!("its reader gave up: {}", text.unwrap_or("without a word")))
-        }
+        Err(panic) => Err(gave_up(panic)),
     }
+}
+
+fn gave_up(panic: Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("its reader gave up: {}", text.unwrap_or("without a word"))
 }
 
 /// One thread's part of the work.

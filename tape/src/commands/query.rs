@@ -1,6 +1,6 @@
 //! `tape query`: SQL over HTTP on one address, with health and the schema routes.
 
-use super::{Code, store};
+use super::Code;
 use crate::args::Query;
 use crate::serve::serve;
 use crate::settings::Settings;
@@ -18,7 +18,7 @@ pub fn run(args: &Query, settings: &Settings) -> Result<Code> {
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(&args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
         eprintln!("answering SQL on http://{}/v1/sql over {}; Ctrl-C stops it", listener.local_addr()?, settings.tables);
-        serve(listener, http::routes(queries.engine.clone(), &settings.prefix), store::until(stop)).await;
+        serve(listener, http::routes(queries.engine.clone(), &settings.prefix), signals::until(stop)).await;
         Ok(Code::Fine)
     })
 }

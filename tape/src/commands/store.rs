@@ -11,12 +11,8 @@ use eventlog::socket::Server;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 use store::{Options, Report, Store};
-
-/// How soon a running store notices that it is to stop.
-const STOP_CHECK: Duration = Duration::from_millis(50);
 
 pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
     // Ingest and up make homes. Without one an embedded log holds nothing to store, and the name is most likely a slip.
@@ -68,7 +64,7 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
     } else {
         eprintln!("storing into {}; Ctrl-C stops it", settings.tables);
         let upkeep = background::start(home::lake(settings)?, settings, stop.clone())?;
-        let stored = runtime.block_on(store.run(until(stop.clone()), &mut progress));
+        let stored = runtime.block_on(store.run(signals::until(stop.clone()), &mut progress));
         // It ends with the store, whatever ended that.
         stop.store(true, Ordering::Relaxed);
         background::end(upkeep)?;
@@ -102,13 +98,6 @@ pub fn options(settings: &Settings) -> Options {
         options.limits.age_max = Some(age_max);
     }
     options
-}
-
-/// Ready when the flag is set.
-pub async fn until(stop: Arc<AtomicBool>) {
-    while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(STOP_CHECK).await;
-    }
 }
 
 fn bar(quiet: bool) -> ProgressBar {

@@ -108,10 +108,10 @@ async fn serve(
     say_line!("  publish  {} FILE…", settings.command("ingest"));
     say_line!("  ask      {}", settings.command("sql"));
     say_line!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
-    let web = tokio::spawn(web::serve(listener, http::routes(engine, &settings.prefix), store::until(stop.clone())));
+    let web = tokio::spawn(web::serve(listener, http::routes(engine, &settings.prefix), signals::until(stop.clone())));
     let upkeep = background::start(home::lake(settings)?, settings, stop.clone())?;
     let mut nothing = |_: &::store::Report| {};
-    let storing = keeper.run(store::until(stop.clone()), &mut nothing);
+    let storing = keeper.run(signals::until(stop.clone()), &mut nothing);
     let report = storing.await.context("storing");
     // A store that gave up takes the rest down with it: nothing runs on half.
     stop.store(true, Ordering::Relaxed);

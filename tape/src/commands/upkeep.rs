@@ -6,12 +6,16 @@ use crate::settings::Settings;
 use crate::{args, background, home, signals};
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount};
-use lake::{Kept, Stop, Upkeep};
+use lake::{Error, Kept, Lake, Stop, Upkeep};
 use schemas::Family;
 use serde_json::json;
 use std::time::Duration;
 
 const DAY: u64 = 86_400;
+/// Times that a table is tried where another upkeep was first each time.
+const TRIES: u32 = 10;
+/// Between two of them.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 pub fn run(args: &args::Upkeep, settings: &Settings) -> Result<Code> {
     home::refuse_missing_tables(settings)?;
@@ -21,14 +25,19 @@ pub fn run(args: &args::Upkeep, settings: &Settings) -> Result<Code> {
     let horizon = args.horizon_days.map_or(settings.upkeep_horizon, |days| Duration::from_secs(days * DAY));
     let upkeep = Upkeep { horizon: Some(horizon), ..Upkeep::default() };
     let mut done: Vec<(Family, Kept)> = Vec::new();
-    let mut failed: Vec<(Family, lake::Error)> = Vec::new();
+    let mut failed: Vec<(Family, Error)> = Vec::new();
     for family in Family::ALL {
         if stop.is_set() {
             break;
         }
-        match runtime.block_on(background::keep(&lake, family, &upkeep, args.dry_run, &stop)) {
-            Ok(kept) => done.extend(kept.filter(|kept| !kept.is_nothing()).map(|kept| (family, kept))),
-            Err(error) => failed.push((family, error)),
+        let mut kept = Kept::default();
+        let ended = match args.dry_run {
+            true => runtime.block_on(background::would_keep(&lake, family, &upkeep)).map(|would| kept = would),
+            false => runtime.block_on(keep(&lake, family, &upkeep, &stop, &mut kept)),
+        };
+        failed.extend(ended.err().map(|error| (family, error)));
+        if !kept.is_nothing() {
+            done.push((family, kept));
         }
     }
     if settings.json {
@@ -43,6 +52,20 @@ pub fn run(args: &args::Upkeep, settings: &Settings) -> Result<Code> {
     }
     anyhow::ensure!(failed.is_empty(), "{} of the tables could not be looked after; the others were", failed.len());
     Ok(Code::Fine)
+}
+
+/// Looks after a table. Where another upkeep was first it tries again: what that one left is still to be done, and it may not be there the next time.
+async fn keep(lake: &Lake, family: Family, upkeep: &Upkeep, stop: &Stop, kept: &mut Kept) -> Result<(), Error> {
+    for _ in 1..TRIES {
+        match background::keep(lake, family, upkeep, stop, kept).await {
+            Err(error @ (Error::Fenced { .. } | Error::Moved { .. })) if !stop.is_set() => {
+                tracing::info!(table = family.topic().name, %error, "another upkeep was first: trying again");
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            ended => return ended,
+        }
+    }
+    background::keep(lake, family, upkeep, stop, kept).await
 }
 
 fn text(done: &[(Family, Kept)], dry_run: bool, horizon: Duration) -> String {

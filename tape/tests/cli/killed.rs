@@ -6,6 +6,7 @@ use crate::feed::{self, Random};
 use crate::run::{self, Home, text};
 use crate::running;
 use crate::trial::{Count, Trial};
+use crate::upkeep;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -146,7 +147,7 @@ fn count(home: &Home, records: u64) {
 }
 
 /// Where a command may die: the point, which command reaches it, and on which log (`None` on both).
-pub const POINTS: [(&str, &str, Option<&str>); 24] = [
+pub const POINTS: [(&str, &str, Option<&str>); 31] = [
     ("ingest.fenced", "ingest", None),
     ("ingest.staged", "ingest", None),
     ("ingest.published", "ingest", None),
@@ -170,8 +171,18 @@ pub const POINTS: [(&str, &str, Option<&str>); 24] = [
     ("lake.rewrite.file_written", "upkeep", None),
     ("lake.rewrite.entry_written", "upkeep", None),
     ("lake.checkpoint.unwritten", "upkeep", None),
+    ("lake.checkpoint.unnamed", "upkeep", None),
     ("lake.checkpoint.written", "upkeep", None),
+    ("lake.archive.written", CLEAN_UP, None),
+    ("lake.archive.unsettled", CLEAN_UP, None),
+    ("lake.clean_up.archived", CLEAN_UP, None),
+    ("lake.clean_up.entry_removed", CLEAN_UP, None),
+    ("lake.clean_up.checkpoint_removed", CLEAN_UP, None),
+    ("lake.clean_up.file_removed", CLEAN_UP, None),
 ];
+
+/// An upkeep that has something to remove: its points are reached in a story of their own.
+const CLEAN_UP: &str = "clean-up";
 
 /// Points that a command reaches several times: data file, then log entry, of one table, then of the next.
 const AGAIN: [(&str, u64); 4] = [("lake.put.unsynced", 4), ("lake.put.unlinked", 4), ("lake.files_written", 2), ("lake.entry_written", 2)];
@@ -189,21 +200,94 @@ fn every_record_is_stored_once_after_a_death_at_each_named_point_on_kafka() {
 
 fn die_everywhere(mut trial: Trial) {
     for (point, command, log) in POINTS {
-        if log.is_some_and(|log| log != trial.name()) {
+        if log.is_some_and(|log| log != trial.name()) || command == CLEAN_UP {
             continue;
         }
-        let times = AGAIN.iter().find(|(name, _)| *name == point).map_or(1, |(_, times)| *times);
-        for time in 1..=times {
+        for time in 1..=times(point) {
             prepare(&mut trial, command);
-            let output = trial.run(command, Some(&format!("{point}:{time}")));
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.code().is_none() && said.contains(&format!("dies at {point}")), "{point}:{time}: {}", text(&output));
+            die(&trial, command, point, time);
             // Whatever died: what was under way is brought to its end.
             let after = if command == "upkeep" { &["ingest", "store", "upkeep"][..] } else { &["ingest", "store"] };
             after.iter().for_each(|command| trial.finish(command));
             assert_eq!(trial.count(), Count::default(), "after a death at {point}, time {time}");
         }
     }
+}
+
+fn times(point: &str) -> u64 {
+    AGAIN.iter().find(|(name, _)| *name == point).map_or(1, |(_, times)| *times)
+}
+
+fn die(trial: &Trial, command: &str, point: &str, time: u64) {
+    let output = trial.run(command, Some(&format!("{point}:{time}")));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code().is_none() && said.contains(&format!("dies at {point}")), "{point}:{time}: {}", text(&output));
+}
+
+/// Given a table whose past is behind the horizon, when upkeep dies at a point of its clean-up, then all that an undisturbed one keeps is there, the
+/// next commands work, every record is proven, and the next upkeep removes what is left.
+#[test]
+fn a_clean_up_that_dies_is_finished_by_the_next() {
+    let mut trial = Trial::new(None);
+    // As many files as a merge, and with it a checkpoint, takes.
+    let stored = |trial: &mut Trial| {
+        for _ in 0..4 {
+            trial.grow(50);
+            ["ingest", "store"].iter().for_each(|command| trial.finish(command));
+        }
+    };
+    stored(&mut trial);
+    trial.finish("upkeep");
+    for (point, ..) in POINTS.iter().filter(|(_, command, _)| *command == CLEAN_UP) {
+        for time in 1..=times(point) {
+            // A second checkpoint before the horizon, and one that comes with the death: the first one is to go.
+            stored(&mut trial);
+            trial.finish("upkeep");
+            upkeep::make_older(&trial.home);
+            stored(&mut trial);
+            let before = names(&trial.home.path("tables"));
+            let kept = kept_undisturbed(&trial.home, &before);
+            assert!(kept.len() + 5 < before.len(), "there is much to remove: {} of {}", kept.len(), before.len());
+            die(&trial, "upkeep", point, time);
+            let there = names(&trial.home.path("tables"));
+            let lost: Vec<_> = kept.difference(&there).collect();
+            assert!(lost.is_empty(), "after a death at {point}, time {time}: {lost:?} is gone");
+            stored(&mut trial);
+            assert_eq!(trial.count(), Count::default(), "after a death at {point}, time {time}");
+            trial.finish("upkeep");
+            let there = names(&trial.home.path("tables"));
+            assert_eq!(there.intersection(&before).collect::<Vec<_>>(), kept.iter().collect::<Vec<_>>(), "after {point}, time {time}");
+            assert_eq!(trial.count(), Count::default(), "after the upkeep that followed a death at {point}, time {time}");
+        }
+    }
+}
+
+/// Of the files that there are, those that an upkeep keeps that nothing disturbs: of a copy.
+fn kept_undisturbed(home: &Home, before: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    let copy = tempfile::tempdir().expect("temp dir");
+    for name in before {
+        let (from, to) = (home.path("tables").join(name), copy.path().join(name));
+        std::fs::create_dir_all(to.parent().expect("it has a folder")).expect("a folder is made");
+        std::fs::copy(&from, &to).expect("copied");
+        let modified = std::fs::metadata(&from).and_then(|metadata| metadata.modified()).expect("it has a time");
+        std::fs::File::options().write(true).open(&to).and_then(|file| file.set_modified(modified)).expect("a time is set");
+    }
+    let output = home.run(&["upkeep", "--tables", copy.path().to_str().expect("paths here are UTF-8")], "");
+    assert!(output.status.success(), "{}", text(&output));
+    names(copy.path()).intersection(before).cloned().collect()
+}
+
+/// Paths of all files below a folder.
+fn names(folder: &Path) -> BTreeSet<PathBuf> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut found = Vec::new();
+    walk(folder, &mut found);
+    found.iter().map(|path| path.strip_prefix(folder).expect("it is below").to_path_buf()).collect()
 }
 
 /// Gives a command something to do: lines to ingest, lines and poison to store, many small files to rewrite.

@@ -4,7 +4,7 @@ use crate::counted;
 use crate::feed;
 use crate::owner;
 use crate::run::{Home, text};
-use crate::running::until;
+use crate::running::{start, until};
 use serde_json::Value;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -129,8 +129,27 @@ fn what_is_older_than_the_horizon_goes_and_stays_proven() {
     assert_eq!(home.run(&["upkeep", "--horizon-days", "0"], "").status.code(), Some(2));
 }
 
+/// Given several upkeeps by hand at the same moment, then each ends well: whoever meets another one tries again.
+#[test]
+fn upkeeps_that_meet_all_end_well() {
+    let home = Home::embedded();
+    let path = home.path("trades.csv");
+    for part in 1..=6 {
+        grow(&home, &path, part * PART);
+        fine(&home, &["store", "--once"]);
+    }
+    let mut running: Vec<_> = (0..4).map(|_| start(&home, &["upkeep"])).collect();
+    for upkeep in &mut running {
+        let status = upkeep.end();
+        assert!(status.success(), "{}", upkeep.said());
+    }
+    assert!(said_in_log(&home, "\"OPTIMIZE\""));
+    fine(&home, &["verify"]);
+    assert_eq!(counted(&home, "SELECT count(*) AS n, count(DISTINCT source_record) AS places FROM trades")["places"], 6 * PART);
+}
+
 /// Ten days pass for the table of trades: what its log says, and when its files were written.
-fn make_older(home: &Home) {
+pub fn make_older(home: &Home) {
     for path in files(home) {
         if path.extension().is_some_and(|extension| extension == "json") {
             let entry = std::fs::read_to_string(&path).expect("read");

@@ -1,0 +1,67 @@
+//! The rows of a file, row group by row group, held against what is stated of them.
+
+use crate::Error;
+use crate::bounds::{self, Bounds};
+use crate::read::{BATCH_ROWS, FileRows};
+use crate::table::{FileInfo, Lake};
+use arrow::array::RecordBatch;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::PageIndexPolicy;
+use schemas::Family;
+
+/// The rows of one row group.
+pub struct GroupRows {
+    rows: FileRows,
+    bounds: Bounds,
+    broken: Vec<String>,
+}
+
+impl Lake {
+    /// The rows of a file apart for each of its row groups, in their order: they may be read side by side, where they lie.
+    pub async fn row_groups(&self, family: Family, file: &FileInfo) -> Result<Vec<GroupRows>, Error> {
+        let fault = |why: String| self.unreadable(family, &file.path, why);
+        let content = self.content(family, file).await?;
+        let indexed = ArrowReaderOptions::default().with_page_index_policy(PageIndexPolicy::Optional);
+        let indexed = ArrowReaderMetadata::load(&content, indexed).map_err(|e| fault(e.to_string()))?;
+        // Read page after page: where the page index says that they are is held against that.
+        let plain = ArrowReaderMetadata::load(&content, ArrowReaderOptions::default()).map_err(|e| fault(e.to_string()))?;
+        let mut broken = bounds::of_file(family.topic(), &file.stats, &indexed);
+        let groups = plain.metadata().num_row_groups();
+        if groups == 0 && !broken.is_empty() {
+            return Err(fault(broken.remove(0)));
+        }
+        let group = |group: usize| {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(content.clone(), plain.clone());
+            let reader = builder.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS).build().map_err(|e| fault(e.to_string()))?;
+            let bounds = Bounds::of(family.topic(), &file.stats, &indexed, group).map_err(|e| fault(e.to_string()))?;
+            Ok(GroupRows { rows: FileRows::of(family, file, reader), bounds, broken: std::mem::take(&mut broken) })
+        };
+        (0..groups).map(group).collect()
+    }
+}
+
+impl GroupRows {
+    /// Path of the file below the table's root.
+    pub fn path(&self) -> &str {
+        self.rows.path()
+    }
+
+    /// What is stated of the rows that were read since this was asked last, and is not so.
+    pub fn broken(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.broken)
+    }
+}
+
+impl Iterator for GroupRows {
+    type Item = Result<RecordBatch, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.rows.next() {
+            None => {
+                self.broken.extend(self.bounds.end());
+                None
+            }
+            Some(batch) => Some(batch.inspect(|batch| self.broken.extend(self.bounds.hold(batch)))),
+        }
+    }
+}
