@@ -12,7 +12,7 @@ use serde_json::Map;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::proof::{Hasher, Tree};
+use store::proof::{Hasher, Leaves, Tree};
 
 /// Live files of the tables that commits are compared on.
 const FILES: [usize; 3] = [10, 1_000, 20_000];
@@ -220,9 +220,10 @@ impl<'a> Upkeep<'a> {
             let polled = reader.poll(Duration::from_secs(10), POLL_EVENTS)?;
             ensure!(!polled.events.is_empty(), "the log ended after {seen} records");
             let began = thread_cpu()?;
-            for event in &polled.events {
-                let (hasher, tree) = &mut hashers[event.partition as usize];
-                tree.push(hasher.event(event));
+            let mut leaves = Leaves::default();
+            polled.events.iter().for_each(|event| leaves.event(&hashers[event.partition as usize].0, event));
+            for (event, leaf) in polled.events.iter().zip(leaves.hashes()) {
+                hashers[event.partition as usize].1.push(leaf);
             }
             took += thread_cpu()? - began;
             seen += polled.events.len() as u64;
