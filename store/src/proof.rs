@@ -86,13 +86,15 @@ impl Leaves {
         let bytes = &mut self.bytes;
         bytes.clear();
         bytes.extend_from_slice(&of.prefix);
-        bytes.extend_from_slice(&offset.to_be_bytes());
-        bytes.push(match ts_type {
+        let mut fixed = [0; 17];
+        fixed[..8].copy_from_slice(&offset.to_be_bytes());
+        fixed[8] = match ts_type {
             TimestampType::Create => 0,
             TimestampType::LogAppend => 1,
             TimestampType::None => 0xff,
-        });
-        bytes.extend_from_slice(&ts_ms.to_be_bytes());
+        };
+        fixed[9..].copy_from_slice(&ts_ms.to_be_bytes());
+        bytes.extend_from_slice(&fixed);
         push(bytes, key);
         push(bytes, value);
         push_count(bytes, headers.len());
@@ -215,8 +217,8 @@ fn half_hash(text: &str) -> [u8; 16] {
 
 fn push(bytes: &mut Vec<u8>, text: Option<&[u8]>) {
     let Some(text) = text else { return bytes.push(0) };
-    bytes.push(1);
-    bytes.extend_from_slice(&u32::try_from(text.len()).expect("a record has at most 64 MiB").to_be_bytes());
+    let [a, b, c, d] = u32::try_from(text.len()).expect("a record has at most 64 MiB").to_be_bytes();
+    bytes.extend_from_slice(&[1, a, b, c, d]);
     bytes.extend_from_slice(text);
 }
 

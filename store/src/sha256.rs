@@ -15,11 +15,11 @@ const INITIAL: [u32; 8] = [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0
 
 /// Pads a message to whole blocks, as FIPS 180-4, 5.1.1 has it.
 pub(crate) fn pad(message: &mut Vec<u8>) {
-    let bits = message.len() as u64 * 8;
-    message.push(0x80);
-    let blocks = (message.len() + LENGTH_BYTES).div_ceil(BLOCK_BYTES);
-    message.resize(blocks * BLOCK_BYTES - LENGTH_BYTES, 0);
-    message.extend_from_slice(&bits.to_be_bytes());
+    let bytes = (message.len() + 1 + LENGTH_BYTES).next_multiple_of(BLOCK_BYTES) - message.len();
+    let mut padding = [0; BLOCK_BYTES + 1 + LENGTH_BYTES];
+    padding[0] = 0x80;
+    padding[bytes - LENGTH_BYTES..bytes].copy_from_slice(&(message.len() as u64 * 8).to_be_bytes());
+    message.extend_from_slice(&padding[..bytes]);
 }
 
 /// The hashes of two padded messages.
