@@ -62,6 +62,10 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
         Ok(took)
     };
     let to_file = |form: &dyn Fn(Out) -> Result<u64>| -> Result<Duration> {
+        // A new file each time: to give back the room of the one before is not a part of writing.
+        if written.exists() {
+            std::fs::remove_file(&written).context("removing the file of the run before")?;
+        }
         let (took, records) = timed(|| {
             let file = File::create(&written).context("making a file")?;
             let records = form(Box::new(BufWriter::with_capacity(1 << 20, file.try_clone()?)))?;

@@ -13,7 +13,7 @@ use serde_json::Map;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::proof::{Hasher, Tree};
+use store::proof::{Hasher, Leaves, Tree};
 use thread_priority::{ThreadPriority, set_current_thread_priority};
 
 /// Live files of the tables that commits are compared on.
@@ -223,9 +223,10 @@ impl<'a> Upkeep<'a> {
             let polled = reader.poll(Duration::from_secs(10), POLL_EVENTS)?;
             ensure!(!polled.events.is_empty(), "the log ended after {seen} records");
             let began = thread_cpu()?;
-            for event in &polled.events {
-                let (hasher, tree) = &mut hashers[event.partition as usize];
-                tree.push(hasher.event(event));
+            let mut leaves = Leaves::default();
+            polled.events.iter().for_each(|event| leaves.event(&hashers[event.partition as usize].0, event));
+            for (event, leaf) in polled.events.iter().zip(leaves.hashes()) {
+                hashers[event.partition as usize].1.push(leaf);
             }
             took += thread_cpu()? - began;
             seen += polled.events.len() as u64;

@@ -102,6 +102,20 @@ impl Input {
     }
 }
 
+/// A hash that can be written to.
+struct Hashing(Sha256);
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Held<'_> {
     /// Bytes read of [`Input::bytes`] since the last `open`, for progress.
     pub fn bytes_read(&self) -> u64 {
@@ -116,9 +130,9 @@ impl Held<'_> {
             return Ok(true);
         }
         let mut content = self.open()?.take(consumed);
-        let mut sha = Sha256::new();
+        let mut sha = Hashing(Sha256::new());
         match io::copy(&mut content, &mut sha) {
-            Ok(_) => Ok(sha.finalize()[..] == sha256[..]),
+            Ok(_) => Ok(sha.0.finalize()[..] == sha256[..]),
             Err(why) if matches!(why.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
                 Ok(false)
             }

@@ -5,15 +5,17 @@ use crate::field::Kind;
 use crate::spelling::{Differing, Speller, Spelling};
 use crate::topic::{Family, Topic};
 use crate::{Error, exact};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, Scalar, UInt64Array};
+use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, Decimal128Type, Int64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use arrow_avro::reader::{Decoder, ReaderBuilder};
-use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, FingerprintStrategy, SchemaStore};
-use arrow_avro::writer::{WriterBuilder, format::AvroSoeFormat};
+use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, FingerprintStrategy, SCHEMA_METADATA_KEY, SchemaStore};
+use arrow_avro::writer::{EncodedRows, WriterBuilder, format::AvroSoeFormat};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -22,16 +24,89 @@ pub const PREFIX_LEN: usize = 5;
 /// Most keys are shorter: a guess for the memory of many.
 const KEY_BYTES: usize = 24;
 
-/// Encodes every row of `batch` (in the family's wire schema) as one frame.
+/// Rows for which it is worth to look for columns that are alike.
+const ALIKE_ROWS_MIN: usize = 64;
+
+/// Encodes every row of `batch` (in the family's wire schema) as one frame. Columns that have the same value in every row are encoded once.
 pub fn encode(family: Family, batch: &RecordBatch) -> Result<Vec<Bytes>, Error> {
     let topic = family.topic();
-    let mut encoder = WriterBuilder::new(topic.wire_schema().as_ref().clone())
+    let columns: Vec<usize> = (0..batch.num_columns()).collect();
+    if batch.num_rows() < ALIKE_ROWS_MIN || batch.schema_ref().fields() != topic.wire_schema().fields() {
+        return Ok(encode_columns(topic, batch, topic.wire_schema())?.iter().collect());
+    }
+    let alike: Vec<bool> = batch.columns().iter().map(is_alike).collect();
+    let runs = columns.chunk_by(|one, next| alike[*one] == alike[*next]);
+    let parts = runs.enumerate().map(|(run, columns)| Part::encode(topic, batch, columns, alike[columns[0]], run == 0));
+    let parts: Vec<Part> = parts.collect::<Result<_, _>>()?;
+    // All frames in one piece of memory: each is a slice of it.
+    let mut frames = Vec::with_capacity(parts.iter().map(|part| part.bytes(batch.num_rows())).sum());
+    let mut ends = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        parts.iter().for_each(|part| frames.extend_from_slice(part.row(row)));
+        ends.push(frames.len());
+    }
+    Ok(slices(frames.into(), &ends))
+}
+
+/// What neighbouring columns are in each frame.
+struct Part {
+    rows: EncodedRows,
+    /// The first row stands for all.
+    alike: bool,
+    /// Bytes of the prefix that only the first part of a frame keeps.
+    cut: usize,
+}
+
+impl Part {
+    fn encode(topic: &Topic, batch: &RecordBatch, columns: &[usize], alike: bool, first: bool) -> Result<Part, Error> {
+        let fault = |e: ArrowError| Error::Encode { topic: topic.name, why: e.to_string() };
+        let rows = batch.slice(0, if alike { 1 } else { batch.num_rows() }).project(columns).map_err(fault)?;
+        let mut avro: Value = serde_json::from_str(topic.avro()).map_err(|e| fault(ArrowError::from_external_error(e.into())))?;
+        let fields: Vec<Value> = columns.iter().map(|column| avro["fields"][*column].take()).collect();
+        avro["fields"] = fields.into();
+        let metadata = HashMap::from([(SCHEMA_METADATA_KEY.to_string(), avro.to_string())]);
+        let schema = Arc::new(topic.wire_schema().project(columns).map_err(fault)?.with_metadata(metadata));
+        Ok(Part { rows: encode_columns(topic, &rows, &schema)?, alike, cut: if first { 0 } else { PREFIX_LEN } })
+    }
+
+    fn row(&self, row: usize) -> &[u8] {
+        let row = if self.alike { 0 } else { row };
+        let ends = self.rows.offsets();
+        &self.rows.bytes()[ends[row] + self.cut..ends[row + 1]]
+    }
+
+    /// Bytes in all of so many frames.
+    fn bytes(&self, rows: usize) -> usize {
+        if self.alike { self.row(0).len() * rows } else { self.rows.bytes().len() - self.cut * rows }
+    }
+}
+
+/// Has every row what the first one has?
+fn is_alike(column: &ArrayRef) -> bool {
+    let rows = column.len();
+    if column.null_count() == rows {
+        return true;
+    }
+    let first = Scalar::new(column.slice(0, 1));
+    let same = |part: &ArrayRef| not_distinct(part, &first).is_ok_and(|same| same.true_count() == part.len());
+    // Most columns that vary are told by their last value.
+    same(&column.slice(rows - 1, 1)) && same(column)
+}
+
+fn encode_columns(topic: &Topic, batch: &RecordBatch, schema: &SchemaRef) -> Result<EncodedRows, Error> {
+    let mut encoder = WriterBuilder::new(schema.as_ref().clone())
         .with_fingerprint_strategy(FingerprintStrategy::Id(topic.schema_id))
         .with_row_capacity(batch.num_rows())
         .build_encoder::<AvroSoeFormat>()
         .map_err(|e| Error::Encode { topic: topic.name, why: e.to_string() })?;
     encoder.encode(batch).map_err(|e| Error::Encode { topic: topic.name, why: e.to_string() })?;
-    Ok(encoder.flush().iter().collect())
+    Ok(encoder.flush())
+}
+
+/// Pieces of `all` that end there, the first at its beginning.
+fn slices(all: Bytes, ends: &[usize]) -> Vec<Bytes> {
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    starts.zip(ends).map(|(start, end)| all.slice(start..*end)).collect()
 }
 
 /// The key of every row: `dataset/` and the family's key columns.
@@ -45,9 +120,7 @@ pub fn keys(family: Family, batch: &RecordBatch) -> Vec<Bytes> {
         maker.push(&mut text, row);
         ends.push(text.len());
     }
-    let text = Bytes::from(text);
-    let starts = std::iter::once(0).chain(ends.iter().copied());
-    starts.zip(&ends).map(|(start, end)| text.slice(start..*end)).collect()
+    slices(text.into(), &ends)
 }
 
 /// The columns that a family's keys are made of.

@@ -88,33 +88,33 @@ pub fn rebuild(family: Family, rows: &RecordBatch) -> Result<Vec<Record>, Error>
         .map_err(|e| fault(e.to_string()))?;
     let values = frame::encode(family, &own)?;
     let keys = frame::keys(family, &own);
-    let bytes = |name: &str, row: usize| {
+    let bytes = |name: &str| {
         let cells = rows.column(topic.column(name)).as_binary::<i32>();
-        cells.is_valid(row).then(|| Bytes::copy_from_slice(cells.value(row)))
+        move |row: usize| cells.is_valid(row).then(|| Bytes::copy_from_slice(cells.value(row)))
     };
+    let (other_key, other_value, other_headers) = (bytes("_key"), bytes("_raw"), bytes("_headers"));
     let log_ts = rows.column(topic.column("_log_ts")).as_primitive::<Int64Type>();
     let ts_type = rows.column(topic.column("_ts_type")).as_primitive::<Int32Type>();
-    (0..rows.num_rows())
-        .map(|row| {
-            Ok(Record {
-                key: match bytes("_key", row) {
-                    None => Some(keys[row].clone()),
-                    Some(cell) => match cell.split_first() {
-                        Some((0, _)) => None,
-                        Some((1, _)) => Some(cell.slice(1..)),
-                        _ => return Err(fault("a _key is neither the null key nor a key".into())),
-                    },
+    let of_row = |(row, (key, value))| {
+        Ok(Record {
+            key: match other_key(row) {
+                None => Some(key),
+                Some(cell) => match cell.split_first() {
+                    Some((0, _)) => None,
+                    Some((1, _)) => Some(cell.slice(1..)),
+                    _ => return Err(fault("a _key is neither the null key nor a key".into())),
                 },
-                value: bytes("_raw", row).or_else(|| Some(values[row].clone())),
-                headers: match bytes("_headers", row) {
-                    None => Vec::new(),
-                    Some(cell) => headers(cell).ok_or_else(|| fault("_headers is cut short".into()))?,
-                },
-                ts_ms: log_ts.value(row) / NS_PER_MS,
-                ts_type: self::ts_type(ts_type.is_valid(row).then(|| ts_type.value(row))),
-            })
+            },
+            value: other_value(row).or(Some(value)),
+            headers: match other_headers(row) {
+                None => Vec::new(),
+                Some(cell) => headers(cell).ok_or_else(|| fault("_headers is cut short".into()))?,
+            },
+            ts_ms: log_ts.value(row) / NS_PER_MS,
+            ts_type: self::ts_type(ts_type.is_valid(row).then(|| ts_type.value(row))),
         })
-        .collect()
+    };
+    keys.into_iter().zip(values).enumerate().map(of_row).collect()
 }
 
 /// Why an event is bad whose time no column of nanoseconds holds: the reason is where its time is kept.

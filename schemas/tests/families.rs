@@ -85,6 +85,32 @@ fn records_survive_the_frame_and_come_back_as_the_same_bytes() {
     }
 }
 
+/// Given many rows of which some columns have one value throughout, then their frames are those of the same rows given a few at a time.
+#[test]
+fn many_rows_have_the_frames_that_they_have_alone() {
+    for family in Family::ALL {
+        let columns = family.topic().fields.len();
+        let mut runner = TestRunner::new(Config { cases: 12, failure_persistence: None, ..Config::default() });
+        // Two kinds of rows, and for each column which of both a row has: always the first, or either, by its bits.
+        let row = || prop::collection::vec(cell(), columns);
+        let choice = prop_oneof![3 => Just(0u128), 2 => any::<u128>(), 1 => Just(1 << 99)];
+        runner
+            .run(&(row(), row(), prop::collection::vec(choice, columns)), |(one, other, choices)| {
+                let row = |at: usize| {
+                    let cells = one.iter().zip(&other).zip(&choices);
+                    cells.map(|((one, other), choice)| if choice >> at & 1 == 0 { one.clone() } else { other.clone() }).collect()
+                };
+                let table: Vec<Vec<Cell>> = (0..100).map(row).collect();
+                let frames = frame::encode(family, &batch(family, &table)).expect("a batch of the family encodes");
+                let few: Vec<_> =
+                    table.chunks(7).flat_map(|few| frame::encode(family, &batch(family, few)).expect("few rows do")).collect();
+                prop_assert_eq!(frames, few);
+                Ok(())
+            })
+            .unwrap_or_else(|e| panic!("{}: {e}", family.topic().name));
+    }
+}
+
 #[test]
 fn a_bad_frame_never_harms_its_neighbours() {
     let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });

@@ -26,6 +26,7 @@ mod report;
 pub mod requeue;
 pub mod retry;
 mod run;
+mod sha256;
 mod spool;
 pub mod tail;
 pub mod verify;

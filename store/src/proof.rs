@@ -12,13 +12,12 @@
 //! ```
 
 use crate::record::Record;
+pub use crate::sha256::Hash;
+use crate::sha256::{of_one, of_two, pad};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventlog::{Event, TimestampType, TopicInfo};
 use sha2::{Digest, Sha256};
-
-/// A SHA-256 hash: of a record, of a node of the tree, or the root.
-pub type Hash = [u8; 32];
 
 /// RFC 6962 tells leaves and nodes apart by their first byte.
 const LEAF: u8 = 0;
@@ -26,103 +25,183 @@ const NODE: u8 = 1;
 /// Version of the canonical bytes.
 const CER: u8 = 1;
 
-/// Hashes the records of one partition. Holds what they all begin with, and room for the bytes of one.
+/// What the canonical bytes of one partition's records begin with.
 #[derive(Debug, Clone)]
 pub struct Hasher {
-    bytes: Vec<u8>,
-    prefix: usize,
+    prefix: Vec<u8>,
 }
 
 impl Hasher {
     /// Of a partition of a topic.
     pub fn new(cluster_id: &str, topic: &TopicInfo, partition: i32) -> Hasher {
-        let mut bytes = vec![LEAF, CER];
-        bytes.extend_from_slice(&half_hash(cluster_id));
-        bytes.extend_from_slice(&id_bytes(&topic.id));
-        push_short(&mut bytes, topic.name.as_bytes());
-        bytes.extend_from_slice(&partition.to_be_bytes());
-        Hasher { prefix: bytes.len(), bytes }
+        let mut prefix = vec![LEAF, CER];
+        prefix.extend_from_slice(&half_hash(cluster_id));
+        prefix.extend_from_slice(&id_bytes(&topic.id));
+        push_short(&mut prefix, topic.name.as_bytes());
+        prefix.extend_from_slice(&partition.to_be_bytes());
+        Hasher { prefix }
+    }
+}
+
+/// Hashes records, of any partitions, two at a time; the hashes come in the order of the records.
+#[derive(Debug, Default)]
+pub struct Leaves {
+    hashes: Vec<Hash>,
+    /// The bytes of a record that waits for another one.
+    waiting: Vec<u8>,
+    /// Room for the bytes of that one.
+    bytes: Vec<u8>,
+}
+
+impl Leaves {
+    /// Adds an event as it was read.
+    pub fn event(&mut self, of: &Hasher, event: &Event) {
+        self.add(of, event.offset, event.ts_type, event.ts_ms, event.key.as_deref(), event.value.as_deref(), &event.headers);
     }
 
-    /// Of an event as it was read.
-    pub fn event(&mut self, event: &Event) -> Hash {
-        self.hash(event.offset, event.ts_type, event.ts_ms, event.key.as_deref(), event.value.as_deref(), &event.headers)
+    /// Adds a record as it was made again from its row.
+    pub fn record(&mut self, of: &Hasher, offset: i64, record: &Record) {
+        self.add(of, offset, record.ts_type, record.ts_ms, record.key.as_deref(), record.value.as_deref(), &record.headers);
     }
 
-    /// Of a record as it was made again from its row.
-    pub fn record(&mut self, offset: i64, record: &Record) -> Hash {
-        self.hash(offset, record.ts_type, record.ts_ms, record.key.as_deref(), record.value.as_deref(), &record.headers)
+    /// The hash of every record that was added.
+    pub fn hashes(mut self) -> Vec<Hash> {
+        if !self.waiting.is_empty() {
+            self.hashes.push(of_one(&self.waiting));
+        }
+        self.hashes
     }
 
-    fn hash(
+    #[expect(clippy::too_many_arguments, reason = "what the canonical bytes hold, in their order")]
+    fn add(
         &mut self,
+        of: &Hasher,
         offset: i64,
         ts_type: TimestampType,
         ts_ms: i64,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: &[(String, Option<bytes::Bytes>)],
-    ) -> Hash {
-        self.bytes.truncate(self.prefix);
-        self.bytes.extend_from_slice(&offset.to_be_bytes());
-        self.bytes.push(match ts_type {
+    ) {
+        let bytes = &mut self.bytes;
+        bytes.clear();
+        bytes.extend_from_slice(&of.prefix);
+        let mut fixed = [0; 17];
+        fixed[..8].copy_from_slice(&offset.to_be_bytes());
+        fixed[8] = match ts_type {
             TimestampType::Create => 0,
             TimestampType::LogAppend => 1,
             TimestampType::None => 0xff,
-        });
-        self.bytes.extend_from_slice(&ts_ms.to_be_bytes());
-        push(&mut self.bytes, key);
-        push(&mut self.bytes, value);
-        push_count(&mut self.bytes, headers.len());
+        };
+        fixed[9..].copy_from_slice(&ts_ms.to_be_bytes());
+        bytes.extend_from_slice(&fixed);
+        push(bytes, key);
+        push(bytes, value);
+        push_count(bytes, headers.len());
         for (name, value) in headers {
-            push_short(&mut self.bytes, name.as_bytes());
-            push(&mut self.bytes, value.as_deref());
+            push_short(bytes, name.as_bytes());
+            push(bytes, value.as_deref());
         }
-        Sha256::digest(&self.bytes).into()
+        pad(bytes);
+        if self.waiting.is_empty() {
+            std::mem::swap(&mut self.waiting, &mut self.bytes);
+        } else {
+            self.hashes.extend(of_two(&self.waiting, &self.bytes));
+            self.waiting.clear();
+        }
     }
 }
 
-/// The tree over the records of one interval of a partition, as far as it has grown: the roots of its whole subtrees, the largest first.
+/// Leaves of which whole subtrees are made together: as many as a power of two.
+const TOGETHER: usize = 64;
+
+/// The tree over the records of one interval of a partition, as far as it has grown.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
-    leaves: u64,
-    roots: Vec<Hash>,
+    grown: Subtrees,
+    /// The last leaves, fewer than are taken together.
+    waiting: Vec<Hash>,
 }
 
 impl Tree {
     /// Adds the record that follows.
     pub fn push(&mut self, leaf: Hash) {
-        let mut root = leaf;
-        for _ in 0..self.leaves.trailing_ones() {
-            root = node(&self.roots.pop().expect("one subtree for each bit of the count"), &root);
+        self.waiting.push(leaf);
+        if self.waiting.len() == TOGETHER {
+            let mut level = std::mem::take(&mut self.waiting);
+            while level.len() > 1 {
+                level_above(&mut level);
+            }
+            self.grown.push(level[0], TOGETHER as u64);
+            level.clear();
+            self.waiting = level;
         }
-        self.roots.push(root);
-        self.leaves += 1;
     }
 
     /// Number of records.
     pub fn len(&self) -> u64 {
-        self.leaves
+        self.grown.leaves + self.waiting.len() as u64
     }
 
     /// True without records.
     pub fn is_empty(&self) -> bool {
-        self.leaves == 0
+        self.len() == 0
     }
 
     /// RFC 6962's Merkle tree hash of the records so far.
     pub fn root(&self) -> Hash {
-        let mut roots = self.roots.iter().rev();
+        let mut all = self.grown.clone();
+        self.waiting.iter().for_each(|leaf| all.push(*leaf, 1));
+        let mut roots = all.roots.iter().rev();
         let Some(smallest) = roots.next() else { return Sha256::digest([]).into() };
-        roots.fold(*smallest, |right, left| node(left, &right))
+        roots.fold(*smallest, |right, left| of_one(&node(left, &right)))
     }
 }
 
-fn node(left: &Hash, right: &Hash) -> Hash {
-    let mut bytes = [NODE; 65];
+/// The roots of a tree's whole subtrees, the largest first.
+#[derive(Debug, Clone, Default)]
+struct Subtrees {
+    leaves: u64,
+    roots: Vec<Hash>,
+}
+
+impl Subtrees {
+    /// Adds a whole subtree of `leaves` leaves, a power of two that divides the number of those before it.
+    fn push(&mut self, mut root: Hash, leaves: u64) {
+        for _ in 0..(self.leaves / leaves).trailing_ones() {
+            root = of_one(&node(&self.roots.pop().expect("one subtree for each bit of the count"), &root));
+        }
+        self.roots.push(root);
+        self.leaves += leaves;
+    }
+}
+
+/// Puts in the place of each two nodes the one above them. There is an even number of nodes.
+fn level_above(level: &mut Vec<Hash>) {
+    let above = level.len() / 2;
+    let pair = |level: &[Hash], at: usize| node(&level[2 * at], &level[2 * at + 1]);
+    let mut at = 0;
+    while at + 1 < above {
+        let [one, other] = of_two(&pair(level, at), &pair(level, at + 1));
+        (level[at], level[at + 1]) = (one, other);
+        at += 2;
+    }
+    if at < above {
+        level[at] = of_one(&pair(level, at));
+    }
+    level.truncate(above);
+}
+
+/// The bytes of the node above two others, padded for its hash.
+fn node(left: &Hash, right: &Hash) -> [u8; 128] {
+    const BITS: [u8; 2] = (65u16 * 8).to_be_bytes();
+    let mut bytes = [0; 128];
+    bytes[0] = NODE;
     bytes[1..33].copy_from_slice(left);
-    bytes[33..].copy_from_slice(right);
-    Sha256::digest(bytes).into()
+    bytes[33..65].copy_from_slice(right);
+    bytes[65] = 0x80;
+    bytes[126..].copy_from_slice(&BITS);
+    bytes
 }
 
 /// Kafka writes a topic's id in base64, the embedded log as a UUID: both are 16 bytes. An id of another kind is hashed.
@@ -138,8 +217,8 @@ fn half_hash(text: &str) -> [u8; 16] {
 
 fn push(bytes: &mut Vec<u8>, text: Option<&[u8]>) {
     let Some(text) = text else { return bytes.push(0) };
-    bytes.push(1);
-    bytes.extend_from_slice(&u32::try_from(text.len()).expect("a record has at most 64 MiB").to_be_bytes());
+    let [a, b, c, d] = u32::try_from(text.len()).expect("a record has at most 64 MiB").to_be_bytes();
+    bytes.extend_from_slice(&[1, a, b, c, d]);
     bytes.extend_from_slice(text);
 }
 
@@ -171,14 +250,18 @@ mod tests {
             [leaf] => *leaf,
             _ => {
                 let split = leaves.len().next_power_of_two() / 2;
-                node(&by_definition(&leaves[..split]), &by_definition(&leaves[split..]))
+                let node = [&[NODE][..], &by_definition(&leaves[..split]), &by_definition(&leaves[split..])].concat();
+                Sha256::digest(node).into()
             }
         }
     }
 
     proptest! {
+        // Each tree is made again for every number of its leaves.
+        #![proptest_config(ProptestConfig::with_cases(8))]
+
         #[test]
-        fn a_tree_that_grows_is_the_tree_of_the_definition(leaves in proptest::collection::vec(any::<Hash>(), 0..70)) {
+        fn a_tree_that_grows_is_the_tree_of_the_definition(leaves in proptest::collection::vec(any::<Hash>(), 0..300)) {
             let mut tree = Tree::default();
             for (count, leaf) in leaves.iter().enumerate() {
                 prop_assert_eq!(tree.root(), by_definition(&leaves[..count]));

@@ -1,7 +1,7 @@
 //! Reads and decodes ahead of the commits: one thread polls the log while another one decodes what came before, its work shared out.
 
 use crate::ledger::{Ledger, Span, Verdict, follow};
-use crate::proof::{Hash, Hasher};
+use crate::proof::{Hash, Hasher, Leaves};
 use crate::tail::Tail;
 use crate::{Error, decode};
 use arrow::array::RecordBatch;
@@ -164,9 +164,10 @@ impl ReadAhead {
         let bad = decoded.bad.into_iter().map(|bad| (events[bad.index].partition, bad.reason)).collect();
         let last: BTreeMap<i32, &Event> = events.iter().map(|event| (event.partition, event)).collect();
         let tails = last.into_iter().map(|(partition, event)| (partition, Tail::of(event))).collect();
-        let mut hashers: HashMap<i32, Hasher> = spans.keys().map(|at| (*at, self.hashers[&(family, *at)].clone())).collect();
-        let mut leaf = |event: &Event| hashers.get_mut(&event.partition).map(|hasher| (event.partition, hasher.event(event)));
-        let leaves = events.iter().filter_map(&mut leaf).collect();
+        let hashers: BTreeMap<i32, &Hasher> = spans.keys().map(|at| (*at, &self.hashers[&(family, *at)])).collect();
+        let mut leaves = Leaves::default();
+        events.iter().for_each(|event| leaves.event(hashers[&event.partition], event));
+        let leaves = events.iter().map(|event| event.partition).zip(leaves.hashes()).collect();
         Ok(Piece { family, rows: decoded.rows, quarantine, bad, spans, schema_ids: decoded.schema_ids, leaves, tails })
     }
 }

@@ -8,7 +8,7 @@
 //! judge.rs                             per partition, in the order of offsets: a finding, or nothing ◄─────┘
 //! ```
 //!
-//! Memory is bounded: the leaves wait in files; of each partition that is judged a million offsets at a time are put in order.
+//! Memory is bounded: the leaves wait in a file; of each partition that is judged a million offsets at a time are put in order.
 
 mod claims;
 mod judge;
@@ -239,7 +239,7 @@ fn side_transactions(txns: &HashMap<(Family, i32), i64>, claims: &HashMap<Family
 fn doubled(spool: &mut Doubles) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     let mut told: HashMap<&'static str, usize> = HashMap::new();
-    let mut entries = spool.take(0..=u8::MAX)?;
+    let mut entries = spool.take(0..=u8::MAX);
     let mut before: Option<[u8; 29]> = None;
     while let Some(entry) = entries.next()? {
         let family = Family::ALL[usize::from(entry[16])];

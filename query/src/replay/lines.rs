@@ -7,13 +7,17 @@ use super::{Known, Replay, Run};
 use crate::error::Error;
 use crate::output::{JsonColumn, json_text};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, Scalar};
+use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
-use futures::StreamExt;
-use std::fmt::Write as _;
+use futures::{StreamExt, TryStreamExt};
 use std::io::Write;
+use std::sync::Mutex;
 
-/// Writes a replay as JSON lines, several runs at a time; gives their number.
+/// Rows whose lines are made at a time: few enough that they are still in the processor's caches when they are written.
+const ROWS_TOGETHER: usize = 2048;
+
+/// Writes a replay as JSON lines, several pieces of its runs at a time; gives their number.
 pub async fn write_lines(
     replay: Replay,
     known: &Known,
@@ -21,34 +25,47 @@ pub async fn write_lines(
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<u64, Error> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Memory that was written from is used again: fresh memory costs more than what is put into it.
+    let spare: Mutex<Vec<Vec<u8>>> = Mutex::default();
+    let take = || spare.lock().expect("nothing that holds it can panic").pop().unwrap_or_default();
     let runs =
         futures::stream::try_unfold(replay, |mut replay| async move { Ok::<_, Error>(replay.next().await?.map(|run| (run, replay))) });
-    let encoded = runs.map(|run| {
-        let known = known.clone();
+    let pieces = runs.map_ok(|run| futures::stream::iter(pieces(run)).map(Ok::<_, Error>)).try_flatten();
+    let encoded = pieces.map(|piece| {
+        let (known, mut text) = (known.clone(), take());
         async move {
-            let run = run?;
-            let rows = run.rows.num_rows() as u64;
-            let lines = tokio::task::spawn_blocking(move || lines(&run, &known)).await;
-            let lines = lines.map_err(|why| Error::panicked("writing JSON lines", &why))??;
-            Ok::<_, Error>((rows, lines))
+            let piece = piece?;
+            let rows = piece.rows.num_rows() as u64;
+            let made = tokio::task::spawn_blocking(move || lines(&piece, &known, &mut text).map(|()| text)).await;
+            let text = made.map_err(|why| Error::panicked("writing JSON lines", &why))??;
+            Ok::<_, Error>((rows, text))
         }
     });
     let mut encoded = std::pin::pin!(encoded.buffered(threads + 1));
     let mut written = 0;
     while let Some(next) = encoded.next().await {
-        let (rows, lines) = next?;
-        out.write_all(lines.as_bytes())?;
+        let (rows, mut text) = next?;
+        out.write_all(&text)?;
+        text.clear();
+        spare.lock().expect("nothing that holds it can panic").push(text);
         written += rows;
         progress(rows);
     }
     Ok(written)
 }
 
-/// The lines of one run.
-pub(super) fn lines(run: &Run, known: &Known) -> Result<String, Error> {
+/// A run in pieces.
+fn pieces(run: Run) -> impl Iterator<Item = Run> {
+    let rows = run.rows.num_rows();
+    let piece = move |first| Run { rows: run.rows.slice(first, ROWS_TOGETHER.min(rows - first)), ..run };
+    (0..rows).step_by(ROWS_TOGETHER).map(piece)
+}
+
+/// Adds the lines of one run to `lines`.
+pub(super) fn lines(run: &Run, known: &Known, lines: &mut Vec<u8>) -> Result<(), Error> {
     let (partition, offset) = super::place(run.quarantined);
     let rows = &run.rows;
-    let mut parts = Parts { fixed: vec![String::from("{")], changing: Vec::new() };
+    let mut parts = Parts { fixed: vec![Vec::from(b"{")], changing: Vec::new() };
     parts.fix("table", &json_text(run.table().topic().name));
     parts.fix("topic", &json_text(&known.topic_name(run.family)));
     for (name, column) in [("partition", partition), ("offset", offset), ("log_ts", "_log_ts")] {
@@ -59,18 +76,20 @@ pub(super) fn lines(run: &Run, known: &Known) -> Result<String, Error> {
             parts.push(field.name(), column)?;
         }
     }
-    parts.fixed.last_mut().expect("there is always one").push_str("}\n");
-    let mut lines =
-        String::with_capacity(rows.num_rows() * (parts.fixed.iter().map(String::len).sum::<usize>() + 24 * parts.changing.len()));
+    parts.fixed.last_mut().expect("there is always one").extend_from_slice(b"}\n");
+    lines.reserve(rows.num_rows() * (parts.fixed.iter().map(Vec::len).sum::<usize>() + CELL_BYTES * parts.changing.len()));
     for row in 0..rows.num_rows() {
-        lines.push_str(&parts.fixed[0]);
+        lines.extend_from_slice(&parts.fixed[0]);
         for (cells, fixed) in parts.changing.iter_mut().zip(&parts.fixed[1..]) {
-            cells.write(row, &mut lines)?;
-            lines.push_str(fixed);
+            cells.write(row, lines)?;
+            lines.extend_from_slice(fixed);
         }
     }
-    Ok(lines)
+    Ok(())
 }
+
+/// Most cells are shorter: a guess for the memory of many.
+const CELL_BYTES: usize = 24;
 
 fn column_of<'a>(rows: &'a RecordBatch, name: &str) -> &'a ArrayRef {
     rows.column_by_name(name).expect("every table has it")
@@ -78,23 +97,23 @@ fn column_of<'a>(rows: &'a RecordBatch, name: &str) -> &'a ArrayRef {
 
 /// A line: fixed text, a cell, fixed text, a cell, …, fixed text.
 struct Parts<'a> {
-    fixed: Vec<String>,
+    fixed: Vec<Vec<u8>>,
     changing: Vec<Cells<'a>>,
 }
 
 impl<'a> Parts<'a> {
-    fn name(&mut self, name: &str) -> &mut String {
+    fn name(&mut self, name: &str) -> &mut Vec<u8> {
         let text = self.fixed.last_mut().expect("there is always one");
-        if text != "{" {
-            text.push(',');
+        if text != b"{" {
+            text.push(b',');
         }
-        text.push_str(&json_text(name));
-        text.push(':');
+        text.extend_from_slice(json_text(name).as_bytes());
+        text.push(b':');
         text
     }
 
     fn fix(&mut self, name: &str, value: &str) {
-        self.name(name).push_str(value);
+        self.name(name).extend_from_slice(value.as_bytes());
     }
 
     fn push(&mut self, name: &str, column: &'a ArrayRef) -> Result<(), Error> {
@@ -103,7 +122,7 @@ impl<'a> Parts<'a> {
         if is_alike(column) {
             return cells.write(0, text);
         }
-        self.fixed.push(String::new());
+        self.fixed.push(Vec::new());
         self.changing.push(cells);
         Ok(())
     }
@@ -123,7 +142,8 @@ fn is_alike(column: &ArrayRef) -> bool {
 
 /// The cells of a column on their way to JSON.
 struct Cells<'a> {
-    column: &'a ArrayRef,
+    /// `None` where no cell is NULL, and where `shape` tells.
+    nulls: Option<&'a NullBuffer>,
     shape: Shape<'a>,
 }
 
@@ -135,7 +155,8 @@ enum Shape<'a> {
     Date(&'a [i32]),
     Text(&'a arrow::array::StringArray),
     Bytes(&'a arrow::array::BinaryArray),
-    Other(JsonColumn<'a>),
+    /// And room for the text of one.
+    Other(JsonColumn<'a>, String),
 }
 
 impl<'a> Cells<'a> {
@@ -152,14 +173,14 @@ impl<'a> Cells<'a> {
             DataType::Date32 => Shape::Date(column.as_primitive::<Date32Type>().values()),
             DataType::Utf8 => Shape::Text(column.as_string::<i32>()),
             DataType::Binary => Shape::Bytes(column.as_binary::<i32>()),
-            _ => Shape::Other(JsonColumn::new(column)?),
+            _ => Shape::Other(JsonColumn::new(column)?, String::new()),
         };
-        Ok(Cells { column, shape })
+        Ok(Cells { nulls: column.nulls().filter(|nulls| nulls.null_count() > 0), shape })
     }
 
-    fn write(&mut self, row: usize, line: &mut String) -> Result<(), Error> {
-        if self.column.is_null(row) {
-            line.push_str("null");
+    fn write(&mut self, row: usize, line: &mut Vec<u8>) -> Result<(), Error> {
+        if self.nulls.is_some_and(|nulls| nulls.is_null(row)) {
+            line.extend_from_slice(b"null");
             return Ok(());
         }
         match &mut self.shape {
@@ -168,82 +189,98 @@ impl<'a> Cells<'a> {
             Shape::Decimal(values, scale) => push_number(line, values[row], *scale),
             Shape::Time(values, day) => day.push(line, values[row]),
             Shape::Date(values) => {
-                line.push('"');
+                line.push(b'"');
                 push_date(line, values[row].into());
-                line.push('"');
+                line.push(b'"');
             }
             Shape::Text(values) => push_text(line, values.value(row)),
             Shape::Bytes(values) => push_hex(line, values.value(row)),
-            Shape::Other(cells) => cells.write(row, line)?,
+            Shape::Other(cells, text) => {
+                text.clear();
+                cells.write(row, text)?;
+                line.extend_from_slice(text.as_bytes());
+            }
         }
         Ok(())
     }
 }
 
-/// Longest number: 39 digits, a point, a sign.
-const NUMBER_CHARS_MAX: usize = 42;
-
 /// A number of so many decimals, all of them.
-fn push_number(line: &mut String, value: i128, scale: usize) {
-    let mut text = [0u8; NUMBER_CHARS_MAX];
-    let mut at = text.len();
-    let mut put = |byte: u8| {
-        at -= 1;
-        text[at] = byte;
-    };
-    let mut rest = value.unsigned_abs();
-    let mut digits = 0;
-    // Most numbers have 64 bits, and those divide faster.
-    let mut next_digit = || match u64::try_from(rest) {
-        Ok(small) => {
-            rest = (small / 10).into();
-            ((small % 10) as u8, rest == 0)
-        }
-        Err(_) => {
-            let digit = (rest % 10) as u8;
-            rest /= 10;
-            (digit, rest == 0)
-        }
-    };
-    loop {
-        let (digit, last) = next_digit();
-        put(b'0' + digit);
-        digits += 1;
-        if digits == scale {
-            put(b'.');
-        }
-        if last && digits > scale {
-            break;
-        }
-    }
+fn push_number(line: &mut Vec<u8>, value: i128, scale: usize) {
     if value < 0 {
-        put(b'-');
+        line.push(b'-');
     }
-    line.push_str(std::str::from_utf8(&text[at..]).expect("digits are ASCII"));
-}
-
-fn push_text(line: &mut String, text: &str) {
-    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-        line.push('"');
-        line.push_str(text);
-        line.push('"');
-    } else {
-        line.push_str(&json_text(text));
-    }
-}
-
-fn push_hex(line: &mut String, bytes: &[u8]) {
-    line.push('"');
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 15] {
-            line.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+    // Most numbers have 64 bits, and those divide faster.
+    match u64::try_from(value.unsigned_abs()) {
+        Ok(whole) if scale == 0 => push_digits(line, whole, 1),
+        Ok(small) if scale < SMALL_DIGITS_MAX => {
+            let one = 10u64.pow(scale as u32);
+            push_digits(line, small / one, 1);
+            line.push(b'.');
+            push_digits(line, small % one, scale);
+        }
+        _ => {
+            let digits = format!("{:0width$}", value.unsigned_abs(), width = scale + 1);
+            let (whole, decimals) = digits.split_at(digits.len() - scale);
+            line.extend_from_slice(whole.as_bytes());
+            if scale > 0 {
+                line.push(b'.');
+                line.extend_from_slice(decimals.as_bytes());
+            }
         }
     }
-    line.push('"');
+}
+
+/// Digits of the largest number of 64 bits.
+const SMALL_DIGITS_MAX: usize = 20;
+
+/// The digits of every number below 100.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
+
+/// A number in at least so many digits.
+fn push_digits(line: &mut Vec<u8>, mut number: u64, digits_min: usize) {
+    let mut text = [b'0'; SMALL_DIGITS_MAX];
+    let mut at = text.len();
+    while number >= 10 {
+        at -= 2;
+        text[at..at + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+        number /= 100;
+    }
+    if number > 0 {
+        at -= 1;
+        text[at] = b'0' + number as u8;
+    }
+    line.extend_from_slice(&text[at.min(text.len() - digits_min)..]);
+}
+
+fn push_text(line: &mut Vec<u8>, text: &str) {
+    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        line.push(b'"');
+        line.extend_from_slice(text.as_bytes());
+        line.push(b'"');
+    } else {
+        line.extend_from_slice(json_text(text).as_bytes());
+    }
+}
+
+fn push_hex(line: &mut Vec<u8>, bytes: &[u8]) {
+    line.push(b'"');
+    for byte in bytes {
+        line.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+    }
+    line.push(b'"');
 }
 
 /// Days since 1970-01-01 in ISO 8601. Every day that a column can hold: a year of more than four digits has its sign.
-fn push_date(text: &mut String, days: i64) {
+fn push_date(text: &mut Vec<u8>, days: i64) {
     // Eras of 400 years that begin on a 1st of March, so that the day that comes and goes is the last of a year.
     let shifted = days + 719_468;
     let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
@@ -257,7 +294,7 @@ fn push_date(text: &mut String, days: i64) {
         0..=9_999 => write!(text, "{year:04}-{month:02}-{day:02}"),
         _ => write!(text, "{year:+05}-{month:02}-{day:02}"),
     };
-    written.expect("writing to a String cannot fail");
+    written.expect("writing to memory cannot fail");
 }
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
@@ -266,34 +303,35 @@ const NS_PER_DAY: i64 = 86_400 * NS_PER_SECOND;
 /// The day of the last time that was written: most times follow one of the same day.
 #[derive(Default)]
 struct Day {
-    known: Option<(i64, String)>,
+    known: Option<(i64, Vec<u8>)>,
 }
 
 impl Day {
     /// ISO 8601 with nine digits.
-    fn push(&mut self, line: &mut String, ns: i64) {
+    fn push(&mut self, line: &mut Vec<u8>, ns: i64) {
         let (day, in_day) = (ns.div_euclid(NS_PER_DAY), ns.rem_euclid(NS_PER_DAY));
-        if self.known.as_ref().is_none_or(|(known, _)| *known != day) {
-            let mut text = String::from("\"");
-            push_date(&mut text, day);
-            text.push('T');
-            self.known = Some((day, text));
+        let known = match &mut self.known {
+            Some((known, text)) if *known == day => text,
+            known => {
+                let mut text = Vec::from(b"\"");
+                push_date(&mut text, day);
+                text.push(b'T');
+                &known.insert((day, text)).1
+            }
+        };
+        line.extend_from_slice(known);
+        let (seconds, mut fraction) = (in_day / NS_PER_SECOND, in_day % NS_PER_SECOND);
+        let mut time = *b"00:00:00.000000000Z\"";
+        for (at, value) in [(0, seconds / 3600), (3, seconds / 60 % 60), (6, seconds % 60)] {
+            time[at..at + 2].copy_from_slice(&PAIRS[value as usize]);
         }
-        line.push_str(self.known.as_ref().map_or("", |(_, text)| text));
-        let (seconds, fraction) = (in_day / NS_PER_SECOND, in_day % NS_PER_SECOND);
-        for (value, behind) in [(seconds / 3600, ':'), (seconds / 60 % 60, ':'), (seconds % 60, '.')] {
-            line.push(char::from(b'0' + (value / 10) as u8));
-            line.push(char::from(b'0' + (value % 10) as u8));
-            line.push(behind);
+        time[17] = b'0' + (fraction % 10) as u8;
+        fraction /= 10;
+        for at in [15, 13, 11, 9] {
+            time[at..at + 2].copy_from_slice(&PAIRS[(fraction % 100) as usize]);
+            fraction /= 100;
         }
-        let mut digits = [0u8; 9];
-        let mut rest = fraction;
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        line.push_str(std::str::from_utf8(&digits).expect("digits are ASCII"));
-        line.push_str("Z\"");
+        line.extend_from_slice(&time);
     }
 }
 
@@ -349,9 +387,9 @@ mod tests {
             (2_932_897, "+10000-01-01"),
             (-719_529, "-0001-12-31"),
         ] {
-            let mut text = String::new();
+            let mut text = Vec::new();
             push_date(&mut text, days.into());
-            assert_eq!(text, date);
+            assert_eq!(text, date.as_bytes());
         }
     }
 
@@ -362,10 +400,10 @@ mod tests {
             for column in &columns {
                 let (mut cells, slow) = (Cells::new(column).unwrap(), JsonColumn::new(column).unwrap());
                 for row in 0..column.len() {
-                    let (mut ours, mut theirs) = (String::new(), String::new());
+                    let (mut ours, mut theirs) = (Vec::new(), String::new());
                     cells.write(row, &mut ours).unwrap();
                     slow.write(row, &mut theirs).unwrap();
-                    prop_assert_eq!(ours, theirs);
+                    prop_assert_eq!(String::from_utf8_lossy(&ours), theirs);
                 }
             }
         }

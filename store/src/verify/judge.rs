@@ -59,7 +59,7 @@ pub(super) fn judge(
     let at = |of: &Partition, bucket: i64| (of.family, of.partition, bucket);
     let mut work = Vec::with_capacity(partitions.len());
     for (number, of) in partitions.into_iter().enumerate() {
-        work.push((number, leaves.take(at(&of, i64::MIN)..=at(&of, i64::MAX))?, of));
+        work.push((number, leaves.take(at(&of, i64::MIN)..=at(&of, i64::MAX)), of));
     }
     let work = Mutex::new(work.into_iter());
     let run = || -> Result<Vec<(usize, Judged)>, Error> {

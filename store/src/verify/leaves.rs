@@ -6,7 +6,7 @@ use super::rows::{self, Fault, Known};
 use super::sequences::{self, Source, Sources, UNFOLLOWED};
 use super::{Finding, TOLD_MAX, Verified};
 use crate::Error;
-use crate::proof::{Hash, Hasher};
+use crate::proof::{self, Hash, Hasher};
 use crate::spool::Spool;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -342,18 +342,22 @@ impl Worker {
             let records = record::rebuild(family, rows)?;
             let followed = self.followed(family, rows);
             piece.doubles = vec![Vec::new(); 1 << 8];
-            for (row, record) in records.iter().enumerate().filter(|(row, _)| partition.is_valid(*row) && offset.is_valid(*row)) {
-                let (partition, offset) = (partition.value(row), offset.value(row));
-                self.leaf(family, partition, offset, record, followed[row], piece);
-                let double = double(family, partition, offset, record, self.seed);
-                piece.doubles[usize::from(double[0])].extend_from_slice(&double);
+            let placed: Vec<usize> = (0..rows.num_rows()).filter(|row| partition.is_valid(*row) && offset.is_valid(*row)).collect();
+            for run in placed.chunk_by(|one, next| partition.value(*one) == partition.value(*next)) {
+                let partition = partition.value(run[0]);
+                let of_run = || run.iter().map(|row| (offset.value(*row), &records[*row], followed[*row]));
+                self.leaves(family, partition, of_run(), piece);
+                for (offset, record, _) in of_run() {
+                    let double = double(family, partition, offset, record, self.seed);
+                    piece.doubles[usize::from(double[0])].extend_from_slice(&double);
+                }
             }
         }
         match family {
             Family::Quarantine => {
                 for (topic, partition, offset, record) in record::rebuild_quarantined(rows)? {
                     if let Some(family) = self.by_topic.get(topic.as_str()).copied() {
-                        self.leaf(family, partition, offset, &record, Followed::NOT, piece);
+                        self.leaves(family, partition, std::iter::once((offset, &record, Followed::NOT)), piece);
                         piece.quarantined.push(((family, partition), offset));
                     }
                 }
@@ -372,13 +376,24 @@ impl Worker {
         Ok(())
     }
 
-    fn leaf(&mut self, family: Family, partition: i32, offset: i64, record: &Record, followed: Followed, piece: &mut Piece) {
+    /// Adds the leaves of records of one partition.
+    fn leaves<'a>(
+        &mut self,
+        family: Family,
+        partition: i32,
+        records: impl Iterator<Item = (i64, &'a Record, Followed)> + Clone,
+        piece: &mut Piece,
+    ) {
         let Some(claims) = self.claims.get(&family) else { return };
         let make = || Hasher::new(&claims.cluster, &claims.topic, partition);
-        let hash = self.hashers.entry((family, partition)).or_insert_with(make).record(offset, record);
-        let Followed { source, record, series, sequence } = followed;
-        let leaf = Leaf { offset, hash, source, record, series, sequence };
-        piece.push((family, partition, offset >> BUCKET_BITS), &leaf.bytes());
+        let hasher = self.hashers.entry((family, partition)).or_insert_with(make);
+        let mut leaves = proof::Leaves::default();
+        records.clone().for_each(|(offset, record, _)| leaves.record(hasher, offset, record));
+        for ((offset, _, followed), hash) in records.zip(leaves.hashes()) {
+            let Followed { source, record, series, sequence } = followed;
+            let leaf = Leaf { offset, hash, source, record, series, sequence };
+            piece.push((family, partition, offset >> BUCKET_BITS), &leaf.bytes());
+        }
     }
 
     /// Whose record each row is. Flags are counted on the way.

@@ -2,7 +2,7 @@
 
 use super::claims::Claims;
 use crate::Error;
-use crate::proof::{Hash, Hasher};
+use crate::proof::{Hash, Hasher, Leaves};
 use eventlog::{EventLog, Reader, Start};
 use schemas::Family;
 use std::collections::VecDeque;
@@ -53,10 +53,12 @@ impl LogPart {
     pub(super) fn peek(&mut self) -> Result<Option<(i64, Hash)>, Error> {
         let deadline = Instant::now() + PATIENCE;
         while let (true, Some(reader)) = (self.waiting.is_empty(), self.reader.as_mut()) {
-            let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
+            let mut polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
             let ended = polled.at_end.contains(&self.place) || polled.events.last().is_some_and(|event| event.offset >= self.end - 1);
-            let wanted = polled.events.iter().filter(|event| event.offset < self.end);
-            self.waiting.extend(wanted.map(|event| (event.offset, self.hasher.event(event))));
+            polled.events.retain(|event| event.offset < self.end);
+            let mut leaves = Leaves::default();
+            polled.events.iter().for_each(|event| leaves.event(&self.hasher, event));
+            self.waiting.extend(polled.events.iter().map(|event| event.offset).zip(leaves.hashes()));
             if ended {
                 self.reader = None;
             } else if Instant::now() > deadline {
