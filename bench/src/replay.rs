@@ -89,7 +89,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
         let mut out = Some(out);
         let mut open = |_: &[u8; 16]| Ok(out.take().expect("there is one source"));
         let replay = engine.replay(&dbn, Order::Source, &known);
-        Ok(runtime.block_on(replay::write_dbn(replay, write_back::rows, &mut open, &mut |_| {}))?)
+        Ok(runtime.block_on(replay::write_dbn(replay, write_back::rows, &mut open, &mut |_| {}))?.records)
     };
     let forms: [Form; 3] =
         [("JSON lines", &trades, Order::Log, &lines), ("Avro", &trades, Order::Log, &avro), ("DBN", &dbn, Order::Source, &file_again)];

@@ -11,7 +11,8 @@ use crate::{Error, file, layout, merge};
 use schemas::Topic;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use tokio::sync::oneshot;
 
 /// Files of a partition that one rewrite reads.
 const INPUTS_MAX: usize = 128;
@@ -113,9 +114,10 @@ impl Table {
     /// The same; what was committed is counted also where it ends with an error.
     pub(crate) async fn compact_into(&mut self, compacted: &mut Compacted, options: &Compaction, stop: &Stop) -> Result<(), Error> {
         self.refresh().await?;
+        let merging = Merging::start().map_err(|e| self.unmerged(e.to_string()))?;
         for _ in 0..PASSES {
             for group in plan(self.snapshot().files(), options) {
-                if stop.is_set() || !self.rewrite(&group, compacted, stop).await? {
+                if stop.is_set() || !self.rewrite(&merging, &group, compacted, stop).await? {
                     return Ok(());
                 }
             }
@@ -123,8 +125,12 @@ impl Table {
         Ok(())
     }
 
+    fn unmerged(&self, why: String) -> Error {
+        self.place().storage("merging files", why)
+    }
+
     /// Gives whether it came to its end.
-    async fn rewrite(&mut self, group: &[Arc<FileInfo>], compacted: &mut Compacted, stop: &Stop) -> Result<bool, Error> {
+    async fn rewrite(&mut self, merging: &Merging, group: &[Arc<FileInfo>], compacted: &mut Compacted, stop: &Stop) -> Result<bool, Error> {
         let family = self.family();
         let topic: &'static Topic = family.topic();
         let lake = self.lake();
@@ -139,11 +145,12 @@ impl Table {
         let gathered_rows = rows_in_memory.clamp(BATCH_ROWS_MIN, GATHERED_ROWS_MAX);
         let into = self.upload(&group[0].partition_values).await?;
         let flag = stop.clone();
-        let merging = move || {
+        let merge = move || {
             let inputs = files.into_iter().map(|file| file.rows(batch_rows)).collect::<Result<_, _>>()?;
             merge::merge(topic, inputs, gathered_rows, into, &flag)
         };
-        let Some((file, stats)) = self.blocking(merging).await? else { return Ok(false) };
+        let merged = merging.run(merge).await.ok_or_else(|| self.unmerged("ended unexpectedly".into()))?;
+        let Some((file, stats)) = merged? else { return Ok(false) };
         killpoint::here!("lake.rewrite.file_written");
         let expected: Option<u64> = group.iter().map(|file| file.stats.rows).sum();
         if expected.is_some_and(|rows| Some(rows) != stats.rows) {
@@ -159,6 +166,25 @@ impl Table {
         compacted.bytes_before += group.iter().map(|file| file.size).sum::<u64>();
         compacted.bytes_after += bytes;
         Ok(true)
+    }
+}
+
+/// The thread on which files are merged, one merge after the other: memory that a merge gave back is kept for its thread, and serves the next one.
+struct Merging(mpsc::Sender<Box<dyn FnOnce() + Send>>);
+
+impl Merging {
+    /// Ends when it is dropped.
+    fn start() -> std::io::Result<Merging> {
+        let (sender, works) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        std::thread::Builder::new().name("merge".into()).spawn(move || works.into_iter().for_each(|work| work()))?;
+        Ok(Merging(sender))
+    }
+
+    /// `None` where the thread ended, which only a mistake in the program can bring about.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, result) = oneshot::channel();
+        self.0.send(Box::new(move || drop(done.send(work())))).ok()?;
+        result.await.ok()
     }
 }
 

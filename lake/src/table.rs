@@ -168,10 +168,6 @@ impl Table {
         self.place.lake.clone()
     }
 
-    pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-        self.place.blocking(work).await
-    }
-
     async fn reload(&mut self) -> Result<(), Error> {
         let delta = self.place.load().await?.ok_or_else(|| self.place.storage("reading the table again", "it is gone".into()))?;
         if self.writable && !self.place.check_columns(&delta)?.is_empty() {

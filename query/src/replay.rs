@@ -21,7 +21,7 @@ mod to_home;
 mod to_log;
 
 pub use avro::{AvroFiles, write_avro};
-pub use dbn::{DbnRows, Sink, Source, dbn_sources, write_dbn};
+pub use dbn::{DbnRows, Sink, Source, Written, dbn_sources, write_dbn};
 pub use known::{Known, Stored};
 pub use lines::write_lines;
 pub use merge::Replay;
@@ -113,6 +113,18 @@ pub struct Range {
 }
 
 impl Range {
+    /// Are records of a source left out by it?
+    pub fn is_cut(&self) -> bool {
+        let Range { symbols, from, to, partition, from_offset, to_offset, before, .. } = self;
+        !symbols.is_empty()
+            || from.is_some()
+            || to.is_some()
+            || partition.is_some()
+            || from_offset.is_some()
+            || to_offset.is_some()
+            || before.is_some()
+    }
+
     /// All that there is.
     pub fn all() -> Range {
         Range {

@@ -16,6 +16,7 @@ use crate::opened::{self, blocking};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
+use eventlog::origin::Origin;
 use eventlog::{Batch, Event, EventLog, State, StateTopic, TimestampType, TopicInfo, Whole, Writer, murmur2};
 use lake::{FileInfo, Lake};
 use schemas::record::{self, Headers, Record};
@@ -87,6 +88,8 @@ pub struct BadSource {
     pub records: Vec<i64>,
 }
 
+/// Why a record is left alone that another log had first.
+const REPLAYED: &str = "it was replayed to this log: requeue it in the log that it comes from, and replay that";
 /// Numbers of a source's bad records that are named.
 const NAMED_MAX: usize = 10;
 
@@ -306,10 +309,15 @@ fn publish(
     for stood in records {
         let family = family_of(&stood);
         let event = event(&stood, family);
-        match decode(family, std::slice::from_ref(&event))?.bad.first() {
-            Some(bad) => {
+        let bad = match Origin::of(&stood.record.headers) {
+            // The log that it comes from may have done it, and both would be replayed here.
+            Some(_) => Some(REPLAYED.to_string()),
+            None => decode(family, std::slice::from_ref(&event))?.bad.first().map(|bad| bad.reason.clone()),
+        };
+        match bad {
+            Some(reason) => {
                 let reasons = requeued.still_bad.entry(stood.family.topic().name).or_default();
-                *reasons.entry(bad.reason.clone()).or_default() += 1;
+                *reasons.entry(reason).or_default() += 1;
             }
             None => {
                 *requeued.published.entry(family.topic().name).or_default() += 1;

@@ -4,7 +4,8 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 use eventlog::embedded::{Embedded, Options as LogOptions};
-use eventlog::{Batch, EventLog, Reader, Records, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
+use eventlog::origin::Origin;
+use eventlog::{Batch, EventLog, Reader, Records, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Whole, Writer};
 use lake::Lake;
 use schemas::{Family, Rows, frame, record};
 use std::collections::HashMap;
@@ -118,6 +119,27 @@ async fn what_can_be_decoded_now_is_published_again_once_and_the_rest_says_why_n
 }
 
 /// The stored row says where its record stood, keeps its bytes, and has the time at which it could first be known.
+/// Given a bad record that was replayed from another log, then it is left alone: that log may have published it again, and the replay brings that too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_replayed_is_requeued_where_it_comes_from() {
+    let home = home().await;
+    let bars = rows(Family::Bars, 4).slice(3, 1);
+    let origin = Origin {
+        topic: "tape.trades".into(),
+        topic_id: "x".into(),
+        partition: 0,
+        offset: 7,
+        ts_ms: 1_764_000_000_000,
+        ts_type: record::TimestampType::LogAppend,
+    };
+    let whole = Whole { partition: 0, key: None, value: Some(frames(Family::Bars, &bars).remove(0)), headers: origin.headers() };
+    home.log.writer("replay").unwrap().publish(&Batch { wholes: vec![(Family::Trades, vec![whole])], ..Batch::default() }).unwrap();
+    home.store().await;
+    let told = home.requeue(&Requeue::default()).await;
+    assert_eq!(told.published[&"bars"], 3, "those of this log: {told:?}");
+    assert!(told.still_bad["trades"].keys().any(|why| why.contains("replayed")), "{told:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_was_requeued_says_where_it_stood() {
     let home = home().await;

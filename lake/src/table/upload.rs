@@ -51,7 +51,7 @@ impl Upload {
     /// Puts the file into its place, on disk, when all of it was written.
     pub(crate) fn complete(&mut self) -> Result<Uploaded, Error> {
         self.hand_on()?;
-        self.runtime.block_on(self.parts.complete()).map_err(|e| self.place.put_failed(&self.path, e))?;
+        self.runtime.block_on(async { self.parts.complete().await }).map_err(|e| self.place.put_failed(&self.path, e))?;
         Ok(Uploaded { path: self.path.clone(), location: self.place.location(&self.path), size: self.size })
     }
 
@@ -65,7 +65,7 @@ impl Upload {
             return Ok(());
         }
         let part = std::mem::replace(&mut self.part, Vec::with_capacity(PART_BYTES));
-        self.runtime.block_on(self.parts.put_part(part.into())).map_err(|e| self.place.put_failed(&self.path, e))
+        self.runtime.block_on(async { self.parts.put_part(part.into()).await }).map_err(|e| self.place.put_failed(&self.path, e))
     }
 }
 

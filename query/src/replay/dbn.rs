@@ -11,6 +11,7 @@ use datafusion::logical_expr::{col, lit};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use schemas::Family;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 
 /// Makes the records of some rows of a batch again, one behind the other, and says where each ends; an error says which row it cannot, and why.
@@ -19,6 +20,8 @@ pub type DbnRows = fn(Family, &RecordBatch, &[usize]) -> Result<(Vec<u8>, Vec<us
 /// Where the file of a source goes.
 pub type Sink<'a> = dyn FnMut(&[u8; 16]) -> Result<Box<dyn Write + Send>, Error> + Send + 'a;
 
+/// What a header begins with.
+const MAGIC: &[u8] = b"DBN";
 /// Media types under which ingest keeps a header, and a gateway's message.
 const HEADER: &str = "application/vnd.databento.dbn-metadata";
 const MESSAGE: &str = "application/vnd.databento.dbn-record";
@@ -32,6 +35,21 @@ pub struct Source {
     pub id: [u8; 16],
     /// The name under which it was first read.
     pub name: String,
+    /// Its file began with a header.
+    pub has_header: bool,
+}
+
+/// What was written of DBN sources.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Records.
+    pub records: u64,
+    /// Sources of which anything was.
+    pub sources: HashSet<[u8; 16]>,
+    /// Those whose file begins without a header.
+    pub headless: HashSet<[u8; 16]>,
+    /// Records that are not there between two that are, or before the first, by source.
+    pub missing: BTreeMap<[u8; 16], u64>,
 }
 
 impl Source {
@@ -54,18 +72,25 @@ pub async fn dbn_sources(engine: &Engine, datasets: &[String]) -> Result<Vec<Sou
     }
     let rows = rows.sort(vec![col("source_id").sort(true, true)]).map_err(reading)?;
     let mut sources: Vec<Source> = Vec::new();
-    for rows in rows.select_columns(&["source_id", "name"]).map_err(reading)?.collect().await.map_err(reading)? {
+    for rows in rows.select_columns(&["source_id", "name", "version"]).map_err(reading)?.collect().await.map_err(reading)? {
         let (ids, names) = (rows.column(0).as_binary::<i32>(), rows.column(1).as_string::<i32>());
-        let source = |row| Some(Source { id: ids.value(row).try_into().ok()?, name: names.value(row).to_string() });
+        let source = |row| {
+            let (id, name) = (ids.value(row).try_into().ok()?, names.value(row).to_string());
+            Some(Source { id, name, has_header: rows.column(2).is_valid(row) })
+        };
         sources.extend((0..rows.num_rows()).filter_map(source));
     }
     sources.dedup_by_key(|source| source.id);
     Ok(sources)
 }
 
-/// Writes a replay in the order of the source, of sources that came from DBN, to the files that `open` gives: one after the other. Gives the
-/// records written.
-pub async fn write_dbn(replay: Replay, rows: DbnRows, open: &mut Sink<'_>, progress: &mut (dyn FnMut(u64) + Send)) -> Result<u64, Error> {
+/// Writes a replay in the order of the source, of sources that came from DBN, to the files that `open` gives: one after the other.
+pub async fn write_dbn(
+    replay: Replay,
+    rows: DbnRows,
+    open: &mut Sink<'_>,
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<Written, Error> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let runs =
         futures::stream::try_unfold(replay, |mut replay| async move { Ok::<_, Error>(replay.next().await?.map(|run| (run, replay))) });
@@ -76,19 +101,32 @@ pub async fn write_dbn(replay: Replay, rows: DbnRows, open: &mut Sink<'_>, progr
     });
     let mut encoded = std::pin::pin!(encoded.buffered(threads + 1));
     let mut now: Option<([u8; 16], Box<dyn Write + Send>)> = None;
-    let mut written = 0;
+    let mut written = Written::default();
+    let mut next = 0;
     while let Some(pieces) = encoded.next().await {
-        for Piece { source, records, bytes } in pieces? {
+        for Piece { source, records, bytes, first, last, missing } in pieces? {
             if now.as_ref().is_none_or(|(before, _)| *before != source) {
                 if let Some((_, mut file)) = now.take() {
                     file.flush()?;
                 }
                 now = Some((source, open(&source)?));
+                written.sources.insert(source);
+                if !bytes.starts_with(MAGIC) {
+                    written.headless.insert(source);
+                }
+                next = 0;
             }
             if let Some((_, file)) = &mut now {
                 file.write_all(&bytes)?;
             }
-            written += records;
+            if let (Some(first), Some(last)) = (first, last) {
+                let missing = missing + (first - next).max(0).unsigned_abs();
+                if missing > 0 {
+                    *written.missing.entry(source).or_default() += missing;
+                }
+                next = last + 1;
+            }
+            written.records += records;
             progress(records);
         }
     }
@@ -103,6 +141,11 @@ struct Piece {
     source: [u8; 16],
     records: u64,
     bytes: Vec<u8>,
+    /// Numbers of its first and last record.
+    first: Option<i64>,
+    last: Option<i64>,
+    /// Records that are not there between them.
+    missing: u64,
 }
 
 fn pieces(run: &Run, make: DbnRows) -> Result<Vec<Piece>, Error> {
@@ -142,10 +185,16 @@ fn pieces(run: &Run, make: DbnRows) -> Result<Vec<Piece>, Error> {
         begin = end;
         if pieces.last().is_none_or(|piece| piece.source != sources.value(row)) {
             let source: [u8; 16] = sources.value(row).try_into().expect("a source's id has 16 bytes");
-            pieces.push(Piece { source, records: 0, bytes: Vec::new() });
+            pieces.push(Piece { source, records: 0, bytes: Vec::new(), first: None, last: None, missing: 0 });
         }
         let piece = pieces.last_mut().expect("there is one");
-        piece.records += u64::from(is_record(row));
+        if is_record(row) {
+            let number = numbers.value(row);
+            piece.missing += piece.last.map_or(0, |last| (number - last - 1).max(0).unsigned_abs());
+            piece.first = piece.first.or(Some(number));
+            piece.last = Some(number);
+            piece.records += 1;
+        }
         piece.bytes.extend_from_slice(bytes);
     }
     Ok(pieces)

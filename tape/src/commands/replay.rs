@@ -14,7 +14,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use ingest::sources::dbn::write_back;
 use lake::Lake;
 use out::{Folder, Out};
-use query::replay::{self, Known, Order, Range, Source, Stored, Target};
+use query::replay::{self, Known, Order, Range, Source, Stored, Target, Written};
 use query::{Engine, Error};
 use schemas::Family;
 use serde_json::{Map, Value, json};
@@ -22,6 +22,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+/// Sources that are named.
+const NAMED_MAX: usize = 5;
 /// Findings of a verification that say something of the log, and not that the tables are other than it.
 const OF_THE_LOG: [&str; 3] = ["lost", "doubled", "backwards"];
 /// What a replay may take: it is no statement of somebody who waits.
@@ -160,8 +162,9 @@ impl History {
             }
         };
         // Without sources there is no range: an empty list would be all of them.
-        let records = match sources.is_empty() {
-            true => 0,
+        let whole = !range.is_cut();
+        let written = match sources.is_empty() {
+            true => Written::default(),
             false => {
                 let replay = self.engine.replay(&range, Order::Source, &self.known);
                 replay::write_dbn(replay, write_back::rows, &mut open, &mut self.progress()).await?
@@ -169,8 +172,22 @@ impl History {
         };
         out::finish(one, folder)?;
         let files: Vec<Value> = sources.iter().map(|source| json!({ "source": hex::encode(source.id), "name": source.name })).collect();
-        let line = format!("{} records of {} sources to {}", HumanCount(records), sources.len(), out::name(&args.to));
-        Ok(Done::new(records).and("sources", files).line(line))
+        let Written { records, sources: begun, headless, missing } = written;
+        let line = format!("{} records of {} sources to {}", HumanCount(records), begun.len(), out::name(&args.to));
+        let named =
+            |of: &dyn Fn(&Source) -> bool| sources.iter().filter(|source| of(source)).map(|source| source.name.clone()).collect::<Vec<_>>();
+        let nothing = named(&|source| !begun.contains(&source.id));
+        let headless = named(&|source| source.has_header && headless.contains(&source.id));
+        let holes = if whole { named(&|source| missing.contains_key(&source.id)) } else { Vec::new() };
+        Ok(Done::new(records)
+            .and("sources", files)
+            .and("nothing_of", nothing.clone())
+            .and("without_header", headless.clone())
+            .and("with_holes", holes.clone())
+            .line(line)
+            .found_if(!nothing.is_empty() && whole, several_of("nothing is left of", &nothing))
+            .found_if(!headless.is_empty(), several_of("the header is not in the tables, so that no reader takes the file, of", &headless))
+            .found_if(!holes.is_empty(), several_of("records are not in the tables, or only as what could not be decoded, of", &holes)))
     }
 
     /// The DBN sources of the range: those that were named, else those of its datasets.
@@ -248,6 +265,12 @@ impl History {
         );
         Ok(done.found_if(lost.within + restored.forgotten > 0, why))
     }
+}
+
+/// What is wrong, and the first of the sources of which it is.
+fn several_of(what: &str, names: &[String]) -> String {
+    let more = if names.len() > NAMED_MAX { format!(", … ({} in all)", names.len()) } else { String::new() };
+    format!("{what} {}{more}", names.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", "))
 }
 
 fn prefix_flag(prefix: &str) -> String {
