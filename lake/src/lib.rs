@@ -124,6 +124,19 @@ pub enum Error {
         /// File that was being written.
         path: String,
     },
+    /// A table that was there once is gone.
+    #[error(
+        "table {table} was in {url} once, and is gone with all that it held: bring its folder back from a copy, or remove {memory} there to begin \
+         the table anew with what the log still has"
+    )]
+    Gone {
+        /// Table name.
+        table: &'static str,
+        /// Where the tables are.
+        url: String,
+        /// What remembers it, below that.
+        memory: String,
+    },
     /// Storage refused or failed. After an error of a commit the table must be read again before deciding anything.
     #[error("table {table} at {url}: {doing}: {why}")]
     Storage {

@@ -543,6 +543,15 @@ async fn holes_are_named_and_losses_are_gaps() {
     home.log.low.lock().unwrap().insert((family, 0), 104);
     assert_eq!(home.once().await.lost, 0, "what was stored before it was lost is no loss");
     assert_eq!(home.rows(Family::Gaps).await.num_rows(), 1);
+    // What is lost behind all that was stored is told for as long as it is missing.
+    home.publish(family, &wire(family, 9, 10));
+    let end = home.log.next((family, 0));
+    assert!(end > 129);
+    home.log.low.lock().unwrap().insert((family, 0), end);
+    assert_eq!(home.once().await.lost, (end - 129).unsigned_abs());
+    let findings = store::verify::verify(&home.lake, &mut |_| {}).await.unwrap().findings;
+    let lost = |offsets: (i64, i64)| findings.iter().any(|finding| finding.kind == "lost" && finding.offsets == Some(offsets));
+    assert!(lost((0, 99)) && lost((129, end - 1)), "{findings:?}");
 }
 
 /// Given a log that ends before what the tables have, then the store says so and touches nothing.

@@ -425,6 +425,8 @@ async fn a_table_that_is_gone() {
     let home = Home::new().await;
     std::fs::remove_dir_all(home.table()).unwrap();
     assert!(home.found().await.contains(&"missing"));
+    let anew = home.lake.table(F).await;
+    assert!(matches!(anew, Err(lake::Error::Gone { table: "trades", .. })), "it is not begun anew in silence: {anew:?}");
 }
 
 /// A topic that had nothing but poison has a proof of it too.

@@ -33,11 +33,7 @@ impl Lake {
     /// The error where the table is gone that there was.
     pub(super) fn gone(&self, family: Family) -> Error {
         let table = family.topic().name;
-        let why = format!(
-            "the table was there once and is gone, with all that it held: bring its folder back from a copy, or remove {FOLDER}/{table} to begin \
-             it anew with what the log still has"
-        );
-        Error::Storage { table, url: self.root.to_string(), doing: "opening it".into(), why }
+        Error::Gone { table, url: self.root.to_string(), memory: format!("{FOLDER}/{table}") }
     }
 
     /// The family has a table from now on.

@@ -481,14 +481,17 @@ fn double(family: Family, partition: i32, offset: i64, record: &Record, seed: u6
     entry
 }
 
-/// Offsets that the store noted as lost to retention: topic, partition, first and last.
+/// Offsets that the store noted as lost to retention: topic, partition, first and last. What a source published of its own gaps is not of the log.
 fn lost_ranges(gaps: &RecordBatch) -> Vec<(String, i32, i64, i64)> {
     let topic = Family::Gaps.topic();
     let text = gaps.column(topic.column("origin_topic")).as_string::<i32>();
     let partition = gaps.column(topic.column("origin_partition")).as_primitive::<Int32Type>();
     let long = |name: &str| gaps.column(topic.column(name)).as_primitive::<Int64Type>().clone();
     let (from, to) = (long("from_seq"), long("to_seq"));
-    let noted = |row: &usize| text.is_valid(*row) && partition.is_valid(*row) && from.is_valid(*row) && to.is_valid(*row);
+    let published = gaps.column(topic.column("_partition"));
+    let noted = |row: &usize| {
+        published.is_null(*row) && text.is_valid(*row) && partition.is_valid(*row) && from.is_valid(*row) && to.is_valid(*row)
+    };
     let range = |row: usize| (text.value(row).to_string(), partition.value(row), from.value(row), to.value(row));
     (0..gaps.num_rows()).filter(noted).map(range).collect()
 }
