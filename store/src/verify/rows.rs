@@ -82,6 +82,17 @@ impl Looked<'_> {
         let (times, ids) = (column("_log_ts").as_primitive::<Int64Type>(), column("_schema").as_primitive::<Int32Type>());
         let (types, keys, headers, raws) = (column("_ts_type"), column("_key"), column("_headers"), column("_raw"));
         let own = self.topic.schema_id.cast_signed();
+        let rows = self.rows.num_rows();
+        // Almost every batch is of our own records, of which nothing had to be kept: no row needs a look of its own.
+        let whole = [partitions.null_count(), offsets.null_count(), times.null_count(), ids.null_count()] == [0; 4];
+        if whole
+            && [raws, types, keys, headers].iter().all(|cells| cells.null_count() == rows)
+            && ids.values().iter().all(|id| *id == own)
+            && times.values().iter().all(|time| time % NS_PER_MS == 0)
+            && partitions.values().chunk_by(|one, other| one == other).all(|run| known.claims(self.family, run[0]))
+        {
+            return Vec::new();
+        }
         let mut faults = Vec::new();
         for row in 0..self.rows.num_rows() {
             match (partitions.is_valid(row), offsets.is_valid(row)) {
