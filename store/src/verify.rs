@@ -111,11 +111,10 @@ pub async fn verify_against(lake: &Lake, log: &Arc<dyn EventLog>, progress: &mut
 /// The log has records of a table of which no commit claims any: they wait to be stored, or the table lost all of them.
 async fn unstored(log: &Arc<dyn EventLog>, family: Family) -> Result<Option<Finding>, Error> {
     let log = log.clone();
-    let asked = tokio::task::spawn_blocking(move || log.watermarks(family)).await;
-    let watermarks = asked.map_err(|e| Error::Ended { part: "verification", why: e.to_string() })??;
-    let offsets: i64 = watermarks.iter().map(|watermarks| watermarks.high - watermarks.low).sum();
-    let what = format!("the log has {offsets} offsets of it, and no commit claims any: they were never stored, or the table is gone");
-    Ok((offsets > 0).then(|| Finding::of_table(family, "unstored", what)))
+    let asked = tokio::task::spawn_blocking(move || log::has_records(log.as_ref(), family)).await;
+    let has_records = asked.map_err(|e| Error::Ended { part: "verification", why: e.to_string() })??;
+    let what = "the log has records of it, and no commit claims any: they were never stored, or the table lost them";
+    Ok(has_records.then(|| Finding::of_table(family, "unstored", what.into())))
 }
 
 async fn verify_beside(lake: &Lake, log: Option<Arc<dyn EventLog>>, progress: &mut (dyn FnMut(u64) + Send)) -> Result<Verified, Error> {

@@ -1,6 +1,6 @@
 //! What ingest did, as a person reads it and as a script does; and the progress bar on the way.
 
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use ingest::pipeline::Progress;
 use ingest::report::{FileReport, Outcome};
 use serde_json::{Value, json};
@@ -16,6 +16,15 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// What to do about bad records: a corrected file as a whole would be another source, and its good records would come twice.
 const QUARANTINE_ADVICE: &str = "what is quarantined is kept whole (SELECT reason, field, source_record, source_byte, raw FROM quarantine): correct \
      these records alone and ingest them as a file of their own";
+
+/// How a bar looks; `{rate}` is whole records a second.
+pub fn style(template: &str) -> ProgressStyle {
+    let rate = |state: &ProgressState, out: &mut dyn Write| {
+        // A line of a terminal that cannot be written is no fault of the work.
+        let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
+    };
+    ProgressStyle::with_template(template).expect("the template is well formed").with_key("rate", rate)
+}
 
 /// A bar on a terminal, a line now and then elsewhere.
 pub struct Bar {
@@ -40,9 +49,7 @@ impl Bar {
     pub fn new(files: usize, bytes: u64, quiet: bool) -> Bar {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(bytes), target);
-        let style = ProgressStyle::with_template("{bar:24.cyan} {percent:>3}%  {msg}  {elapsed} elapsed, {eta} to go")
-            .expect("the template is well formed");
-        bar.set_style(style);
+        bar.set_style(style("{bar:24.cyan} {percent:>3}%  {msg}  {elapsed} elapsed, {eta} to go"));
         bar.enable_steady_tick(Duration::from_millis(200));
         let now = Instant::now();
         Bar {

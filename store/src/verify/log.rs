@@ -5,13 +5,37 @@ use crate::Error;
 use crate::proof::{Hash, Hasher, Leaves};
 use eventlog::{EventLog, Reader, Start};
 use schemas::Family;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// How long the log may take to give a record that it says it has.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL_WAIT: Duration = Duration::from_millis(200);
 const POLL_EVENTS_MAX: usize = 16_384;
+
+/// Does the log have any record of a family? Offsets alone may be those of markers and of what was aborted.
+pub(super) fn has_records(log: &dyn EventLog, family: Family) -> Result<bool, Error> {
+    let filled = (0..).zip(log.watermarks(family)?).filter(|(_, watermarks)| watermarks.low < watermarks.high);
+    let starts: Vec<Start> = filled.map(|(partition, watermarks)| Start { family, partition, offset: watermarks.low }).collect();
+    if starts.is_empty() {
+        return Ok(false);
+    }
+    let mut reader = log.reader(&starts)?;
+    let mut ended = HashSet::new();
+    let deadline = Instant::now() + PATIENCE;
+    while ended.len() < starts.len() {
+        let polled = reader.poll(POLL_WAIT, 1)?;
+        if !polled.events.is_empty() {
+            return Ok(true);
+        }
+        ended.extend(polled.at_end);
+        if Instant::now() > deadline {
+            let why = format!("the log has given neither a record nor the ends of its partitions within {PATIENCE:?}");
+            return Err(eventlog::Error::Failed { doing: format!("looking for records of {}", family.topic().name), why }.into());
+        }
+    }
+    Ok(false)
+}
 
 /// A partition of the log from its beginning up to what is stored.
 pub(super) struct LogPart {

@@ -6,11 +6,11 @@ use super::Code;
 use crate::args::{self, Clock, ReplayFormat, ReplayOrder};
 use crate::say::say_line;
 use crate::settings::{LogAt, Settings, WrongUse};
-use crate::{home, tables};
+use crate::{home, summary, tables};
 use anyhow::{Context, Result};
 use eventlog::EventLog;
 use eventlog::kafka::{Kafka, KafkaOptions};
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar};
 use ingest::sources::dbn::write_back;
 use lake::Lake;
 use out::{Folder, Out};
@@ -50,7 +50,7 @@ async fn replay(args: &args::Replay, range: Range, settings: &Settings) -> Resul
     let stored = known.stored(&lake).await?;
     // After it was asked how far is stored: the tables have at least that.
     let engine = tables::engine(settings, TIMEOUT).await?;
-    let style = ProgressStyle::with_template("{spinner} {human_pos} records  {per_sec}").expect("the template is well formed");
+    let style = summary::style("{spinner} {human_pos} records  {rate}  {elapsed}");
     let bar = if settings.json { ProgressBar::hidden() } else { ProgressBar::no_length().with_style(style) };
     let history = History { lake, engine, known, stored, bar };
     let by_log = order(args.order.unwrap_or(ReplayOrder::Log));

@@ -4,11 +4,11 @@ use super::Code;
 use crate::args;
 use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings, WrongUse};
-use crate::{background, home, seat, signals};
+use crate::{background, home, seat, signals, summary};
 use anyhow::{Context, Result};
 use eventlog::EventLog;
 use eventlog::socket::Server;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,7 +38,7 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
     };
     let member = seat.as_ref().map(|seat| seat.name.clone());
     let store = Store::new(log, home::lake_to_write(settings)?, Options { member, ..options(settings) });
-    let bar = bar(settings.json);
+    let bar = bar(settings.json, args.once);
     let mut partitions = None;
     let mut bad = 0;
     let mut progress = |report: &Report| {
@@ -100,13 +100,16 @@ pub fn options(settings: &Settings) -> Options {
     options
 }
 
-fn bar(quiet: bool) -> ProgressBar {
+/// Only a run to the end of the log knows how much there is to do.
+fn bar(quiet: bool, once: bool) -> ProgressBar {
     if quiet {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:24.cyan} {pos}/{len} records  {msg}  {per_sec}, {eta} to go")
-        .expect("the template is well formed");
-    ProgressBar::new(0).with_style(style)
+    let template = match once {
+        true => "{bar:24.cyan} {human_pos}/{human_len} records  {msg}  {rate}, {elapsed}",
+        false => "{spinner} {human_pos} records  {msg}  {elapsed}",
+    };
+    ProgressBar::new(0).with_style(summary::style(template))
 }
 
 fn show(bar: &ProgressBar, report: &Report) {

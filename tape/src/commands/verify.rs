@@ -5,8 +5,9 @@ use crate::args::Verify;
 use crate::home;
 use crate::say::{say, say_line};
 use crate::settings::Settings;
+use crate::summary;
 use anyhow::Result;
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use store::verify::{Finding, Looked, SourceLooked, Verified, verify, verify_against};
@@ -20,8 +21,7 @@ pub fn run(args: &Verify, settings: &Settings) -> Result<Code> {
     let log = if args.against_log { Some(home::existing_log(settings)?) } else { None };
     let bar = match settings.json {
         true => ProgressBar::hidden(),
-        false => ProgressBar::no_length()
-            .with_style(ProgressStyle::with_template("{spinner} {human_pos} rows  {per_sec}").expect("the template is well formed")),
+        false => ProgressBar::no_length().with_style(summary::style("{spinner} {human_pos} rows  {rate}  {elapsed}")),
     };
     let began = Instant::now();
     let mut progress = |rows| bar.inc(rows);
