@@ -19,6 +19,7 @@ use std::io::{ErrorKind, Write};
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 /// Everything that is ever done to change files, one method each: a test stands in between, records it, and takes away what was not synced.
 pub trait Disk: std::fmt::Debug + Send + Sync {
@@ -240,6 +241,30 @@ impl DurableLocal {
         self.settled.lock().expect("nothing that holds it can panic").insert(directory.to_path_buf());
         Ok(())
     }
+}
+
+/// Files below `folder` that a put had begun when its process was killed, with their bytes: written before a moment, and named as only
+/// [`DurableLocal`] names what is not whole. No listing of objects shows them.
+pub(crate) fn unfinished(folder: &FsPath, before: SystemTime) -> std::io::Result<Vec<(PathBuf, u64)>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            // One that went meanwhile is none that is left.
+            let Ok(metadata) = entry.metadata() else { continue };
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+                && metadata.modified()? < before
+            {
+                found.push((entry.path(), metadata.len()));
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn directory(target: &FsPath) -> std::io::Result<&FsPath> {

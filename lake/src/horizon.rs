@@ -10,6 +10,7 @@
 //! are in the files of today.
 
 use crate::Error;
+use crate::durable;
 use crate::stop::Stop;
 use crate::table::Table;
 use deltalake_core::kernel::Action;
@@ -18,7 +19,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use serde::Serialize;
 use std::collections::HashSet;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 /// Log entries that are read at the same time.
 const ENTRIES_AT_ONCE: usize = 32;
@@ -52,7 +54,7 @@ pub struct Removed {
     pub entries: u64,
     /// Checkpoints.
     pub checkpoints: u64,
-    /// Data files: replaced ones, and those that never came into a version.
+    /// Data files: replaced ones, those that never came into a version, and what a killed process had begun to write.
     pub files: u64,
     /// Bytes of the data files.
     pub bytes: u64,
@@ -136,7 +138,24 @@ impl Table {
             removed.files += 1;
             removed.bytes += file.size;
         }
+        for (path, bytes) in self.unfinished(begin_ms)? {
+            if stop.is_set() {
+                return Ok(());
+            }
+            if !horizon.dry_run {
+                std::fs::remove_file(&path).map_err(|e| self.unreadable(format!("removing {}: {e}", path.display())))?;
+            }
+            removed.files += 1;
+            removed.bytes += bytes;
+        }
         Ok(())
+    }
+
+    /// What a killed process had begun to put before the horizon began; nothing but on a local disk.
+    fn unfinished(&self, begin_ms: i64) -> Result<Vec<(PathBuf, u64)>, Error> {
+        let Ok(folder) = self.place().url().to_file_path() else { return Ok(Vec::new()) };
+        let begin = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(begin_ms).unwrap_or(0));
+        durable::unfinished(&folder, begin).map_err(|e| self.unreadable(format!("looking for what was never finished: {e}")))
     }
 
     async fn remove(&self, path: &str, horizon: &Horizon) -> Result<(), Error> {

@@ -123,6 +123,33 @@ async fn a_table_with_a_past(home: &Home) -> i64 {
     moment
 }
 
+/// Given files that a killed process had begun to put, then those that are older than the horizon go, and nothing else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_never_finished_goes() {
+    let home = Home::new();
+    let mut dice = Dice(9);
+    let mut table = home.table().await;
+    append(&mut table, &mut dice, 0).await;
+    let kept: BTreeSet<PathBuf> = home.on_disk();
+    let day = kept.iter().find(|path| path.extension().is_some_and(|extension| extension == "parquet")).unwrap().parent().unwrap();
+    let old = [day.join("part-x.zstd.parquet#123"), home.folder().join("_delta_log/00000000000000000009.json#7")];
+    let stays = [day.join("part-y.zstd.parquet#9"), day.join("notes#"), day.join("chapter#1a")];
+    for path in old.iter().chain(&stays) {
+        std::fs::write(path, b"begun").unwrap();
+    }
+    let long_ago = SystemTime::now() - Duration::from_secs(9 * 86_400);
+    for path in old.iter().chain(&stays[1..]) {
+        File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+    let week = Horizon { keep: Duration::from_secs(7 * 86_400), now_ms: now_ms(), dry_run: false };
+    let would = table.clean_up(&Horizon { dry_run: true, ..week }, &never()).await.unwrap();
+    let removed = table.clean_up(&week, &never()).await.unwrap();
+    assert_eq!((removed, would), (Removed { files: 2, bytes: 10, ..Removed::default() }, removed));
+    let mut there = kept;
+    there.extend(stays);
+    assert_eq!(home.on_disk(), there);
+}
+
 /// Given a table whose past is behind the horizon, when it is cleaned up, then log entries and files are fewer, and whoever opens it finds the
 /// same rows, the same transactions and the same history.
 #[tokio::test(flavor = "multi_thread")]

@@ -258,6 +258,11 @@ impl Place {
         }
     }
 
+    /// Where the table is.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
     pub(crate) fn storage(&self, doing: &str, why: String) -> Error {
         let why = without_backtrace(&why);
         Error::Storage { table: self.topic.name, url: self.url.to_string(), doing: doing.to_string(), why }
