@@ -153,6 +153,17 @@ pub fn refuse_missing_tables(settings: &Settings) -> Result<()> {
 /// The Delta tables, to write: those of the home are made for this user alone, those elsewhere with the rights that its umask gives.
 pub fn lake_to_write(settings: &Settings) -> Result<Lake> {
     let folder = Path::new(&settings.tables);
+    let own = settings.home.join("tables");
+    // The log counts what was stored, not by whom.
+    if matches!(settings.log, LogAt::Embedded { retention: Some(_), .. }) && folder != own && own.is_dir() {
+        return Err(WrongUse(format!(
+            "the log drops what was stored ([embedded] retention_hours): what {} have, {} would never get; store into those alone, or take \
+             retention_hours out of tape.toml",
+            folder.display(),
+            own.display()
+        ))
+        .into());
+    }
     if folder.starts_with(&settings.home) && !folder.exists() {
         private_folder(folder)?;
     }

@@ -72,7 +72,7 @@ pub async fn dbn_sources(engine: &Engine, datasets: &[String]) -> Result<Vec<Sou
     }
     let rows = rows.sort(vec![col("source_id").sort(true, true)]).map_err(reading)?;
     let mut sources: Vec<Source> = Vec::new();
-    for rows in rows.select_columns(&["source_id", "name", "version"]).map_err(reading)?.collect().await.map_err(reading)? {
+    for rows in rows.select_columns(&["source_id", "name", "n_mappings"]).map_err(reading)?.collect().await.map_err(reading)? {
         let (ids, names) = (rows.column(0).as_binary::<i32>(), rows.column(1).as_string::<i32>());
         let source = |row| {
             let (id, name) = (ids.value(row).try_into().ok()?, names.value(row).to_string());

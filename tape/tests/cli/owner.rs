@@ -115,6 +115,22 @@ fn a_store_waits_for_an_ingest_that_has_the_home() {
     assert_eq!(status.code(), Some(0), "{said}");
 }
 
+/// Given a log that drops what was stored, and tables in its home, then it is not stored into other ones: the home's own would lack it.
+#[test]
+fn a_log_with_retention_is_stored_into_one_place() {
+    let home = Home::embedded();
+    std::fs::write(home.path("tape.toml"), "[embedded]\nretention_hours = 0\n").expect("written");
+    ingest(&home, &file(&home, "trades.csv", 100));
+    let other = home.path("other").display().to_string();
+    home.store();
+    ingest(&home, &file(&home, "trades.csv", 200));
+    let refused = home.run(&["store", "--once", "--tables", &other], "");
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert!(text(&refused).contains("retention_hours"), "{}", text(&refused));
+    home.store();
+    assert_eq!(trades(&home), 200);
+}
+
 #[test]
 fn a_killed_owner_is_no_obstacle() {
     let home = Home::embedded();

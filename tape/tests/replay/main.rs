@@ -184,6 +184,35 @@ fn a_home_restored_from_its_tables_is_the_same_home() {
     assert!(text(&refused).contains("is not empty"), "{}", text(&refused));
 }
 
+/// Given tables of which a byte was changed, then no log is made of them: it would prove the damage.
+#[test]
+fn tables_that_are_not_whole_are_not_restored() {
+    let home = Home::embedded();
+    let path = home.path("trades.csv");
+    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, 2_000)].concat());
+    home.ingest(&path, &[]);
+    home.store();
+    let other = home.path("restored").display().to_string();
+    done(&home, &["replay", "--to-home", &other], 0);
+    let mut folders = vec![home.path("tables/trades")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("listed") {
+            let path = entry.expect("listed").path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    let file = files.iter().find(|path| path.extension().is_some_and(|extension| extension == "parquet")).expect("a file of trades");
+    let mut bytes = std::fs::read(file).expect("read");
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 1;
+    std::fs::write(file, bytes).expect("written");
+    let damaged = home.path("damaged").display().to_string();
+    let refused = text(&done(&home, &["replay", "--to-home", &damaged], 3));
+    assert!(refused.contains("not whole"), "{refused}");
+    assert!(!Path::new(&damaged).exists(), "nothing is begun");
+}
+
 /// The binary on another home than the test's.
 struct Elsewhere<'a>(&'a [&'a str; 2]);
 
