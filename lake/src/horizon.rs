@@ -143,7 +143,13 @@ impl Table {
                 return Ok(());
             }
             if !horizon.dry_run {
-                std::fs::remove_file(&path).map_err(|e| self.unreadable(format!("removing {}: {e}", path.display())))?;
+                match std::fs::remove_file(&path) {
+                    // Another clean-up was first.
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(self.unreadable(format!("removing {}: {e}", path.display())));
+                    }
+                    _ => {}
+                }
             }
             removed.files += 1;
             removed.bytes += bytes;
