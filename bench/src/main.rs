@@ -9,6 +9,7 @@
 
 mod input;
 mod memory;
+mod queries;
 mod raw;
 mod replay;
 mod report;
@@ -30,6 +31,9 @@ pub struct Args {
     /// Kafka brokers; without them what needs a broker is left out
     #[arg(long, env = "TAPE_BENCH_BROKERS", value_name = "LIST")]
     brokers: Option<String>,
+    /// A Python with duckdb and polars; without it the queries are left out
+    #[arg(long, env = "TAPE_BENCH_PYTHON", value_name = "FILE")]
+    python: Option<PathBuf>,
     /// The `tape` binary whose memory is watched [default: beside this binary]
     #[arg(long, value_name = "FILE")]
     tape: Option<PathBuf>,
@@ -73,6 +77,8 @@ pub enum What {
     Upkeep,
     /// CPU time of the proof in storing.
     Proof,
+    /// Queries over twenty days, beside DuckDB and Polars.
+    Queries,
 }
 
 /// Sizes of a run.
@@ -155,6 +161,17 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         }
         if wanted(What::Proof) {
             report.add(upkeep.proof()?);
+        }
+    }
+    if wanted(What::Queries) {
+        match &args.python {
+            Some(python) => {
+                let asked = if args.quick { queries::QUICK } else { queries::FULL };
+                let (rows, notes) = queries::measure(place, asked.with_runs(sizes.runs), python)?;
+                rows.into_iter().for_each(|row| report.add(row));
+                notes.iter().for_each(|note| report.note(note));
+            }
+            None => report.note("no --python: the queries were not measured"),
         }
     }
     if wanted(What::Size) {

@@ -5,12 +5,10 @@ use crate::report::{Row, rate, reached};
 use crate::speed::{Bench, in_turns, timed};
 use anyhow::{Context, Result, ensure};
 use eventlog::embedded::{Embedded, Options};
-use futures::FutureExt;
 use ingest::sources::dbn::write_back;
 use lake::Lake;
-use query::files::{FileInfo, TableFiles};
+use query::Engine;
 use query::replay::{self, Known, Order, Range, Source};
-use query::{Engine, Listing};
 use schemas::Family;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -110,33 +108,5 @@ async fn engine(lake: Lake, place: &Path) -> Result<Engine> {
         temp_limit: SPILL_BYTES_MAX,
         timeout: TIMEOUT,
     };
-    let lake = Arc::new(lake);
-    let listing: Listing = Arc::new(move || {
-        let lake = lake.clone();
-        async move {
-            let mut tables = Vec::new();
-            for family in lake.tables().await? {
-                let Some(table) = lake.find(family).await? else { continue };
-                let snapshot = table.snapshot();
-                let file = |file: &Arc<lake::FileInfo>| FileInfo {
-                    path: file.location.to_string(),
-                    size: file.size,
-                    rows: file.stats.rows.unwrap_or_default(),
-                    partition_values: file.partition_values.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect(),
-                    modification_time_ms: file.modification_time,
-                };
-                tables.push(TableFiles {
-                    family,
-                    root: lake.root().join(&format!("{}/", family.topic().name))?,
-                    store: lake.object_store().clone(),
-                    version: snapshot.version() as i64,
-                    files: snapshot.files().iter().map(file).collect(),
-                    fault: None,
-                });
-            }
-            Ok(tables)
-        }
-        .boxed()
-    });
-    Ok(Engine::open(options, listing, query::Asked::nobody()).await?)
+    Ok(Engine::open(options, query::listing(lake), query::Asked::nobody()).await?)
 }

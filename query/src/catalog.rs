@@ -47,7 +47,7 @@ impl Catalog {
     pub fn new(tables: Vec<TableFiles>, asked: &Asked, runtime: &RuntimeEnv, earlier: Option<&Catalog>) -> Result<Catalog, Error> {
         let mut listed: BTreeMap<Family, TableFiles> = tables.into_iter().map(|table| (table.family, table)).collect();
         let standing: BTreeMap<Family, Standing> = standing(listed.values());
-        let rows = listed.iter().map(|(family, table)| (*family, table.files.iter().map(|file| file.rows).sum())).collect();
+        let rows = listed.iter().map(|(family, table)| (*family, table.rows())).collect();
         let mut tapes = BTreeMap::new();
         for family in Family::ALL {
             let table = match listed.remove(&family) {

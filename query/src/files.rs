@@ -1,6 +1,8 @@
 //! What one version of a table consists of, as `lake` lists it.
 
-use futures::TryStreamExt;
+use crate::catalog::Listing;
+use futures::{FutureExt, TryStreamExt};
+use lake::{FileInfo, Lake, Snapshot};
 use object_store::path::{Path, PathPart};
 use object_store::{ObjectMeta, ObjectStore};
 use schemas::Family;
@@ -9,21 +11,6 @@ use std::fmt;
 use std::sync::Arc;
 use url::Url;
 
-/// One Parquet file of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileInfo {
-    /// Where it is, as the table's object store names it (not percent-encoded).
-    pub path: String,
-    /// Length in bytes.
-    pub size: u64,
-    /// Number of rows.
-    pub rows: u64,
-    /// Value of every partition column as Delta writes it; `None` is NULL.
-    pub partition_values: Vec<(String, Option<String>)>,
-    /// When it was written, in milliseconds since 1970.
-    pub modification_time_ms: i64,
-}
-
 /// The files that one version of a table consists of.
 #[derive(Clone)]
 pub struct TableFiles {
@@ -31,12 +18,12 @@ pub struct TableFiles {
     pub family: Family,
     /// The table's root, for messages and to tell two installations apart.
     pub root: Url,
-    /// The object store: it knows a file by [`FileInfo::path`].
+    /// The object store: it knows a file by [`FileInfo::location`].
     pub store: Arc<dyn ObjectStore>,
     /// Delta version.
     pub version: i64,
     /// The files of that version.
-    pub files: Vec<FileInfo>,
+    pub files: Vec<Arc<FileInfo>>,
     /// Why its version and files are not known: a query that names the table fails with this, the others do not.
     pub fault: Option<String>,
 }
@@ -67,20 +54,60 @@ impl fmt::Display for Lost {
     }
 }
 
+/// Lists the newest version of every table of the lake whenever it is asked.
+pub fn listing(lake: Lake) -> Listing {
+    let lake = Arc::new(lake);
+    Arc::new(move || {
+        let lake = lake.clone();
+        async move {
+            let mut tables = Vec::new();
+            for family in lake.tables().await? {
+                // A table that cannot be read fails whoever asks for it, and nobody else.
+                match lake.find(family).await {
+                    Ok(None) => {}
+                    Ok(Some(table)) => tables.push(TableFiles::of(&lake, &table.snapshot())?),
+                    Err(why) => tables.push(TableFiles::unreadable(&lake, family, why.to_string())?),
+                }
+            }
+            Ok(tables)
+        }
+        .boxed()
+    })
+}
+
 impl TableFiles {
+    /// The files of a snapshot.
+    pub fn of(lake: &Lake, snapshot: &Snapshot) -> Result<TableFiles, url::ParseError> {
+        let mut table = TableFiles::unreadable(lake, snapshot.family(), String::new())?;
+        table.version = snapshot.version() as i64;
+        table.files = snapshot.files().to_vec();
+        table.fault = None;
+        Ok(table)
+    }
+
+    fn unreadable(lake: &Lake, family: Family, fault: String) -> Result<TableFiles, url::ParseError> {
+        let root = lake.root().join(&format!("{}/", family.topic().name))?;
+        Ok(TableFiles { family, root, store: lake.object_store().clone(), version: -1, files: Vec::new(), fault: Some(fault) })
+    }
+
+    /// Rows of all files, as far as the log states them.
+    pub fn rows(&self) -> u64 {
+        self.files.iter().filter_map(|file| file.stats.rows).sum()
+    }
+
     /// The files that are missing or have another length, by one listing of their folder; their contents are not read.
     pub async fn lost(&self) -> Result<Vec<Lost>, object_store::Error> {
         if self.files.is_empty() {
             return Ok(Vec::new());
         }
-        let paths = self.files.iter().map(|file| Path::parse(&file.path)).collect::<Result<Vec<_>, _>>()?;
+        let paths: Vec<Path> = self.files.iter().map(|file| file.location.clone()).collect();
         let listing = self.store.list(common_folder(&paths).as_ref());
         let lengths: HashMap<Path, u64> = listing.map_ok(|ObjectMeta { location, size, .. }| (location, size)).try_collect().await?;
-        let lost = |(file, path): (&FileInfo, &Path)| {
-            let found = lengths.get(path).copied();
-            (found != Some(file.size)).then(|| Lost { path: file.path.clone(), stated: file.size, found })
+        let lost = |file: &Arc<FileInfo>| {
+            let found = lengths.get(&file.location).copied();
+            (found != Some(file.size)).then(|| Lost { path: file.location.to_string(), stated: file.size, found })
         };
-        Ok(self.files.iter().zip(&paths).filter_map(lost).collect())
+        Ok(self.files.iter().filter_map(lost).collect())
     }
 }
 
@@ -102,6 +129,7 @@ fn common_folder(paths: &[Path]) -> Option<Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lake::Stats;
     use object_store::memory::InMemory;
     use object_store::{ObjectStoreExt, PutPayload};
 
@@ -111,14 +139,21 @@ mod tests {
         for (path, bytes) in [("t/trades/a=1/x.parquet", 4), ("t/trades/a=2/y z.parquet", 3), ("t/trades/_delta_log/0.json", 9)] {
             store.put(&Path::parse(path).unwrap(), PutPayload::from(vec![0u8; bytes])).await.unwrap();
         }
-        let file = |path: &str| FileInfo { path: path.into(), size: 4, rows: 1, partition_values: Vec::new(), modification_time_ms: 0 };
+        let file = |path: &str| FileInfo {
+            path: path.into(),
+            location: Path::parse(path).unwrap(),
+            size: 4,
+            partition_values: Vec::new(),
+            modification_time: 0,
+            stats: Stats { rows: Some(1), ..Stats::default() },
+        };
         let table = |paths: &[&str]| TableFiles {
             fault: None,
             family: Family::Trades,
             root: Url::parse("memory:///t/trades/").unwrap(),
             store: store.clone(),
             version: 0,
-            files: paths.iter().map(|path| file(path)).collect(),
+            files: paths.iter().map(|path| Arc::new(file(path))).collect(),
         };
         assert_eq!(table(&[]).lost().await.unwrap(), []);
         assert_eq!(table(&["t/trades/a=1/x.parquet"]).lost().await.unwrap(), []);

@@ -1,10 +1,10 @@
 //! SQL over the whole history: the tables of one moment, queried read-only, with exact numbers and nanosecond clocks.
 //!
 //! ```text
-//! lake's file lists ──► catalog.rs ──► table.rs   one family = one table (files pruned, times as TIMESTAMP(ns, UTC))
-//!                           │      └─► units.rs   currency and unit of a price, from the instruments
-//!                           ├─► priced.rs         both, as SQL shows a family with prices
-//!                           └─► about.rs          commits, intervals, lag; gaps and quarantine with what explains their rows
+//! files.rs ──► catalog.rs ──► table.rs   one family = one table (times as TIMESTAMP(ns, UTC)); facts.rs prunes its files
+//!                  │      └─► units.rs   currency and unit of a price, from the instruments
+//!                  ├─► priced.rs         both, as SQL shows a family with prices
+//!                  └─► about.rs          commits, intervals, lag; gaps and quarantine with what explains their rows
 //!
 //!        bounds.rs   no plan far larger than its text          exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
 //!        planner.rs  plans are made beside the workers         average.rs                     and avg: exact, or an error
@@ -26,6 +26,7 @@ pub mod draw;
 pub mod engine;
 pub mod error;
 mod exact;
+mod facts;
 pub mod files;
 mod octets;
 pub mod output;
@@ -44,4 +45,4 @@ pub use about::{Asked, Asker, Cell};
 pub use catalog::{Catalog, Listing};
 pub use engine::{Engine, Options, Principal};
 pub use error::Error;
-pub use files::{FileInfo, TableFiles};
+pub use files::{TableFiles, listing};

@@ -1,8 +1,9 @@
-//! One family as a SQL table over a fixed list of Parquet files: files are pruned by their partition, row groups by their statistics, and
-//! what SQL shows as `TIMESTAMP(ns, UTC)` is the Int64 that stands in the file.
+//! One family as a SQL table over a fixed list of Parquet files: files are pruned by what the log states of them, row groups and pages by their
+//! statistics, and what SQL shows as `TIMESTAMP(ns, UTC)` is the Int64 that stands in the file.
 
 use crate::error::Error;
-use crate::files::{FileInfo, TableFiles};
+use crate::facts::Facts;
+use crate::files::TableFiles;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
@@ -12,6 +13,7 @@ use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetFileReaderFactory};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
@@ -19,13 +21,16 @@ use datafusion::datasource::{TableProvider, TableType};
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use lake::FileInfo;
 use object_store::ObjectMeta;
-use object_store::path::Path;
 use schemas::{Family, Kind};
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::sync::Arc;
 
 /// The Arrow type of a kind in SQL: as stored, but for times.
@@ -43,7 +48,6 @@ pub fn sql_schema(family: Family) -> SchemaRef {
 }
 
 /// A family's table at one version.
-#[derive(Debug)]
 pub struct TapeTable {
     family: Family,
     /// What SQL sees.
@@ -54,27 +58,42 @@ pub struct TapeTable {
     position: Vec<usize>,
     store: ObjectStoreUrl,
     files: Vec<PartitionedFile>,
-    /// Rows of each of `files`.
-    rows: Vec<u64>,
+    /// Of each of `files`.
+    facts: Facts,
+    /// Opens files, and keeps their footers.
+    reader: Option<Arc<dyn ParquetFileReaderFactory>>,
     /// Why `files` is not known.
     fault: Option<String>,
 }
+
+/// The statistics of so many files go into a plan; more take more to plan with than they spare.
+const FILES_DESCRIBED_MAX: usize = 1_000;
 
 impl TapeTable {
     /// The table over these files; its object store becomes known to `runtime`.
     pub fn open(table: TableFiles, runtime: &RuntimeEnv) -> std::result::Result<TapeTable, Error> {
         let name = table.family.topic().name;
-        let fault = |what: String| Error::Table { table: name, root: table.root.to_string(), version: table.version, what };
+        let (root, version) = (table.root.to_string(), table.version);
+        let fault = |what: String| Error::Table { table: name, root: root.clone(), version, what };
         let mut tape = TapeTable::empty(table.family);
         tape.fault = table.fault.clone();
         tape.store = store_url(name, table.root.as_str());
         runtime.register_object_store(tape.store.as_ref(), table.store.clone());
-        let mut infos: Vec<&FileInfo> = table.files.iter().collect();
-        infos.sort_by(|a, b| a.path.cmp(&b.path));
-        for info in infos {
-            tape.files.push(partitioned_file(info, tape.scanned.table_partition_cols()).map_err(fault)?);
-            tape.rows.push(info.rows);
+        let cache = runtime.cache_manager.get_file_metadata_cache();
+        tape.reader = Some(Arc::new(CachedParquetFileReaderFactory::new(table.store.clone(), cache)));
+        let mut infos = table.files;
+        infos.sort_by(|a, b| a.location.cmp(&b.location));
+        if let Some(info) = infos.iter().find(|info| info.stats.rows.is_none()) {
+            tape.fault = Some(format!("{name}: the Delta log states no row count for {}: it was not written by tape", info.location));
+            return Ok(tape);
         }
+        for info in &infos {
+            tape.files.push(partitioned_file(info, tape.scanned.table_partition_cols()).map_err(fault)?);
+        }
+        let partitions = tape.scanned.table_partition_cols().iter().enumerate();
+        let values = |at: usize| tape.files.iter().map(|file| file.partition_values[at].clone()).collect();
+        let partitions = partitions.map(|(at, column)| (column.name().clone(), values(at))).collect();
+        tape.facts = Facts::new(tape.schema.clone(), infos, partitions);
         Ok(tape)
     }
 
@@ -95,7 +114,8 @@ impl TapeTable {
             .map(|field| scanned.table_schema().index_of(field.name()).expect("both schemas have the same columns"))
             .collect();
         let store = store_url(family.topic().name, "");
-        TapeTable { family, schema, scanned, position, store, files: Vec::new(), rows: Vec::new(), fault: None }
+        let facts = Facts::new(schema.clone(), Vec::new(), Vec::new());
+        TapeTable { family, schema, scanned, position, store, files: Vec::new(), facts, reader: None, fault: None }
     }
 
     /// True where it has no files, and is not known to be unreadable.
@@ -108,9 +128,20 @@ impl TapeTable {
         self.family
     }
 
+    /// Positions of the files that may hold a row that passes the filters: by their partition, then by their statistics.
+    fn prune(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<usize>> {
+        let mut kept = self.prune_by_partition(state, filters)?;
+        let about_rows = filters.iter().filter(|filter| !self.is_of_partition_at_most(filter) && is_plain(filter)).cloned();
+        let Some(filter) = conjunction(about_rows).filter(|_| !kept.is_empty()) else { return Ok(kept) };
+        let filter = state.create_physical_expr(filter, &DFSchema::try_from(self.schema.clone())?)?;
+        let may_hold = PruningPredicateBuilder::new().with_file_schema(self.schema.clone()).try_build(filter)?.prune(&self.facts)?;
+        kept.retain(|file| may_hold[*file]);
+        Ok(kept)
+    }
+
     /// Positions of the files whose partition passes every filter that is about nothing but the partition. Such a filter may have lost its
     /// columns since it was taken on: the planner makes `dataset <> NULL` a NULL, and nobody else applies it.
-    fn prune(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<usize>> {
+    fn prune_by_partition(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<usize>> {
         let partition_schema = Arc::new(Schema::new(self.scanned.table_partition_cols().clone()));
         let mut kept: Vec<usize> = (0..self.files.len()).collect();
         let filters: Vec<&Expr> = filters.iter().filter(|filter| self.is_of_partition_at_most(filter)).collect();
@@ -139,16 +170,24 @@ impl TapeTable {
     /// Can it be told from the partition, or from nothing?
     fn is_of_partition_at_most(&self, filter: &Expr) -> bool {
         let partition_by = self.family.topic().partition_by;
-        let columns = filter.column_refs();
-        let plain = |expr: &Expr| {
-            !matches!(
-                expr,
-                Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::OuterReferenceColumn(..) | Expr::Placeholder(_)
-            )
-        };
-        columns.iter().all(|column| partition_by.contains(&column.name.as_str()))
-            && !filter.is_volatile()
-            && !filter.exists(|expr| Ok(!plain(expr))).unwrap_or(true)
+        filter.column_refs().iter().all(|column| partition_by.contains(&column.name.as_str())) && is_plain(filter)
+    }
+}
+
+/// Can it be told now, and of each row alone?
+fn is_plain(filter: &Expr) -> bool {
+    let plain = |expr: &Expr| {
+        !matches!(
+            expr,
+            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::OuterReferenceColumn(..) | Expr::Placeholder(_)
+        )
+    };
+    !filter.is_volatile() && !filter.exists(|expr| Ok(!plain(expr))).unwrap_or(true)
+}
+
+impl fmt::Debug for TapeTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} files", self.family.topic().name, self.files.len())
     }
 }
 
@@ -187,10 +226,18 @@ impl TableProvider for TapeTable {
             return Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(projection)?))));
         }
         let mut statistics = Statistics::new_unknown(self.scanned.table_schema());
-        statistics.num_rows = row_count(kept.iter().map(|file| self.rows[*file]));
-        let files = FileGroup::new(kept.iter().map(|file| self.files[*file].clone()).collect());
+        statistics.num_rows = row_count(kept.iter().map(|file| self.facts.rows(*file)));
+        let described = kept.len() <= FILES_DESCRIBED_MAX;
+        let file = |at: &usize| {
+            let mut file = self.files[*at].clone();
+            file.statistics = described.then(|| Arc::new(self.facts.statistics(*at, self.scanned.table_schema())));
+            file
+        };
+        let files = FileGroup::new(kept.iter().map(file).collect());
         let parquet = &state.config_options().execution.parquet;
+        let reader = self.reader.clone().expect("a table that has files has what opens them");
         let source = ParquetSource::new(self.scanned.clone())
+            .with_parquet_file_reader_factory(reader)
             .with_table_parquet_options(datafusion::common::config::TableParquetOptions { global: parquet.clone(), ..Default::default() });
         let config = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
             .with_file_groups(files.split_files(state.config().target_partitions()))
@@ -213,11 +260,10 @@ fn store_url(table: &str, root: &str) -> ObjectStoreUrl {
 }
 
 fn partitioned_file(info: &FileInfo, partition_columns: &[FieldRef]) -> std::result::Result<PartitionedFile, String> {
-    let location = Path::parse(&info.path).map_err(|e| format!("the log names a file {:?}, which is no path: {e}", info.path))?;
-    let last_modified = chrono::DateTime::from_timestamp_millis(info.modification_time_ms)
-        .ok_or_else(|| format!("file {} was modified at {} ms, which is no time", info.path, info.modification_time_ms))?;
+    let last_modified = chrono::DateTime::from_timestamp_millis(info.modification_time)
+        .ok_or_else(|| format!("file {} was modified at {} ms, which is no time", info.location, info.modification_time))?;
     let values = partition_columns.iter().map(|column| partition_value(info, column)).collect::<std::result::Result<Vec<_>, _>>()?;
-    let meta = ObjectMeta { location, last_modified, size: info.size, e_tag: None, version: None };
+    let meta = ObjectMeta { location: info.location.clone(), last_modified, size: info.size, e_tag: None, version: None };
     Ok(PartitionedFile::new_from_meta(meta).with_partition_values(values))
 }
 
@@ -226,8 +272,8 @@ fn partition_value(info: &FileInfo, column: &Field) -> std::result::Result<Scala
     let text = info
         .partition_values
         .iter()
-        .find(|(name, _)| name == column.name())
-        .ok_or_else(|| format!("file {} has no value of partition column {}", info.path, column.name()))?
+        .find(|(name, _)| *name == column.name().as_str())
+        .ok_or_else(|| format!("file {} has no value of partition column {}", info.location, column.name()))?
         .1
         .as_deref()
         .filter(|text| !text.is_empty());
@@ -236,6 +282,6 @@ fn partition_value(info: &FileInfo, column: &Field) -> std::result::Result<Scala
         Some(text) => ScalarValue::try_from_string(text.to_string(), column.data_type()),
     };
     value.map_err(|e| {
-        format!("file {} has {} = {:?}, which is no {}: {e}", info.path, column.name(), text.unwrap_or(""), column.data_type())
+        format!("file {} has {} = {:?}, which is no {}: {e}", info.location, column.name(), text.unwrap_or(""), column.data_type())
     })
 }

@@ -4,11 +4,7 @@ use crate::args::Format;
 use crate::settings::Settings;
 use crate::{about, home};
 use anyhow::{Context, Result};
-use futures::FutureExt;
-use lake::{Lake, Snapshot};
-use query::files::{FileInfo, TableFiles};
-use query::{Engine, Listing};
-use schemas::Family;
+use query::{Engine, TableFiles, listing};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -95,56 +91,4 @@ pub fn output_format(format: Format) -> query::output::Format {
         Format::Jsonl => query::output::Format::JsonLines,
         Format::Arrow => query::output::Format::Arrow,
     }
-}
-
-/// Lists the newest version of every table whenever it is asked.
-fn listing(lake: Lake) -> Listing {
-    let lake = Arc::new(lake);
-    Arc::new(move || {
-        let lake = lake.clone();
-        async move {
-            let mut tables = Vec::new();
-            for family in lake.tables().await? {
-                let listed = match lake.find(family).await {
-                    Ok(None) => continue,
-                    Ok(Some(table)) => files(&lake, family, &table.snapshot()),
-                    Err(why) => Err(why.into()),
-                };
-                // A table that cannot be read fails whoever asks for it, and nobody else.
-                tables.push(listed.or_else(|why| unreadable(&lake, family, format!("{:#}", anyhow::Error::from_boxed(why))))?);
-            }
-            Ok(tables)
-        }
-        .boxed()
-    })
-}
-
-fn unreadable(lake: &Lake, family: Family, fault: String) -> Result<TableFiles, Box<dyn std::error::Error + Send + Sync>> {
-    let root = lake.root().join(&format!("{}/", family.topic().name))?;
-    Ok(TableFiles { family, root, store: lake.object_store().clone(), version: -1, files: Vec::new(), fault: Some(fault) })
-}
-
-fn files(lake: &Lake, family: Family, snapshot: &Snapshot) -> Result<TableFiles, Box<dyn std::error::Error + Send + Sync>> {
-    let name = family.topic().name;
-    let file = |file: &lake::FileInfo| {
-        let rows = file
-            .stats
-            .rows
-            .ok_or_else(|| format!("{name}: the Delta log states no row count for {}: it was not written by tape", file.path))?;
-        Ok::<_, String>(FileInfo {
-            path: file.location.to_string(),
-            size: file.size,
-            rows,
-            partition_values: file.partition_values.iter().map(|(column, value)| ((*column).to_string(), value.clone())).collect(),
-            modification_time_ms: file.modification_time,
-        })
-    };
-    Ok(TableFiles {
-        family,
-        root: lake.root().join(&format!("{name}/"))?,
-        store: lake.object_store().clone(),
-        version: snapshot.version() as i64,
-        files: snapshot.files().iter().map(|info| file(info)).collect::<Result<_, _>>()?,
-        fault: None,
-    })
 }
