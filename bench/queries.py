@@ -49,7 +49,7 @@ def duck(files):
         f" WHERE date = DATE '{day}' AND ts_event >= {at(setting['from_ns'])} AND ts_event < {at(setting['to_ns'])} ORDER BY ts_event",
         "high bid and spread per day": f"SELECT date, symbol, max(bid_px_00), avg(ask_px_00 - bid_px_00) FROM {quotes} GROUP BY date, symbol",
     }
-    return {name: timed(lambda sql=sql: con.execute(sql).fetch_arrow_table().num_rows) for name, sql in queries.items()}
+    return {name: timed(lambda sql=sql: con.execute(sql).to_arrow_table().num_rows) for name, sql in queries.items()}
 
 
 def polars(files):

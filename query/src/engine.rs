@@ -210,6 +210,8 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     settings.sql_parser.map_string_types_to_utf8view = false;
     settings.execution.time_zone = Some("+00:00".into());
     settings.explain.logical_plan_only = false;
+    // Files are in the order of their family's sort key: streams are merged, not sorted again.
+    settings.optimizer.prefer_existing_sort = true;
     let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.clone()).with_default_features();
     // The last function of a name is the one that is called.
     let aggregates = builder.aggregate_functions().get_or_insert_default();

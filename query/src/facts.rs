@@ -42,6 +42,11 @@ impl Facts {
         self.files[file].stats.rows.unwrap_or(0)
     }
 
+    /// NULLs of a column of a file, where the log states them.
+    pub(crate) fn nulls(&self, file: usize, column: &str) -> Option<u64> {
+        self.files[file].stats.nulls.get(column).copied()
+    }
+
     fn of(&self, column: &Column) -> Option<&Bounds> {
         let at = self.schema.index_of(&column.name).ok()?;
         self.bounds[at].get_or_init(|| self.gather(&column.name, self.schema.field(at).data_type())).as_ref()

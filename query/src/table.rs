@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::facts::Facts;
 use crate::files::TableFiles;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
+use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -13,21 +13,26 @@ use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetFileReaderFactory};
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::datasource::{TableProvider, TableType};
 use datafusion::error::Result;
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use lake::FileInfo;
-use object_store::ObjectMeta;
+use object_store::{ObjectMeta, ObjectStore};
+use parquet::file::metadata::{ParquetMetaData, SortingColumn};
 use schemas::{Family, Kind};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -60,12 +65,20 @@ pub struct TapeTable {
     files: Vec<PartitionedFile>,
     /// Of each of `files`.
     facts: Facts,
-    /// Opens files, and keeps their footers.
-    reader: Option<Arc<dyn ParquetFileReaderFactory>>,
+    /// What opens them.
+    open: Option<Opener>,
     /// Why `files` is not known.
     fault: Option<String>,
 }
 
+/// Where a table's files are, and the footers that were read.
+struct Opener {
+    store: Arc<dyn ObjectStore>,
+    footers: Arc<FileMetadataCache>,
+}
+
+/// So many files at most are read side by side, where each is a stream in the family's order.
+const FILES_IN_ORDER_MAX: usize = 32;
 /// The statistics of so many files go into a plan; more take more to plan with than they spare.
 const FILES_DESCRIBED_MAX: usize = 1_000;
 
@@ -79,8 +92,8 @@ impl TapeTable {
         tape.fault = table.fault.clone();
         tape.store = store_url(name, table.root.as_str());
         runtime.register_object_store(tape.store.as_ref(), table.store.clone());
-        let cache = runtime.cache_manager.get_file_metadata_cache();
-        tape.reader = Some(Arc::new(CachedParquetFileReaderFactory::new(table.store.clone(), cache)));
+        let footers = runtime.cache_manager.get_file_metadata_cache();
+        tape.open = Some(Opener { store: table.store.clone(), footers });
         let mut infos = table.files;
         infos.sort_by(|a, b| a.location.cmp(&b.location));
         if let Some(info) = infos.iter().find(|info| info.stats.rows.is_none()) {
@@ -115,7 +128,7 @@ impl TapeTable {
             .collect();
         let store = store_url(family.topic().name, "");
         let facts = Facts::new(schema.clone(), Vec::new(), Vec::new());
-        TapeTable { family, schema, scanned, position, store, files: Vec::new(), facts, reader: None, fault: None }
+        TapeTable { family, schema, scanned, position, store, files: Vec::new(), facts, open: None, fault: None }
     }
 
     /// True where it has no files, and is not known to be unreadable.
@@ -160,6 +173,32 @@ impl TapeTable {
             kept.retain(|file| verdict.is_valid(*file) && verdict.value(*file));
         }
         Ok(kept)
+    }
+
+    /// The orders of each file's rows, where these are few enough to be read side by side and each of them says that it is sorted. A file that
+    /// cannot be read says nothing here; whoever reads its rows is told.
+    async fn orders_of(&self, files: &[PartitionedFile], kept: &[usize]) -> Vec<LexOrdering> {
+        let sort_key = self.family.topic().sort_key;
+        let Some(open) = self.open.as_ref().filter(|_| files.len() <= FILES_IN_ORDER_MAX) else { return Vec::new() };
+        for file in files {
+            let footer = DFParquetMetadata::new(&open.store, &file.object_meta).with_file_metadata_cache(Some(open.footers.clone()));
+            if !footer.fetch_metadata().await.is_ok_and(|footer| is_sorted_by(&footer, sort_key)) {
+                return Vec::new();
+            }
+        }
+        // Where no file has a NULL in it, it is at the same time the order that has NULL last.
+        let whole = sort_key.iter().all(|name| kept.iter().all(|file| self.facts.nulls(*file, name) == Some(0)));
+        let nulls_first: &[bool] = if whole { &[true, false] } else { &[true] };
+        nulls_first.iter().filter_map(|nulls_first| self.order(*nulls_first)).collect()
+    }
+
+    /// The family's sort key.
+    fn order(&self, nulls_first: bool) -> Option<LexOrdering> {
+        let sorted = |name: &&str| {
+            let at = self.scanned.table_schema().index_of(name).expect("topic.rs sorts by columns of the family");
+            PhysicalSortExpr::new(Arc::new(Column::new(name, at)), SortOptions { descending: false, nulls_first })
+        };
+        LexOrdering::new(self.family.topic().sort_key.iter().map(sorted))
     }
 
     /// Is it one that the scan takes on alone? All of these are among those that [`TapeTable::prune`] applies.
@@ -233,20 +272,39 @@ impl TableProvider for TapeTable {
             file.statistics = described.then(|| Arc::new(self.facts.statistics(*at, self.scanned.table_schema())));
             file
         };
-        let files = FileGroup::new(kept.iter().map(file).collect());
+        let files: Vec<PartitionedFile> = kept.iter().map(file).collect();
+        let orders = self.orders_of(&files, &kept).await;
+        let groups = match orders.as_slice() {
+            [_, ..] => files.into_iter().map(|file| FileGroup::new(vec![file])).collect(),
+            [] => FileGroup::new(files).split_files(state.config().target_partitions()),
+        };
         let parquet = &state.config_options().execution.parquet;
-        let reader = self.reader.clone().expect("a table that has files has what opens them");
+        let open = self.open.as_ref().expect("a table that has files has what opens them");
+        let reader = CachedParquetFileReaderFactory::new(open.store.clone(), open.footers.clone());
         let source = ParquetSource::new(self.scanned.clone())
-            .with_parquet_file_reader_factory(reader)
+            .with_parquet_file_reader_factory(Arc::new(reader))
             .with_table_parquet_options(datafusion::common::config::TableParquetOptions { global: parquet.clone(), ..Default::default() });
         let config = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
-            .with_file_groups(files.split_files(state.config().target_partitions()))
+            .with_file_groups(groups)
+            .with_output_ordering(orders)
             .with_statistics(statistics)
             .with_limit(limit)
             .with_projection_indices(Some(projection.iter().map(|column| self.position[*column]).collect()))?
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
+}
+
+/// Do all row groups say that they are sorted by these columns, ascending, NULL first?
+fn is_sorted_by(footer: &ParquetMetaData, names: &[&str]) -> bool {
+    let columns = footer.file_metadata().schema_descr();
+    let is = |(sorted, name): (&SortingColumn, &&str)| {
+        let column = usize::try_from(sorted.column_idx).ok().filter(|at| *at < columns.num_columns());
+        column.is_some_and(|at| columns.column(at).name() == *name) && !sorted.descending && sorted.nulls_first
+    };
+    footer.row_groups().iter().all(|group| {
+        group.sorting_columns().is_some_and(|sorted| sorted.len() == names.len() && sorted.iter().zip(names).all(is))
+    })
 }
 
 fn row_count(rows: impl Iterator<Item = u64>) -> Precision<usize> {

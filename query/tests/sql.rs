@@ -120,6 +120,13 @@ async fn filters_prune_files_by_partition_and_row_groups_by_time() {
     assert_eq!(count(&engine, "SELECT count(*) FROM trades WHERE dataset = 'OTHER'").await, 0);
     assert_eq!(count(&engine, "SELECT count(*) FROM trades WHERE dataset <> 'OTHER' OR symbol = 'x'").await, 12001);
 
+    let last_day = ts(T0 + 2 * day);
+    let by_time = explain(&engine, &format!("EXPLAIN SELECT max(price) FROM trades WHERE ts_event >= '{last_day}'")).await;
+    assert_eq!(by_time.matches(".parquet").count(), 1, "the log states the times of each file: {by_time}");
+    let by_symbol = explain(&engine, "EXPLAIN SELECT max(price) FROM trades WHERE symbol = 'UNDATED'").await;
+    assert_eq!(by_symbol.matches(".parquet").count(), 1, "the log states the symbols of each file: {by_symbol}");
+    assert_eq!(csv(&engine, "SELECT symbol FROM trades WHERE ts_event IS NULL").await, "symbol\nUNDATED\n");
+
     // Row groups hold 1000 rows: four of each day, so one second touches one of twelve.
     let from = ts(T0 + 2 * day + 2_500_000_000_000);
     let sql = format!(
@@ -131,6 +138,41 @@ async fn filters_prune_files_by_partition_and_row_groups_by_time() {
     assert!(analyzed.contains("ts_event_max"), "no pruning predicate on the time: {analyzed}");
     assert_eq!(groups.1, 1, "row groups read: {groups:?} files {files:?} in {analyzed}");
     assert_eq!(count(&engine, &format!("SELECT count(*) FROM trades WHERE ts_event = '{from}'")).await, 1);
+}
+
+#[tokio::test]
+async fn rows_in_the_order_of_their_files_are_not_sorted_again() {
+    let mut fixture = Fixture::new();
+    let day = 86_400_000_000_000;
+    for d in 0..3 {
+        let placed = |i: i64| {
+            let symbol = ["GPU1V6", "HPRZ6", "TOKF7"][(i % 3) as usize];
+            trade(symbol, T0 + d * day + i * 1_000_000_000, i128::from(i), 1).i32("_partition", (i % 3) as i32).i64("_offset", d * 3000 + i)
+        };
+        fixture.write(Family::Trades, &(0..3000).map(placed).collect::<Vec<_>>());
+    }
+    let engine = fixture.engine().await;
+    let sorted = |plan: &str| plan.contains("SortExec");
+    let by_symbol = "SELECT symbol, ts_event, price FROM trades ORDER BY symbol, ts_event";
+    let lagged = "SELECT symbol, ts_event, price - lag(price) OVER (PARTITION BY symbol ORDER BY ts_event) AS step FROM trades";
+    for sql in [by_symbol, lagged] {
+        let plan = explain(&engine, &format!("EXPLAIN {sql}")).await;
+        assert!(!sorted(&plan) && plan.contains("output_ordering"), "{sql}: {plan}");
+    }
+    let rows = csv(&engine, by_symbol).await;
+    let mut lines: Vec<&str> = rows.lines().skip(1).collect();
+    assert_eq!(lines.len(), 9000);
+    let as_given = lines.clone();
+    lines.sort_by_key(|line| line.split(',').take(2).map(String::from).collect::<Vec<_>>());
+    assert_eq!(lines, as_given);
+    assert_eq!(count(&engine, &format!("SELECT count(*) FROM ({lagged}) WHERE step = 0.000000003")).await, 3 * (3000 - 3));
+
+    // Files with a NULL in the order are in order only for those who want NULL first.
+    fixture.write(Family::Trades, &[Row::of(Family::Trades).text("dataset", "SYN.XNYM")]);
+    let engine = fixture.engine().await;
+    let last = csv(&engine, "SELECT symbol FROM trades ORDER BY symbol, ts_event").await;
+    assert!(last.ends_with("TOKF7\n\n"), "NULL comes last: {:?}", &last[last.len() - 20..]);
+    assert!(!sorted(&explain(&engine, "EXPLAIN SELECT symbol FROM trades ORDER BY symbol NULLS FIRST, ts_event NULLS FIRST").await));
 }
 
 #[tokio::test]
