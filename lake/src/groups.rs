@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::bounds::{self, Bounds};
 use crate::read::{BATCH_ROWS, FileRows};
+use crate::sorted::Sorted;
 use crate::table::{FileInfo, Lake};
 use arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -13,6 +14,7 @@ use schemas::Family;
 pub struct GroupRows {
     rows: FileRows,
     bounds: Bounds,
+    sorted: Sorted,
     broken: Vec<String>,
 }
 
@@ -30,13 +32,13 @@ impl Lake {
         if groups == 0 && !broken.is_empty() {
             return Err(fault(broken.remove(0)));
         }
-        let group = |group: usize| {
+        let group = |(group, sorted): (usize, Sorted)| {
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(content.clone(), plain.clone());
             let reader = builder.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS).build().map_err(|e| fault(e.to_string()))?;
             let bounds = Bounds::of(family.topic(), &file.stats, &indexed, group).map_err(|e| fault(e.to_string()))?;
-            Ok(GroupRows { rows: FileRows::of(family, file, reader), bounds, broken: std::mem::take(&mut broken) })
+            Ok(GroupRows { rows: FileRows::of(family, file, reader), bounds, sorted, broken: std::mem::take(&mut broken) })
         };
-        (0..groups).map(group).collect()
+        Sorted::of(plain.metadata()).into_iter().enumerate().map(group).collect()
     }
 }
 
@@ -59,9 +61,17 @@ impl Iterator for GroupRows {
         match self.rows.next() {
             None => {
                 self.broken.extend(self.bounds.end());
+                match self.sorted.end() {
+                    Ok(broken) => self.broken.extend(broken),
+                    Err(e) => return Some(Err(self.rows.fault(&e.to_string()))),
+                }
                 None
             }
-            Some(batch) => Some(batch.inspect(|batch| self.broken.extend(self.bounds.hold(batch)))),
+            Some(batch) => Some(batch.and_then(|batch| {
+                self.broken.extend(self.bounds.hold(&batch));
+                self.broken.extend(self.sorted.hold(&batch).map_err(|e| self.rows.fault(&e.to_string()))?);
+                Ok(batch)
+            })),
         }
     }
 }

@@ -32,6 +32,7 @@ mod layout;
 mod merge;
 mod read;
 mod sort;
+mod sorted;
 mod stats;
 mod stop;
 mod table;

@@ -170,16 +170,19 @@ impl FileRows {
     pub fn path(&self) -> &str {
         &self.path
     }
+
+    pub(crate) fn fault(&self, why: &str) -> Error {
+        Error::Batch { table: self.topic.name, why: format!("{}: {why}", self.path) }
+    }
 }
 
 impl Iterator for FileRows {
     type Item = Result<RecordBatch, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let fault = |why: String| Error::Batch { table: self.topic.name, why: format!("{}: {why}", self.path) };
         let batch = match self.reader.next()? {
             Ok(batch) => batch,
-            Err(e) => return Some(Err(fault(e.to_string()))),
+            Err(e) => return Some(Err(self.fault(&e.to_string()))),
         };
         let schema = self.topic.stored_schema();
         let column = |field: &Arc<arrow::datatypes::Field>| -> Result<ArrayRef, String> {
@@ -194,7 +197,7 @@ impl Iterator for FileRows {
         };
         let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>();
         let rows = columns.and_then(|columns| RecordBatch::try_new(schema.clone(), columns).map_err(|e| e.to_string()));
-        Some(rows.map_err(fault))
+        Some(rows.map_err(|why| self.fault(&why)))
     }
 }
 
