@@ -33,8 +33,9 @@ pub(crate) struct Bounds {
     at: u64,
 }
 
-/// What is stated of a file as a whole, and is not so: its rows, its columns and their types, where its pages are.
-pub(crate) fn of_file(topic: &'static Topic, log: &Stats, metadata: &ArrowReaderMetadata) -> Vec<String> {
+/// What is stated of a file as a whole, and is not so: its rows, its columns and their types. `unnamed` are columns that the table's log does not
+/// name.
+pub(crate) fn of_file(topic: &'static Topic, log: &Stats, unnamed: &[String], metadata: &ArrowReaderMetadata) -> Vec<String> {
     let file = metadata.metadata();
     let groups: i64 = file.row_groups().iter().map(|group| group.num_rows()).sum();
     let whole = file.file_metadata().num_rows();
@@ -45,11 +46,15 @@ pub(crate) fn of_file(topic: &'static Topic, log: &Stats, metadata: &ArrowReader
     if let Some(rows) = log.rows.filter(|rows| i64::try_from(*rows) != Ok(whole)) {
         broken.push(format!("the table's log states {rows} rows, and the file has {whole}"));
     }
+    broken.extend(log.unread.as_ref().map(|why| format!("what the table's log states of it cannot be read: {why}")));
     let mut names = HashSet::new();
     for field in metadata.schema().fields() {
         let name = field.name();
         if !names.insert(name) {
             broken.push(format!("it has two columns {name}"));
+        }
+        if unnamed.contains(name) {
+            broken.push(format!("it has a column {name}, which the table's log does not name"));
         }
         match topic.stored_schema().field_with_name(name) {
             Err(_) => broken.push(format!("it has a column {name}, which the table has not")),
@@ -60,21 +65,6 @@ pub(crate) fn of_file(topic: &'static Topic, log: &Stats, metadata: &ArrowReader
                 broken.push(format!("its {name} is {}, and that of the table {}", field.data_type(), stored.data_type()));
             }
             Ok(_) => {}
-        }
-    }
-    if let Some(offsets) = file.offset_index() {
-        for (group, columns) in file.row_groups().iter().zip(offsets) {
-            for (chunk, pages) in group.columns().iter().zip(columns) {
-                let pages = pages.page_locations();
-                let (start, length) = chunk.byte_range();
-                let mut ends = pages.iter().map(|page| page.offset + i64::from(page.compressed_page_size));
-                let follow = ends.clone().zip(pages.iter().skip(1)).all(|(end, next)| end == next.offset);
-                let first = pages.first().is_none_or(|page| page.offset == chunk.data_page_offset() && page.first_row_index == 0);
-                let last = ends.next_back().is_none_or(|end| u64::try_from(end) == Ok(start + length));
-                if !(follow && first && last && pages.is_sorted_by(|one, other| one.first_row_index < other.first_row_index)) {
-                    broken.push(format!("its page index has the pages of {} where they are not", chunk.column_path().string()));
-                }
-            }
         }
     }
     broken

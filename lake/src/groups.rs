@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::bounds::{self, Bounds};
+use crate::pages;
 use crate::read::{BATCH_ROWS, FileRows};
 use crate::sorted::Sorted;
 use crate::table::{FileInfo, Lake};
@@ -19,15 +20,17 @@ pub struct GroupRows {
 }
 
 impl Lake {
-    /// The rows of a file apart for each of its row groups, in their order: they may be read side by side, where they lie.
-    pub async fn row_groups(&self, family: Family, file: &FileInfo) -> Result<Vec<GroupRows>, Error> {
+    /// The rows of a file apart for each of its row groups, in their order: they may be read side by side, where they lie. `unnamed` are columns
+    /// that the table's log does not name ([`Table::columns`](crate::Table::columns)).
+    pub async fn row_groups(&self, family: Family, file: &FileInfo, unnamed: &[String]) -> Result<Vec<GroupRows>, Error> {
         let fault = |why: String| self.unreadable(family, &file.path, why);
         let content = self.content(family, file).await?;
         let indexed = ArrowReaderOptions::default().with_page_index_policy(PageIndexPolicy::Optional);
         let indexed = ArrowReaderMetadata::load(&content, indexed).map_err(|e| fault(e.to_string()))?;
         // Read page after page: where the page index says that they are is held against that.
         let plain = ArrowReaderMetadata::load(&content, ArrowReaderOptions::default()).map_err(|e| fault(e.to_string()))?;
-        let mut broken = bounds::of_file(family.topic(), &file.stats, &indexed);
+        let mut broken = bounds::of_file(family.topic(), &file.stats, unnamed, &indexed);
+        broken.extend(pages::broken(&content, indexed.metadata()).map_err(|e| fault(e.to_string()))?);
         let groups = plain.metadata().num_row_groups();
         if groups == 0 && !broken.is_empty() {
             return Err(fault(broken.remove(0)));

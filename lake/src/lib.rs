@@ -30,6 +30,7 @@ mod history;
 mod horizon;
 mod layout;
 mod merge;
+mod pages;
 mod read;
 mod sort;
 mod sorted;

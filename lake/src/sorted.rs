@@ -5,24 +5,29 @@ use arrow::compute::{LexicographicalComparator, SortColumn, SortOptions, concat_
 use arrow::error::ArrowError;
 use parquet::file::metadata::ParquetMetaData;
 use std::cmp::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The order that one row group states, held against its rows as they come.
 pub(crate) struct Sorted {
     by: Vec<(String, SortOptions)>,
     group: usize,
-    edges: Edges,
+    file: Arc<Mutex<Edges>>,
     first: Option<RecordBatch>,
     last: Option<RecordBatch>,
 }
 
-/// The first and the last row of each row group of a file that was read to its end.
-type Edges = Arc<Mutex<Vec<Option<(RecordBatch, RecordBatch)>>>>;
+/// What the row groups of a file know of each other.
+struct Edges {
+    /// The first and the last row of each that was read to its end.
+    ends: Vec<Option<(RecordBatch, RecordBatch)>>,
+    /// Whether it was said that the file is not sorted: once is enough.
+    told: bool,
+}
 
 impl Sorted {
     /// For each row group of a file; nothing is held against one that states no order.
     pub(crate) fn of(footer: &ParquetMetaData) -> Vec<Sorted> {
-        let edges: Edges = Arc::new(Mutex::new(vec![None; footer.num_row_groups()]));
+        let file = Arc::new(Mutex::new(Edges { ends: vec![None; footer.num_row_groups()], told: false }));
         let columns = footer.file_metadata().schema_descr();
         let stated = |group: usize| -> Vec<(String, SortOptions)> {
             let sorted = footer.row_group(group).sorting_columns().into_iter().flatten();
@@ -33,7 +38,7 @@ impl Sorted {
             });
             by.collect()
         };
-        let sorted = |group| Sorted { by: stated(group), group, edges: edges.clone(), first: None, last: None };
+        let sorted = |group| Sorted { by: stated(group), group, file: file.clone(), first: None, last: None };
         (0..footer.num_row_groups()).map(sorted).collect()
     }
 
@@ -46,27 +51,31 @@ impl Sorted {
         let edge = self.last.as_ref().map(|last| follows(&self.by, last, rows)).transpose()?.unwrap_or(true);
         self.first.get_or_insert_with(|| rows.slice(0, 1));
         self.last = Some(rows.slice(rows.num_rows() - 1, 1));
-        match inside.is_some() || !edge {
-            true => Ok(Some(self.told())),
-            false => Ok(None),
-        }
+        Ok((inside.is_some() || !edge).then(|| self.tell(&mut self.edges())).flatten())
     }
 
     /// What the end of the row group says beside its neighbours.
     pub(crate) fn end(&mut self) -> Result<Option<String>, ArrowError> {
         let Some(own) = self.first.take().zip(self.last.take()) else { return Ok(None) };
-        let mut edges = self.edges.lock().expect("nothing that holds the edges can panic");
-        let before = self.group.checked_sub(1).and_then(|before| edges[before].as_ref());
-        let after = edges.get(self.group + 1).and_then(Option::as_ref);
+        let mut edges = self.edges();
+        let before = self.group.checked_sub(1).and_then(|before| edges.ends[before].as_ref());
+        let after = edges.ends.get(self.group + 1).and_then(Option::as_ref);
         let before = before.map(|(_, last)| follows(&self.by, last, &own.0)).transpose()?.unwrap_or(true);
         let after = after.map(|(first, _)| follows(&self.by, &own.1, first)).transpose()?.unwrap_or(true);
-        edges[self.group] = Some(own);
-        Ok((!(before && after)).then(|| self.told()))
+        edges.ends[self.group] = Some(own);
+        Ok((!(before && after)).then(|| self.tell(&mut edges)).flatten())
     }
 
-    fn told(&self) -> String {
+    fn edges(&self) -> MutexGuard<'_, Edges> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, edges: &mut Edges) -> Option<String> {
+        if std::mem::replace(&mut edges.told, true) {
+            return None;
+        }
         let by: Vec<&str> = self.by.iter().map(|(name, _)| name.as_str()).collect();
-        format!("its footer states that its rows are sorted by {}, and they are not", by.join(", "))
+        Some(format!("its footer states that its rows are sorted by {}, and they are not", by.join(", ")))
     }
 }
 

@@ -5,9 +5,12 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{max, max_boolean, max_string, min, min_boolean, min_string};
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int32Type, Int64Type};
 use schemas::{Field, Kind, Topic, exact};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::collections::HashMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::marker::PhantomData;
 
 /// Longest text in statistics, in characters.
 const TEXT_CHARS_MAX: usize = 32;
@@ -34,6 +37,8 @@ pub struct Stats {
     pub max: HashMap<String, Bound>,
     /// Column → number of NULLs.
     pub nulls: HashMap<String, u64>,
+    /// Why the text in the log could not be read as a whole; other readers may make something of it.
+    pub unread: Option<String>,
 }
 
 impl Stats {
@@ -74,21 +79,28 @@ impl Stats {
     /// Reads what [`Stats::json`], or another writer of Delta, wrote. What cannot be read exactly is as if it were absent: statistics only
     /// ever spare work.
     pub fn parse(topic: &Topic, json: &str) -> Stats {
-        #[derive(serde::Deserialize)]
+        #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Written<'a> {
             num_records: Option<u64>,
             #[serde(borrow, default)]
-            min_values: HashMap<String, &'a RawValue>,
+            min_values: Once<'a>,
             #[serde(borrow, default)]
-            max_values: HashMap<String, &'a RawValue>,
+            max_values: Once<'a>,
             #[serde(borrow, default)]
-            null_count: HashMap<String, &'a RawValue>,
+            null_count: Once<'a>,
         }
-        let Ok(written) = serde_json::from_str::<Written>(json) else { return Stats::default() };
+        if json.is_empty() {
+            return Stats::default();
+        }
+        let written = match serde_json::from_str::<Written>(json) {
+            Ok(written) => written,
+            Err(e) => return Stats { unread: Some(e.to_string()), ..Stats::default() },
+        };
         let kinds: HashMap<String, Kind> = topic.stored_fields().into_iter().map(|field| (field.name.to_string(), field.kind)).collect();
-        let bounds = |values: HashMap<String, &RawValue>| -> HashMap<String, Bound> {
+        let bounds = |values: Once| -> HashMap<String, Bound> {
             values
+                .0
                 .into_iter()
                 .filter_map(|(name, value)| Some((bound(*kinds.get(&name)?, value.get())?, name)))
                 .map(|(bound, name)| (name, bound))
@@ -98,8 +110,37 @@ impl Stats {
             rows: written.num_records,
             min: bounds(written.min_values),
             max: bounds(written.max_values),
-            nulls: written.null_count.into_iter().filter_map(|(name, count)| Some((name, count.get().parse().ok()?))).collect(),
+            nulls: written.null_count.0.into_iter().filter_map(|(name, count)| Some((name, count.get().parse().ok()?))).collect(),
+            unread: None,
         }
+    }
+}
+
+/// An object each of whose names comes once: of two values one reader takes the first, another the last.
+#[derive(Default)]
+struct Once<'a>(HashMap<String, &'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Once<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Once<'a>, D::Error> {
+        struct Names<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Names<'a> {
+            type Value = Once<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Once<'a>, M::Error> {
+                let mut values = HashMap::new();
+                while let Some((name, value)) = map.next_entry::<String, &'a RawValue>()? {
+                    if values.insert(name.clone(), value).is_some() {
+                        return Err(M::Error::custom(format!("{name} comes twice")));
+                    }
+                }
+                Ok(Once(values))
+            }
+        }
+        from.deserialize_map(Names(PhantomData))
     }
 }
 

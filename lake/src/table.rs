@@ -159,6 +159,15 @@ impl Table {
         Ok(found)
     }
 
+    /// The columns that the table's log does not name, and every file may have; an error where it states others than the family's.
+    pub async fn columns(&mut self) -> Result<Vec<String>, Error> {
+        if self.doubtful || self.base.is_none() {
+            self.reload().await?;
+        }
+        let missing = self.place.check_columns(self.base.as_ref().expect("a reload sets the base"))?;
+        Ok(missing.into_iter().map(|field| field.name().clone()).collect())
+    }
+
     pub(crate) fn place(&self) -> &Place {
         &self.place
     }

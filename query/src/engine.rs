@@ -212,6 +212,8 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     settings.explain.logical_plan_only = false;
     // Files are in the order of their family's sort key: streams are merged, not sorted again.
     settings.optimizer.prefer_existing_sort = true;
+    // Ours have none; one that somebody put into a file would hide rows.
+    settings.execution.parquet.bloom_filter_on_read = false;
     let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.clone()).with_default_features();
     // The last function of a name is the one that is called.
     let aggregates = builder.aggregate_functions().get_or_insert_default();

@@ -25,9 +25,9 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use lake::FileInfo;
@@ -302,9 +302,10 @@ fn is_sorted_by(footer: &ParquetMetaData, names: &[&str]) -> bool {
         let column = usize::try_from(sorted.column_idx).ok().filter(|at| *at < columns.num_columns());
         column.is_some_and(|at| columns.column(at).name() == *name) && !sorted.descending && sorted.nulls_first
     };
-    footer.row_groups().iter().all(|group| {
-        group.sorting_columns().is_some_and(|sorted| sorted.len() == names.len() && sorted.iter().zip(names).all(is))
-    })
+    footer
+        .row_groups()
+        .iter()
+        .all(|group| group.sorting_columns().is_some_and(|sorted| sorted.len() == names.len() && sorted.iter().zip(names).all(is)))
 }
 
 fn row_count(rows: impl Iterator<Item = u64>) -> Precision<usize> {

@@ -143,7 +143,7 @@ async fn verify_beside(lake: &Lake, log: Option<Arc<dyn EventLog>>, progress: &m
     }
     let claims = Arc::new(claims);
     let mut spools = Spools::new()?;
-    let read = leaves::read(lake, &tables, &claims, &mut spools, &mut verified, progress).await?;
+    let read = leaves::read(lake, &mut tables, &claims, &mut spools, &mut verified, progress).await?;
     claims::check_schemas(&claims, &read.schema_ids, &mut verified.findings);
     let poison_txns = poison_txns(&mut tables, &claims).await?;
     let mut partitions = Vec::new();

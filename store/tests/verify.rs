@@ -7,6 +7,8 @@ use eventlog::embedded::{Embedded, Options as LogOptions};
 use eventlog::{Batch, EventLog, Polled, Reader, Records, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
 use lake::{FileInfo, Lake};
 use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader, SortingColumn};
+use parquet::file::properties::WriterProperties;
 use schemas::{Family, Rows, frame};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -59,6 +61,22 @@ impl Home {
         kinds
     }
 
+    /// The kinds of what is found whose words have these among them; there is nothing else.
+    async fn found_of(&self, words: &str) -> Vec<&'static str> {
+        let findings = self.verify().await.findings;
+        assert!(findings.iter().all(|finding| finding.what.contains(words)), "{words}: {findings:?}");
+        let mut kinds: Vec<_> = findings.iter().map(|finding| finding.kind).collect();
+        kinds.dedup();
+        kinds
+    }
+
+    /// The rows of a file of trades as they lie in it.
+    async fn rows(&self, file: &FileInfo) -> RecordBatch {
+        let bytes = self.lake.fetch(F, file).await.unwrap();
+        let batches: Vec<RecordBatch> = self.lake.rows(F, file, bytes).unwrap().map(Result::unwrap).collect();
+        without_partition(F, &concat_batches(&batches[0].schema(), &batches).unwrap())
+    }
+
     fn path(&self, file: &FileInfo) -> PathBuf {
         self.table().join(&file.path)
     }
@@ -77,12 +95,8 @@ impl Home {
         let bytes = self.lake.fetch(family, file).await.unwrap();
         let batches: Vec<RecordBatch> = self.lake.rows(family, file, bytes).unwrap().map(Result::unwrap).collect();
         let rows = change(concat_batches(&batches[0].schema(), &batches).unwrap());
-        let kept: Vec<usize> =
-            (0..rows.num_columns()).filter(|at| !family.topic().partition_by.contains(&rows.schema().field(*at).name().as_str())).collect();
-        let rows = rows.project(&kept).unwrap();
-        let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None).unwrap();
-        writer.write(&rows).unwrap();
-        self.replace_in(family, file, &writer.into_inner().unwrap());
+        let rows = without_partition(family, &rows);
+        self.replace_in(family, file, &write(&rows, WriterProperties::builder().build()));
         self.restate(family, file, |_| None);
     }
 
@@ -130,6 +144,33 @@ impl Home {
             std::fs::write(&entry, change(text)).unwrap();
         }
     }
+}
+
+/// A Parquet file of these rows.
+fn write(rows: &RecordBatch, properties: WriterProperties) -> Vec<u8> {
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).unwrap();
+    writer.write(rows).unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// The columns that are in a file: the log names the others' values.
+fn without_partition(family: Family, rows: &RecordBatch) -> RecordBatch {
+    let schema = rows.schema();
+    let kept: Vec<usize> =
+        (0..rows.num_columns()).filter(|at| !family.topic().partition_by.contains(&schema.field(*at).name().as_str())).collect();
+    rows.project(&kept).unwrap()
+}
+
+/// A number as Thrift's compact protocol writes it: zigzag, seven bits to a byte, the lowest first.
+fn varint(number: i64) -> Vec<u8> {
+    let mut left = ((number << 1) ^ (number >> 63)) as u64;
+    let mut bytes = Vec::new();
+    while left >= 0x80 {
+        bytes.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    bytes.push(left as u8);
+    bytes
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -416,6 +457,78 @@ async fn statistics_that_hide_rows() {
             findings.iter().all(|finding| finding.kind == "misstated" && finding.what.contains(by)) && !findings.is_empty(),
             "{findings:?}"
         );
+    }
+}
+
+/// Readers pass over pages by the page index, and over row groups by Bloom filters; both can be forged beside rows that are all there.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_and_filters_that_hide_rows() {
+    for forged in ["its page index has other rows", "Bloom filter"] {
+        let home = Home::new().await;
+        let file = home.files().await.remove(0);
+        let rows = home.rows(&file).await;
+        let small_pages = WriterProperties::builder().set_data_page_row_count_limit(64).set_write_batch_size(16);
+        let properties = match forged {
+            "Bloom filter" => small_pages.set_column_bloom_filter_enabled("symbol".into(), true).build(),
+            _ => small_pages.build(),
+        };
+        let mut bytes = write(&rows, properties);
+        home.replace(&file, &bytes);
+        if forged == "Bloom filter" {
+            assert_eq!(home.found_of(forged).await, ["misstated"]);
+            continue;
+        }
+        assert_eq!(home.found().await, [] as [&str; 0], "small pages alone are no lie");
+        // In the offset index of one column a page begins five rows earlier than it does.
+        let footer = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+        let footer = footer.parse_and_finish(&Bytes::from(bytes.clone())).unwrap();
+        let price = footer.row_group(0).columns().iter().position(|column| column.column_path().string() == "price").unwrap();
+        let column = footer.row_group(0).column(price);
+        let (at, length) = (column.offset_index_offset().unwrap() as usize, column.offset_index_length().unwrap() as usize);
+        let third = footer.offset_index().unwrap()[0][price].page_locations()[2].first_row_index;
+        let (said, forged_row) = (varint(third), varint(third - 5));
+        assert_eq!(said.len(), forged_row.len());
+        let place = (at..at + length)
+            .rev()
+            .find(|at| bytes[*at..].starts_with(&said) && bytes[at - 1] == 0x16)
+            .expect("the third page's first row");
+        bytes[place..place + said.len()].copy_from_slice(&forged_row);
+        home.replace(&home.files().await.remove(0), &bytes);
+        assert_eq!(home.found_of(forged).await, ["misstated"]);
+    }
+}
+
+/// Queries do not sort again what says that it is sorted.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_out_of_the_order_that_is_stated() {
+    let home = Home::new().await;
+    let file = home.files().await.remove(0);
+    let rows = home.rows(&file).await;
+    let backwards = UInt64Array::from_iter_values((0..rows.num_rows() as u64).rev());
+    let shuffled = take_record_batch(&rows, &backwards).unwrap();
+    home.replace(&file, &write(&shuffled, WriterProperties::builder().build()));
+    assert_eq!(home.found().await, [] as [&str; 0], "a file that states no order may have any");
+    let by = F.topic().sort_key.iter().map(|name| rows.schema().index_of(name).unwrap() as i32);
+    let by: Vec<_> = by.map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: true }).collect();
+    for group_rows in [1 << 20, 1] {
+        let properties = WriterProperties::builder().set_sorting_columns(Some(by.clone())).set_max_row_group_row_count(Some(group_rows));
+        home.replace(&home.files().await.remove(0), &write(&shuffled, properties.build()));
+        assert_eq!(home.found_of("sorted by symbol, ts_event").await, ["misstated"], "{group_rows} rows in a group");
+    }
+}
+
+/// The table's log says which columns there are, and every reader but ours believes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_and_statistics_that_the_log_misstates() {
+    for (said, forged, told) in [
+        (r#"\"name\":\"price\",\"type\":\"decimal(18,9)\""#, r#"\"name\":\"price\",\"type\":\"decimal(18,8)\""#, "price"),
+        (r#"\"name\":\"trade_id\""#, r#"\"name\":\"trade_ix\""#, "trade_ix"),
+        (r#"\"numRecords\":"#, r#"\"numRecords\":10,\"numRecords\":"#, "cannot be read"),
+        (r#"\"nullCount\":{"#, r#"\"nullCount\":{\"price\":400,"#, "comes twice"),
+    ] {
+        let home = Home::new().await;
+        home.relog(|entry| entry.replace(said, forged));
+        assert_eq!(home.found_of(told).await, ["misstated"], "{forged}");
     }
 }
 

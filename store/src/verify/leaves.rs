@@ -143,7 +143,7 @@ impl Piece {
 /// Reads the tables whole.
 pub(super) async fn read(
     lake: &Lake,
-    tables: &[Table],
+    tables: &mut [Table],
     claims: &Arc<HashMap<Family, Claims>>,
     spools: &mut Spools,
     verified: &mut Verified,
@@ -167,13 +167,21 @@ pub(super) async fn read(
     let feed = async {
         let mut files = Vec::new();
         for table in tables {
+            let family = table.family();
+            let unnamed = match table.columns().await {
+                Ok(unnamed) => Arc::new(unnamed),
+                Err(why) => {
+                    let found = vec![broken("the table's log", why.to_string())];
+                    drop(pieces.send(Piece { family: Some(family), found, ..Piece::default() }).await);
+                    Arc::default()
+                }
+            };
             for file in table.snapshot().files() {
-                let family = table.family();
                 files.push((family, 1));
                 let fault = |what: String| Piece { family: Some(family), fault: Some(what), ..Piece::default() };
-                let (lake, file) = (lake.clone(), file.clone());
+                let (lake, file, unnamed) = (lake.clone(), file.clone(), unnamed.clone());
                 // A task of its own: a panic of the reader ends it alone.
-                let groups = match tokio::spawn(async move { lake.row_groups(family, &file).await }).await {
+                let groups = match tokio::spawn(async move { lake.row_groups(family, &file, &unnamed).await }).await {
                     Ok(groups) => groups.map_err(|e| e.to_string()),
                     Err(panic) => Err(gave_up(panic.into_panic())),
                 };
