@@ -23,7 +23,9 @@ use crate::{TimestampType, Watermarks, Whole, Writer};
 use aside::Aside;
 use bytes::Bytes;
 use chunk::{Builder, Place, Summed};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
+use fjall::compaction::Leveled;
+use fjall::config::CompressionPolicy;
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use lock::{Lock, advice};
 use mark::Mark;
 use meta::{
@@ -42,8 +44,10 @@ use uuid::Uuid;
 
 /// fjall's block cache: the log is read in order, so little is read twice.
 const CACHE_BYTES: u64 = 16 << 20;
-/// What fjall keeps in memory before it writes a file.
+/// What fjall keeps in memory before it writes a file, unless told otherwise.
 const MEMTABLE_BYTES: u64 = 16 << 20;
+/// So many files of records are merged into larger ones at a time: more of them make reading dearer, fewer write each record more often.
+const UNMERGED_FILES: u8 = 16;
 /// What fjall's journals may hold before files are written.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 /// A poll ends when it has this many bytes, whatever the number of events.
@@ -58,11 +62,13 @@ pub struct Options {
     pub prefix: String,
     /// How long records stay at least; `None` keeps them for ever. What is not yet stored stays in any case.
     pub retention: Option<Duration>,
+    /// What is kept in memory of records, and of states, before a file is written. Of a log that is there already, what it was made with counts.
+    pub memtable_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { prefix: "tape.".to_string(), retention: None }
+        Options { prefix: "tape.".to_string(), retention: None, memtable_bytes: MEMTABLE_BYTES }
     }
 }
 
@@ -146,10 +152,13 @@ impl Embedded {
             .worker_threads(2)
             .open()
             .map_err(storage)?;
-        let plain = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let separated = || plain().with_kv_separation(Some(KvSeparationOptions::default()));
+        let plain = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
+        let records = || {
+            let seldom_merged = Leveled::default().with_l0_threshold(UNMERGED_FILES);
+            plain().compaction_strategy(Arc::new(seldom_merged)).data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+        };
         let meta = db.keyspace("meta", plain).map_err(storage)?;
-        let chunks = db.keyspace("log", separated).map_err(storage)?;
+        let chunks = db.keyspace("log", records).map_err(storage)?;
         let states = db.keyspace("states", plain).map_err(storage)?;
         // Before anything is written: what was lost may be the ids themselves.
         let published = count_publishes(&[&meta, &chunks, &states], &journal, &opening)?;
