@@ -1,7 +1,7 @@
 //! The embedded log under power loss: whatever was acknowledged is there, wherever the power went, and whatever part of the rest the disk kept.
 //!
 //! The run is a real one, of a process of its own whose calls are recorded; then, for steps of it, the directory is made as a power loss at that step
-//! would leave it, and opened. `TAPE_POWER_SEED` repeats a run that failed; `TAPE_SOAK=1` takes every step.
+//! would leave it, and opened. `TAPE_POWER_SEED` cuts again as a run that failed did (its threads may take other turns); `TAPE_SOAK=1` takes every step.
 
 use crate::disk::{Dice, Rest, Step, Tape, record};
 use crate::homes::{DEADLINE, from_start, read_all};
@@ -12,19 +12,31 @@ use schemas::Family;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Steps that a usual run takes.
-const CUTS: usize = 120;
-/// What the writer lives through: it opens the log, publishes so often, and closes it.
-const LIVES: u64 = 3;
-const PUBLISHES: u64 = 16;
-/// Records of batch n: so many of each family, of so many bytes that a few publishes fill what is kept in memory.
+/// Steps that a usual run takes, spread over all; as many again of those of the first opening, which has most that is new.
+const CUTS: usize = 60;
+/// Records of batch n: so many of each family.
 const RECORDS: usize = 24;
-const RECORD_BYTES: usize = 600;
-const MEMTABLE_BYTES: u64 = 64 << 10;
+const EXPIRED_RECORDS: usize = 2;
+
+/// What the writer lives through: it opens the log, publishes so often, and closes it.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    lives: u64,
+    publishes: u64,
+    record_bytes: usize,
+    memtable_bytes: u64,
+}
+
+/// A few publishes fill what is kept in memory, so files are written and merged.
+const USUAL: Work = Work { lives: 3, publishes: 16, record_bytes: 600, memtable_bytes: 64 << 10 };
+/// Enough for journals that are full, sealed, and removed.
+const LARGE: Work = Work { lives: 2, publishes: 110, record_bytes: 50_000, memtable_bytes: 16 << 20 };
+
 const KEPT: Family = Family::Trades;
 const EXPIRED: Family = Family::Status;
 
@@ -32,16 +44,16 @@ const EXPIRED: Family = Family::Status;
 #[test]
 fn power_child() {
     let Some(disk) = std::env::var_os("TAPE_POWER_DIR") else { return };
-    let disk = Path::new(&disk);
+    let (disk, work) = (Path::new(&disk), if std::env::var_os("TAPE_POWER_LARGE").is_some() { LARGE } else { USUAL });
     let mut told = std::fs::File::create(disk.join("told")).unwrap();
     // A line is one step.
     let mut say = |line: String| told.write_all(format!("{line}\n").as_bytes()).unwrap();
     let mut next = 0;
-    for life in 0..LIVES {
-        let log = open(&disk.join("home/log")).unwrap();
+    for life in 0..work.lives {
+        let log = open(&disk.join("home/log"), work).unwrap();
         say(format!("is {}", log.cluster_id().unwrap()));
-        for _ in 0..PUBLISHES {
-            log.writer("power").unwrap().publish(&batch(next)).unwrap();
+        for _ in 0..work.publishes {
+            log.writer("power").unwrap().publish(&batch(next, work)).unwrap();
             say(format!("acknowledged {next}"));
             next += 1;
         }
@@ -55,8 +67,8 @@ fn power_child() {
 }
 
 /// Opens a log that an earlier owner in this process may be just closing.
-fn open(dir: &Path) -> Result<Embedded, String> {
-    let options = Options { retention: Some(Duration::ZERO), memtable_bytes: MEMTABLE_BYTES, ..Options::default() };
+fn open(dir: &Path, work: Work) -> Result<Embedded, String> {
+    let options = Options { retention: Some(Duration::ZERO), memtable_bytes: work.memtable_bytes, ..Options::default() };
     let began = Instant::now();
     loop {
         match catch_unwind(AssertUnwindSafe(|| Embedded::open(dir, &options))) {
@@ -67,31 +79,39 @@ fn open(dir: &Path) -> Result<Embedded, String> {
     }
 }
 
-fn recorded() -> Option<Tape> {
+fn recorded(large: bool) -> Option<Tape> {
     let (disk, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", "power::power_child", "--nocapture"]).env("TAPE_POWER_DIR", disk.path());
+    if large {
+        child.env("TAPE_POWER_LARGE", "1");
+    }
     let (output, tape) = record(&mut child, disk.path(), beside.path());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     tape
 }
 
-fn value(n: u64, record: usize) -> String {
-    let mut dice = Dice(n * 1000 + record as u64);
-    // Bytes that no compression makes small.
-    let noise: String = (0..RECORD_BYTES / 16).map(|_| format!("{:016x}", dice.roll())).collect();
-    format!("{n} {record} {noise}")
+/// Text that no compression makes small, a part of it for each record of a batch.
+fn noise(bytes: usize) -> &'static str {
+    static NOISE: OnceLock<String> = OnceLock::new();
+    let all = NOISE.get_or_init(|| {
+        let mut dice = Dice(7);
+        (0..LARGE.record_bytes * RECORDS).map(|_| char::from(33 + dice.below(94) as u8)).collect()
+    });
+    &all[..bytes]
 }
 
-fn keys_and_values(n: u64) -> Vec<(String, String)> {
-    (0..RECORDS).map(|record| (format!("d/{}", record % 5), value(n, record))).collect()
+fn keys_and_values(n: u64, work: Work) -> impl Iterator<Item = (String, String)> {
+    let parts = noise(work.record_bytes * RECORDS).as_bytes().chunks(work.record_bytes);
+    let text = |part| std::str::from_utf8(part).unwrap();
+    parts.enumerate().map(move |(record, part)| (format!("d/{}", record % 5), format!("{n} {record} {}", text(part))))
 }
 
-fn batch(n: u64) -> Batch {
-    let pairs = keys_and_values(n);
+fn batch(n: u64, work: Work) -> Batch {
+    let pairs: Vec<_> = keys_and_values(n, work).collect();
     let pairs: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     Batch {
-        records: vec![records(KEPT, &pairs), records(EXPIRED, &pairs[..2])],
+        records: vec![records(KEPT, &pairs), records(EXPIRED, &pairs[..EXPIRED_RECORDS])],
         states: vec![state(StateTopic::Positions, "power", Some(&n.to_string()))],
         ..Batch::default()
     }
@@ -120,8 +140,8 @@ fn promised(told: &str) -> Promised {
 }
 
 /// What was promised is there, nothing else is, and the log goes on.
-fn check(dir: &Path, promised: &Promised) -> Result<(), String> {
-    let log = open(dir)?;
+fn check(dir: &Path, promised: &Promised, work: Work) -> Result<(), String> {
+    let log = open(dir, work)?;
     if promised.cluster_id.as_ref().is_some_and(|id| *id != log.cluster_id().unwrap()) {
         return Err("it is another log".into());
     }
@@ -132,18 +152,18 @@ fn check(dir: &Path, promised: &Promised) -> Result<(), String> {
     if published != promised.publishes && published != promised.publishes + 1 {
         return Err(format!("{} publishes were acknowledged, {published} are there", promised.publishes));
     }
-    log.writer("power").and_then(|mut writer| writer.publish(&batch(published))).map_err(|e| format!("it does not go on: {e}"))?;
-    whole(&log, published + 1, promised.stored)?;
+    log.writer("power").and_then(|mut writer| writer.publish(&batch(published, work))).map_err(|e| format!("it does not go on: {e}"))?;
+    whole(&log, published + 1, promised.stored, work)?;
     drop(log);
-    whole(&open(dir).map_err(|e| format!("opened again: {e}"))?, published + 1, promised.stored)
+    whole(&open(dir, work).map_err(|e| format!("opened again: {e}"))?, published + 1, promised.stored, work)
 }
 
 /// Every record of so many publishes is where it belongs, once.
-fn whole(log: &Embedded, publishes: u64, stored: i64) -> Result<(), String> {
-    for (family, records) in [(KEPT, RECORDS), (EXPIRED, 2)] {
+fn whole(log: &Embedded, publishes: u64, stored: i64, work: Work) -> Result<(), String> {
+    for (family, records) in [(KEPT, RECORDS), (EXPIRED, EXPIRED_RECORDS)] {
         let partitions = log.topic(family).unwrap().partitions;
         let mut wanted: BTreeMap<i32, Vec<String>> = BTreeMap::new();
-        for (key, value) in (0..publishes).flat_map(|n| keys_and_values(n).into_iter().take(records)) {
+        for (key, value) in (0..publishes).flat_map(|n| keys_and_values(n, work).take(records)) {
             wanted.entry(murmur2::partition(key.as_bytes(), partitions)).or_default().push(value);
         }
         let mut starts = from_start(log, family);
@@ -173,42 +193,79 @@ fn whole(log: &Embedded, publishes: u64, stored: i64) -> Result<(), String> {
 }
 
 /// Opens what the power left after the first steps.
-fn lose_power(tape: &Tape, steps: usize, rest: Rest, dice: &mut Dice) -> Result<(), String> {
+fn lose_power(tape: &Tape, steps: usize, rest: Rest, dice: &mut Dice, work: Work) -> Result<(), String> {
     let disk = tempfile::tempdir().unwrap();
     tape.after_power_loss(steps, disk.path(), rest, dice);
-    check(&disk.path().join("home/log"), &promised(&tape.said(steps, "told")))
+    check(&disk.path().join("home/log"), &promised(&tape.said(steps, "told")), work)
 }
 
-/// Given the lives of a writer, when the power goes at any step of them, then all that was acknowledged is there, once, and the log goes on.
-#[test]
-fn what_was_acknowledged_survives_power_loss_at_every_step() {
+/// Loses the power after each of these numbers of steps.
+fn lose_power_at(tape: &Tape, cuts: Vec<usize>, seed: u64, dice: &mut Dice, work: Work) {
+    let (mut lost, of) = (Vec::new(), cuts.len());
+    for steps in cuts {
+        let rest = [Rest::Nothing, Rest::Some, Rest::Some, Rest::Everything][dice.below(4) as usize];
+        if let Err(why) = lose_power(tape, steps, rest, dice, work) {
+            lost.push(format!("after step {steps} ({:?}), {rest:?} of the rest: {why}", tape.steps[steps.saturating_sub(1)]));
+        }
+    }
+    println!("{of} power losses in {} steps", tape.steps.len());
+    assert!(lost.is_empty(), "seed {seed}, {} of {of}:\n{}", lost.len(), lost.join("\n"));
+}
+
+fn seed() -> u64 {
     let seed = match std::env::var("TAPE_POWER_SEED") {
         Ok(text) => text.parse().unwrap(),
         Err(_) => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64 & 0xffff_ffff,
     };
     println!("TAPE_POWER_SEED={seed}");
-    let Some(tape) = recorded() else { return };
+    seed
+}
+
+/// Given the lives of a writer, when the power goes at any step of them, then all that was acknowledged is there, once, and the log goes on.
+#[test]
+fn what_was_acknowledged_survives_power_loss_at_every_step() {
+    let seed = seed();
+    let Some(tape) = recorded(false) else { return };
     let mut dice = Dice(seed);
-    let apart = if std::env::var_os("TAPE_SOAK").is_some() { 1 } else { tape.steps.len().div_ceil(CUTS) };
-    let (mut lost, mut cuts) = (Vec::new(), 0);
-    for steps in (dice.below(apart as u64) as usize..=tape.steps.len()).step_by(apart) {
-        let rest = [Rest::Nothing, Rest::Some, Rest::Some, Rest::Everything][dice.below(4) as usize];
-        cuts += 1;
-        if let Err(why) = lose_power(&tape, steps, rest, &mut dice) {
-            lost.push(format!("after step {steps} ({:?}), {rest:?} of the rest: {why}", tape.steps[steps.saturating_sub(1)]));
-        }
+    let every = tape.steps.len();
+    let first = (0..every).find(|steps| !tape.said(*steps, "told").is_empty()).expect("it said something");
+    let long = std::env::var_os("TAPE_SOAK").is_some();
+    let apart = if long { 1 } else { every.div_ceil(CUTS) };
+    let mut cuts: Vec<usize> = (dice.below(apart as u64) as usize..=every).step_by(apart).collect();
+    cuts.extend((0..if long { every } else { CUTS }).map(|_| dice.below(first as u64 + 1) as usize));
+    lose_power_at(&tape, cuts, seed, &mut dice, USUAL);
+}
+
+/// Given a writer of so much that journals are sealed and removed, when the power goes around that, then the same. Takes minutes: `TAPE_SOAK=1`.
+#[test]
+fn what_was_acknowledged_survives_power_loss_while_journals_are_removed() {
+    if std::env::var_os("TAPE_SOAK").is_none() {
+        println!("left out: TAPE_SOAK=1 runs it");
+        return;
     }
-    println!("{cuts} of {} steps", tape.steps.len());
-    assert!(lost.is_empty(), "seed {seed}, {} of {cuts}:\n{}", lost.len(), lost.join("\n"));
+    let seed = seed();
+    let Some(tape) = recorded(true) else { return };
+    let mut dice = Dice(seed);
+    let is_journal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jnl") && path.starts_with("home/log/log");
+    let removed = |step: &Step| matches!(step, Step::Remove(path) if is_journal(path));
+    let at_journals = |step: &Step| matches!(step, Step::Create(path, _) if is_journal(path)) || removed(step);
+    assert!(tape.steps.iter().any(removed), "no journal was removed");
+    let near: Vec<usize> =
+        (1..tape.steps.len()).filter(|at| at_journals(&tape.steps[*at - 1])).flat_map(|at| [at, at + 1, at + 3]).collect();
+    let anywhere = (0..12).map(|_| dice.below(tape.steps.len() as u64) as usize);
+    let cuts = near.into_iter().chain(anywhere).map(|at| at.min(tape.steps.len())).collect();
+    lose_power_at(&tape, cuts, seed, &mut dice, LARGE);
 }
 
 /// Given a disk that forgets to sync files, or directories, then this test notices.
 #[test]
 fn what_is_not_synced_is_noticed() {
-    let Some(tape) = recorded() else { return };
-    let steps = tape.steps.len();
-    let tape = tape.without(|step| !matches!(step, Step::SyncDirectory(_)));
-    assert!(lose_power(&tape, tape.steps.len(), Rest::Nothing, &mut Dice(1)).is_err(), "no name was synced, of {steps} steps");
-    let tape = recorded().unwrap().without(|step| !matches!(step, Step::SyncFile(_)));
-    assert!(lose_power(&tape, tape.steps.len(), Rest::Nothing, &mut Dice(1)).is_err(), "no content was synced, of {steps} steps");
+    let forgets: [(&str, fn(&Step) -> bool); 2] =
+        [("name", |step| !matches!(step, Step::SyncDirectory(_))), ("content", |step| !matches!(step, Step::SyncFile(_)))];
+    for (what, keep) in forgets {
+        let Some(tape) = recorded(false) else { return };
+        let tape = tape.without(keep);
+        let lost = lose_power(&tape, tape.steps.len(), Rest::Nothing, &mut Dice(1), USUAL);
+        assert!(lost.is_err(), "no {what} was synced");
+    }
 }
