@@ -124,16 +124,16 @@ pub(super) fn holes(numbers: &mut Numbers, sources: &Sources) -> Result<Vec<Find
 }
 
 fn hole(before: &Number, behind: &Number, of: &str) -> Finding {
-    let (from, to) = (before.sequence + 1, behind.sequence - 1);
+    let missing = match (before.sequence + 1, behind.sequence - 1) {
+        (from, to) if from == to => format!("{from}: it is"),
+        (from, to) => format!("{from} to {to}: they are"),
+    };
     Finding {
         table: before.family.topic().name,
         partition: Some(before.partition),
         offsets: Some((before.offset, before.offset)),
         kind: "incomplete",
-        what: format!(
-            "{of} declares its sequence complete, and has no {from} to {to}: they are missing behind its record {}",
-            before.record
-        ),
+        what: format!("{of} declares its sequence complete, and has no {missing} missing behind its record {}", before.record),
     }
 }
 

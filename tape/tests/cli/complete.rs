@@ -58,7 +58,7 @@ fn a_sequence_may_be_complete_within_each_symbol() {
     assert_eq!((code, told(&whole)), (Some(0), vec![]));
     let (code, holed) = verified("symbol", counted().filter(|at| *at != (8, 3)).map(|(n, symbol)| line(n, symbol)));
     let [("incomplete", what)] = told(&holed)[..] else { panic!("{holed}") };
-    assert!(code == Some(1) && what.contains("symbol TOK3") && what.contains("has no 8 to 8"), "{what}");
+    assert!(code == Some(1) && what.contains("symbol TOK3") && what.contains("has no 8: it is missing"), "{what}");
 }
 
 /// Given a DBN file from which records were filtered, and a CSV with holes that declares nothing, then nothing is asked of their sequences.
