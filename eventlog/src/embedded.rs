@@ -5,11 +5,13 @@
 //! DIR/tape.sock        the owner's socket, while it serves one (socket.rs)
 //! DIR/published.mark   how many publishes were acknowledged (mark.rs)
 //! DIR/journal.aside/   the journals while the log is opened; journal.damaged/ those of one that is not whole (aside.rs)
+//! DIR/log.part/        the database while it is made (database.rs)
 //! DIR/log/             fjall: `log` chunks by topic, partition, offset (chunk.rs) · `states` key → last value · `meta` ids, ends, epochs
 //! ```
 
 mod aside;
 mod chunk;
+mod database;
 mod lock;
 mod mark;
 mod meta;
@@ -23,7 +25,8 @@ use crate::{TimestampType, Watermarks, Whole, Writer};
 use aside::Aside;
 use bytes::Bytes;
 use chunk::{Builder, Place, Summed};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
+use database::Opened;
+use fjall::{Database, Keyspace, PersistMode, Readable};
 use lock::{Lock, advice};
 use mark::Mark;
 use meta::{
@@ -40,12 +43,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
-/// fjall's block cache: the log is read in order, so little is read twice.
-const CACHE_BYTES: u64 = 16 << 20;
-/// What fjall keeps in memory before it writes a file.
+/// What fjall keeps in memory before it writes a file, unless told otherwise.
 const MEMTABLE_BYTES: u64 = 16 << 20;
-/// What fjall's journals may hold before files are written.
-const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 /// A poll ends when it has this many bytes, whatever the number of events.
 pub(crate) const POLL_BYTES_MAX: usize = 32 << 20;
 /// Chunks that one call of `stored` drops at most, so that it stays short.
@@ -58,11 +57,13 @@ pub struct Options {
     pub prefix: String,
     /// How long records stay at least; `None` keeps them for ever. What is not yet stored stays in any case.
     pub retention: Option<Duration>,
+    /// What is kept in memory of records, and of states, before a file is written. Of a log that is there already, what it was made with counts.
+    pub memtable_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { prefix: "tape.".to_string(), retention: None }
+        Options { prefix: "tape.".to_string(), retention: None, memtable_bytes: MEMTABLE_BYTES }
     }
 }
 
@@ -137,20 +138,9 @@ impl Embedded {
         made.map_err(|e| Error::Failed { doing: format!("making {}", dir.display()), why: advice(&e) })?;
         let lock = Lock::acquire(dir)?;
         let opening = || format!("opening the embedded log in {}", dir.display());
-        let storage = |e| failed(opening(), e);
         refuse_damaged(dir, &opening)?;
         let journal = Aside::take(dir);
-        let db = Database::builder(dir.join("log"))
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES_MAX)
-            .worker_threads(2)
-            .open()
-            .map_err(storage)?;
-        let plain = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let separated = || plain().with_kv_separation(Some(KvSeparationOptions::default()));
-        let meta = db.keyspace("meta", plain).map_err(storage)?;
-        let chunks = db.keyspace("log", separated).map_err(storage)?;
-        let states = db.keyspace("states", plain).map_err(storage)?;
+        let Opened { db, meta, chunks, states } = database::open(dir, options.memtable_bytes, &opening)?;
         // Before anything is written: what was lost may be the ids themselves.
         let published = count_publishes(&[&meta, &chunks, &states], &journal, &opening)?;
         let mark = Mark::open(dir, published, &journal)?;

@@ -7,12 +7,18 @@
 mod crash;
 #[path = "contract/damage.rs"]
 mod damage;
+#[cfg(target_os = "linux")]
+#[path = "contract/disk.rs"]
+mod disk;
 #[path = "contract/embedded_only.rs"]
 mod embedded_only;
 #[path = "contract/homes.rs"]
 mod homes;
 #[path = "contract/kafka_only.rs"]
 mod kafka_only;
+#[cfg(target_os = "linux")]
+#[path = "contract/power.rs"]
+mod power;
 
 use bytes::Bytes;
 use eventlog::{Batch, Error, Event, EventLog, Records, Start, State, StateTopic, TimestampType, Watermarks, Whole, murmur2};

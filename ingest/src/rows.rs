@@ -2,11 +2,12 @@
 
 use crate::Error;
 use crate::position::SourceId;
-use crate::source::{Bad, Given, Parser};
+use crate::source::{Bad, Given, Parser, SEQUENCE_COMPLETE};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
 use schemas::{Family, Rows};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Why something is said again.
@@ -121,7 +122,10 @@ pub fn source_row(
     rows.text(column("dataset"), &parser.dataset());
     rows.text(column("name"), &given.name);
     rows.text(column("parser"), parser_name);
-    rows.text(column("path_facts"), &json(&parser.path_facts()));
+    // What the mapping declares is no part of the source's name, as the facts of its path are.
+    let declared = header.sequence_complete.clone().map(|within| (SEQUENCE_COMPLETE.to_string(), within));
+    let facts: BTreeMap<String, String> = parser.path_facts().into_iter().chain(declared).collect();
+    rows.text(column("path_facts"), &json(&facts));
     rows.i64(column("bytes"), bytes as i64);
     rows.bytes(column("sha256"), sha256);
     rows.i64(column("source_record"), -1);

@@ -53,6 +53,9 @@ impl Given {
     }
 }
 
+/// Under which `sources.path_facts` says what is declared of a source's sequence.
+pub const SEQUENCE_COMPLETE: &str = "sequence_complete";
+
 /// Facts of a file's header, for the `sources` table. Absent facts are `None`.
 #[derive(Debug, Clone, Default)]
 pub struct Header {
@@ -80,6 +83,8 @@ pub struct Header {
     pub schema: Option<String>,
     /// The licence that the source or its mapping states.
     pub licence: Option<String>,
+    /// Within what (`source`, `symbol`) its mapping declares that the numbers of `sequence` count up by one, without a hole.
+    pub sequence_complete: Option<String>,
 }
 
 /// A record that could not be parsed. It goes whole to `quarantine`.

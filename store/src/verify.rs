@@ -5,12 +5,14 @@
 //! leaves.rs  every row of every file ──► record as it stood in the log ──► leaf hash (all cores) ──────────┤
 //! rows.rs      and what of the row the record does not hold: it must follow from it ────────────────────────┤
 //! log.rs     the records that the log still has ──► leaf hash, where it is asked for ──────────────────────┤
+//! complete.rs  the numbers of sources that declare their sequence complete ──► holes ───────────────────────┤
 //! judge.rs                             per partition, in the order of offsets: a finding, or nothing ◄─────┘
 //! ```
 //!
 //! Memory is bounded: the leaves wait in a file; of each partition that is judged a million offsets at a time are put in order.
 
 mod claims;
+mod complete;
 mod judge;
 mod leaves;
 mod log;
@@ -46,7 +48,7 @@ pub struct Finding {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offsets: Option<(i64, i64)>,
     /// What kind of thing it is, one word (docs/auditing.md): `missing`, `repeated`, `doubled`, `unclaimed`, `altered`, `gap`, `overlap`,
-    /// `transaction`, `unreadable`, `unproven`, `misstated`, `lost`, `unexplained`, `schema`, `backwards`; and beside the log `differs`, `unlogged`, `unstored`.
+    /// `transaction`, `unreadable`, `unproven`, `misstated`, `lost`, `unexplained`, `schema`, `backwards`, `incomplete`; and beside the log `differs`, `unlogged`, `unstored`.
     pub kind: &'static str,
     /// In words.
     pub what: String,
@@ -157,13 +159,14 @@ async fn verify_beside(lake: &Lake, log: Option<Arc<dyn EventLog>>, progress: &m
     }
     verified.findings.extend(lost_elsewhere(&read, &claims));
     verified.findings.extend(side_transactions(&poison_txns, &claims, &read));
+    let sources = read.sources.clone();
     let blocking = move || {
-        let Spools { leaves, mut doubles } = spools;
+        let Spools { leaves, mut doubles, mut numbers } = spools;
         let judged = judge::judge(partitions, leaves, log.as_ref(), &claims)?;
-        Ok::<_, Error>((judged, doubled(&mut doubles)?))
+        Ok::<_, Error>((judged, doubled(&mut doubles)?, complete::holes(&mut numbers, &sources)?))
     };
     let done = tokio::task::spawn_blocking(blocking).await;
-    let (judged, doubled) = done.map_err(|e| Error::Ended { part: "verification", why: e.to_string() })??;
+    let (judged, doubled, holes) = done.map_err(|e| Error::Ended { part: "verification", why: e.to_string() })??;
     for Judged { family, findings, intervals, compared, venue } in judged {
         let looked = verified.tables.entry(family.topic().name).or_default();
         looked.intervals += intervals;
@@ -172,6 +175,7 @@ async fn verify_beside(lake: &Lake, log: Option<Arc<dyn EventLog>>, progress: &m
         read.sources.add_venue(&venue);
     }
     verified.findings.extend(doubled);
+    verified.findings.extend(holes);
     verified.sources = read.sources.remarkable();
     Ok(verified)
 }

@@ -91,7 +91,7 @@ fn embedded_options(settings: &Settings) -> Options {
         LogAt::Embedded { retention, .. } => retention,
         LogAt::Kafka { .. } => None,
     };
-    Options { prefix: settings.prefix.clone(), retention }
+    Options { prefix: settings.prefix.clone(), retention, ..Options::default() }
 }
 
 fn kafka(settings: &Settings) -> Result<Kafka> {

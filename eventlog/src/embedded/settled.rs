@@ -19,7 +19,8 @@ pub(super) fn folders(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn below(dir: &Path) -> Result<()> {
+/// Syncs `dir` and every folder below it.
+pub(super) fn below(dir: &Path) -> Result<()> {
     for entry in dir.read_dir()? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

@@ -179,6 +179,7 @@ pub fn open(mapping: &Mapping, input: Box<dyn Read + Send>, given: &Given) -> Re
         columns: mapping.header.then_some(names),
         schema: maker.constant_schema(),
         licence: mapping.licence.clone(),
+        sequence_complete: mapping.sequence_complete.clone(),
         ..Header::default()
     };
     let notes = maker.first_notes();
@@ -210,6 +211,11 @@ impl Mapping {
         let missing: Vec<&str> = self.key_columns.iter().filter(|name| !names.contains(name)).map(String::as_str).collect();
         let twice = repeated(names);
         if unknown.is_empty() && missing.is_empty() && twice.is_empty() {
+            let uncounted = ["sequence", "symbol"].into_iter().find(|name| !names.iter().any(|own| own == name) && self.counts_by(name));
+            if let Some(name) = uncounted {
+                let what = format!("it has no column {name}, and the mapping declares its sequence complete");
+                return Err(input(what, format!("add {name}, or remove sequence_complete from the mapping")));
+            }
             let own = names.iter().enumerate().map(|(at, name)| self.own_target(name, at));
             let derived = self.columns.iter().filter(|spec| !names.iter().any(|name| name == spec.name()));
             let derived = derived.filter_map(|spec| spec.target(names));
@@ -223,6 +229,16 @@ impl Mapping {
             format!("its columns are not those of {table}: {what}"),
             format!("expected {} and any other columns of {table} (tape schema {table})", self.key_columns.join(", ")),
         ))
+    }
+
+    /// Whether the declared sequence is counted by a column that only the file can fill.
+    fn counts_by(&self, name: &str) -> bool {
+        let needed = match self.sequence_complete.as_deref() {
+            Some("symbol") => true,
+            Some(_) => name == "sequence",
+            None => false,
+        };
+        needed && !self.columns.iter().any(|spec| spec.name() == name)
     }
 
     fn expected(&self) -> String {

@@ -62,7 +62,7 @@ pub async fn restore(
 ) -> Result<Restored, Error> {
     let topics = Family::ALL.into_iter().filter_map(|family| Some((family, known.topic(family)?.clone()))).collect();
     let identity = Identity { cluster_id: known.cluster_id.clone(), topics };
-    let options = Options { prefix: known.prefix().to_string(), retention: None };
+    let options = Options { prefix: known.prefix().to_string(), ..Options::default() };
     let mut log = Embedded::restore(dir, &options, &identity)?;
     let low = |place: &(Family, i32)| lost.get(place).copied().unwrap_or(0);
     let mut restored = Restored::default();

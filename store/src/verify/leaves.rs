@@ -2,6 +2,7 @@
 //! decoded, written back as records and hashed by as many threads as there are cores.
 
 use super::claims::Claims;
+use super::complete::{self, Number, Numbers, Within};
 use super::rows::{self, Fault, Known};
 use super::sequences::{self, Source, Sources, UNFOLLOWED};
 use super::{Finding, TOLD_MAX, Verified};
@@ -86,11 +87,12 @@ const POISON: u32 = u32::MAX;
 pub(super) struct Spools {
     pub(super) leaves: Leaves,
     pub(super) doubles: Doubles,
+    pub(super) numbers: Numbers,
 }
 
 impl Spools {
     pub(super) fn new() -> Result<Spools, Error> {
-        Ok(Spools { leaves: Spool::new()?, doubles: Spool::new()? })
+        Ok(Spools { leaves: Spool::new()?, doubles: Spool::new()?, numbers: Spool::new()? })
     }
 }
 
@@ -121,6 +123,8 @@ struct Piece {
     leaves: Vec<((Family, i32, i64), Vec<u8>)>,
     /// The same of records' own bytes, by the first byte of their hash.
     doubles: Vec<Vec<u8>>,
+    /// The numbers of sources that declare their sequence complete.
+    numbers: BTreeMap<complete::Bucket, Vec<u8>>,
     schema_ids: BTreeSet<i32>,
     file: String,
     lost: Vec<(String, i32, i64, i64)>,
@@ -150,6 +154,7 @@ pub(super) async fn read(
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Read, Error> {
     let mut read = Read::default();
+    complete::declared(lake, tables, &read.sources).await;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     let (jobs, queue) = mpsc::channel::<Job>(1);
     let (pieces, made) = mpsc::channel::<Piece>(PIECES_WAITING);
@@ -215,6 +220,9 @@ pub(super) async fn read(
             }
             for (bucket, doubles) in (0..=u8::MAX).zip(&piece.doubles).filter(|(_, doubles)| !doubles.is_empty()) {
                 spools.doubles.push(bucket, doubles)?;
+            }
+            for (bucket, numbers) in &piece.numbers {
+                spools.numbers.push(*bucket, numbers)?;
             }
             for id in piece.schema_ids {
                 read.schema_ids.entry((family, id)).or_insert_with(|| piece.file.clone());
@@ -291,7 +299,8 @@ struct Worker {
     by_topic: HashMap<String, Family>,
     hashers: HashMap<(Family, i32), Hasher>,
     sources: Arc<Sources>,
-    known: HashMap<[u8; 16], Source>,
+    /// The number of each source, and whether it declares its sequence complete.
+    known: HashMap<[u8; 16], (Source, Option<Within>)>,
     /// Of the hash of a record's own bytes: nobody can make two that collide without knowing it.
     seed: u64,
 }
@@ -349,6 +358,7 @@ impl Worker {
         if partition.null_count() < rows.num_rows() {
             let records = record::rebuild(family, rows)?;
             let followed = self.followed(family, rows);
+            self.numbers(family, rows, piece);
             piece.doubles = vec![Vec::new(); 1 << 8];
             let placed: Vec<usize> = (0..rows.num_rows()).filter(|row| partition.is_valid(*row) && offset.is_valid(*row)).collect();
             for run in placed.chunk_by(|one, next| partition.value(*one) == partition.value(*next)) {
@@ -420,7 +430,7 @@ impl Worker {
             let id = ids.value(row);
             let source = match last {
                 Some((before, source)) if before == id => source,
-                _ => self.number(id),
+                _ => self.number(id).0,
             };
             last = Some((id, source));
             if let Some(flags) = flags.filter(|flags| flags.is_valid(row)) {
@@ -449,9 +459,44 @@ impl Worker {
         followed
     }
 
-    fn number(&mut self, id: &[u8]) -> Source {
-        let Ok(key) = <[u8; 16]>::try_from(id) else { return UNFOLLOWED };
-        *self.known.entry(key).or_insert_with(|| self.sources.number(id))
+    fn number(&mut self, id: &[u8]) -> (Source, Option<Within>) {
+        let Ok(key) = <[u8; 16]>::try_from(id) else { return (UNFOLLOWED, None) };
+        let ask = || {
+            let number = self.sources.number(id);
+            (number, self.sources.within(number))
+        };
+        *self.known.entry(key).or_insert_with(ask)
+    }
+
+    /// Collects the numbers of sources that declare their sequence complete.
+    fn numbers(&mut self, family: Family, rows: &RecordBatch, piece: &mut Piece) {
+        let topic = family.topic();
+        let sequences = rows.column(topic.column("sequence")).as_primitive::<Int64Type>();
+        if sequences.null_count() == rows.num_rows() {
+            return;
+        }
+        let ids = rows.column(topic.column("source_id")).as_binary::<i32>();
+        let symbols = rows.column(topic.column("symbol")).as_string::<i32>();
+        let long = |name: &str| rows.column(topic.column(name)).as_primitive::<Int64Type>();
+        let (records, offsets) = (long("source_record"), long("_offset"));
+        let partitions = rows.column(topic.column("_partition")).as_primitive::<Int32Type>();
+        let mut last: Option<(&[u8], &str, u32)> = None;
+        for row in (0..rows.num_rows()).filter(|row| sequences.is_valid(*row) && partitions.is_valid(*row) && offsets.is_valid(*row)) {
+            let id = ids.value(row);
+            let (source, Some(within)) = self.number(id) else { continue };
+            let symbol = match within {
+                Within::Source => "",
+                Within::Symbol => symbols.value(row),
+            };
+            let series = match last {
+                Some((before, of, series)) if before == id && of == symbol => series,
+                _ => self.sources.series_of(source, symbol),
+            };
+            last = Some((id, symbol, series));
+            let (partition, offset) = (partitions.value(row), offsets.value(row));
+            let number = Number { sequence: sequences.value(row), family, partition, offset, record: records.value(row) };
+            piece.numbers.entry(number.bucket(source, series)).or_default().extend_from_slice(&number.bytes());
+        }
     }
 
     fn names(&self, rows: &RecordBatch) {

@@ -1,8 +1,9 @@
 //! The order of a source's records, and what its venue says of itself: sequence numbers that go back or come again, and DBN's flags.
 //!
 //! Numbers of records are ours: within one partition they never go back. Sequence numbers and flags are the venue's: they are counted and told.
-//! Holes are not judged: no source that is read today declares its sequence complete (a DBN file may be filtered by symbol).
+//! Holes are judged of those sources alone that declare their sequence complete (complete.rs): a DBN file may be filtered by symbol.
 
+use super::complete::Within;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -46,6 +47,10 @@ pub(super) struct Sources(Mutex<Inner>);
 struct Inner {
     numbers: HashMap<[u8; 16], Source>,
     looked: Vec<SourceLooked>,
+    /// Those that declare their sequence complete, and within what.
+    declared: HashMap<Source, Within>,
+    /// What the numbers of those count within: the symbol, or nothing.
+    series: HashMap<(Source, String), u32>,
 }
 
 impl Sources {
@@ -67,6 +72,43 @@ impl Sources {
     pub(super) fn name(&self, id: &[u8], name: &str) {
         let number = self.number(id);
         self.change(number, |looked| looked.name = Some(name.to_string()));
+    }
+
+    /// The source declares its sequence complete within that.
+    pub(super) fn declare(&self, id: &[u8], within: Within) {
+        let number = self.number(id);
+        self.0.lock().expect("nothing that holds the sources can panic").declared.insert(number, within);
+    }
+
+    pub(super) fn within(&self, source: Source) -> Option<Within> {
+        self.0.lock().expect("nothing that holds the sources can panic").declared.get(&source).copied()
+    }
+
+    /// The number of a series of a source; a new one where it was not named before.
+    pub(super) fn series_of(&self, source: Source, symbol: &str) -> u32 {
+        let mut inner = self.0.lock().expect("nothing that holds the sources can panic");
+        let next = inner.series.len() as u32;
+        *inner.series.entry((source, symbol.to_string())).or_insert(next)
+    }
+
+    /// All series of sources that declare their sequence complete, in the order of their numbers.
+    pub(super) fn series(&self) -> Vec<(Source, u32)> {
+        let inner = self.0.lock().expect("nothing that holds the sources can panic");
+        let mut series: Vec<_> = inner.series.iter().map(|((source, _), number)| (*source, *number)).collect();
+        series.sort_unstable();
+        series
+    }
+
+    /// In words: the source, and the symbol where it counts by symbol.
+    pub(super) fn told_series(&self, source: Source, series: u32) -> String {
+        let symbol = {
+            let inner = self.0.lock().expect("nothing that holds the sources can panic");
+            inner.series.iter().find(|(_, number)| **number == series).map(|((_, symbol), _)| symbol.clone()).unwrap_or_default()
+        };
+        match symbol.as_str() {
+            "" => self.told(source),
+            symbol => format!("{}, symbol {symbol}", self.told(source)),
+        }
     }
 
     /// Counts flags of DBN.

@@ -25,7 +25,7 @@ use std::time::Duration;
 /// Sources that are named.
 const NAMED_MAX: usize = 5;
 /// Findings of a verification that say something of the log, and not that the tables are other than it.
-const OF_THE_LOG: [&str; 3] = ["lost", "doubled", "backwards"];
+const OF_THE_LOG: [&str; 4] = ["lost", "doubled", "backwards", "incomplete"];
 /// What a replay may take: it is no statement of somebody who waits.
 const TIMEOUT: Duration = Duration::from_secs(366 * 86_400);
 

@@ -7,6 +7,7 @@ mod bad_text;
 mod bad_world;
 mod broker;
 mod captured;
+mod complete;
 mod durable;
 mod faces;
 mod feed;

@@ -118,6 +118,7 @@ pub(super) fn facts(metadata: &Metadata) -> Header {
         columns: None,
         schema: metadata.schema.map(|schema| schema.as_str().into()),
         licence: None,
+        sequence_complete: None,
     }
 }
 

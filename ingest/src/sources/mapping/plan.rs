@@ -2,6 +2,7 @@
 
 use super::template::Template;
 use crate::Error;
+use crate::source::SEQUENCE_COMPLETE;
 use crate::sources::clock::Clock;
 use crate::sources::records::Shape;
 use regex::Regex;
@@ -47,6 +48,8 @@ struct Typed {
     /// Columns without which a record is refused.
     #[serde(default)]
     required: Vec<String>,
+    /// Within what the numbers of `sequence` count up by one, without a hole: `source`, or `symbol`.
+    sequence_complete: Option<String>,
     /// A field without which a record is no figure and gives no row.
     skip_without: Option<String>,
     /// The file also goes whole to `documents`.
@@ -128,6 +131,7 @@ pub struct Mapping {
     pub(super) own_columns: bool,
     pub(super) key_columns: Vec<String>,
     pub(super) required: Vec<String>,
+    pub(super) sequence_complete: Option<String>,
     pub(super) skip_without: Option<String>,
     pub(super) document: bool,
     pub(super) lookups: BTreeMap<String, BTreeMap<String, String>>,
@@ -288,6 +292,7 @@ fn check(typed: Typed) -> Result<Mapping, String> {
     if let Some(name) = typed.required.iter().find(|name| !may_fill(topic, name)) {
         return Err(unknown_column(topic, name));
     }
+    let counted = counted(&typed, &facts)?;
     every_field_is_used(&typed)?;
     if let Some(name) = typed.skip_without.as_ref().filter(|name| !typed.fields.contains(name)) {
         return Err(format!("skip_without names {name:?}, which is not among the fields"));
@@ -309,12 +314,32 @@ fn check(typed: Typed) -> Result<Mapping, String> {
         licence: typed.licence,
         fields: typed.fields,
         own_columns: typed.own_columns,
-        required: typed.required,
+        required: typed.required.into_iter().chain(counted.iter().map(|name| name.to_string())).collect(),
+        sequence_complete: typed.sequence_complete,
         skip_without: typed.skip_without,
         document: typed.document,
         lookups: typed.lookups,
         absent: typed.absent,
     })
+}
+
+/// The columns without which nobody can say whether a sequence that is declared complete has a hole.
+fn counted(typed: &Typed, facts: &BTreeSet<String>) -> Result<&'static [&'static str], String> {
+    let columns: &[&str] = match typed.sequence_complete.as_deref() {
+        None => return Ok(&[]),
+        Some("source") => &["sequence"],
+        Some("symbol") => &["sequence", "symbol"],
+        Some(other) => return Err(format!("sequence_complete = {other:?} is neither \"source\" nor \"symbol\"")),
+    };
+    if let Some(name) = columns.iter().find(|name| !typed.own_columns && !typed.columns.contains_key(**name)) {
+        return Err(format!("sequence_complete needs the column {name}, and [columns] does not fill it"));
+    }
+    if facts.contains(SEQUENCE_COMPLETE) {
+        return Err(format!(
+            "a capture in recognise.path may not be called {SEQUENCE_COMPLETE}: sources says by that name what is declared"
+        ));
+    }
+    Ok(columns)
 }
 
 fn unknown_column(topic: &Topic, name: &str) -> String {

@@ -52,6 +52,9 @@ fn mistakes_in_a_mapping_are_named() {
         (column("{ text = \"{a:lower}\" }"), "filter \"lower\""),
         (with(""), "no column takes a"),
         (with("delimiter = \"→\""), "delimiter"),
+        (with("sequence_complete = \"yes\"\n[columns]\nsequence = { from = \"a\" }"), "neither \"source\" nor \"symbol\""),
+        (with("sequence_complete = \"source\"\n[columns]\nprice = { from = \"a\" }"), "needs the column sequence"),
+        (with("sequence_complete = \"symbol\"\n[columns]\nsequence = { from = \"a\" }"), "needs the column symbol"),
         (with("[recognise]\npath = ['(']"), "recognise.path"),
         ("family = \"trades\"".into(), "fields names no column"),
     ] {
