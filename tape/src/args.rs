@@ -92,7 +92,11 @@ pub enum Command {
     /// it stood. What ingest could not read of a source has no frame; the summary says which sources those are, and what to do. Exit code 1
     /// where something stays in quarantine.
     Requeue(Requeue),
-    /// Check configuration, log, tables and clock, and say what to do
+    /// Check configuration, log, tables and clock, what was lost, quarantined or waits to be stored, and say what to do
+    ///
+    /// Exit code 1 where something is BAD. Of the history: offsets that left the log before they were stored (table gaps), records in quarantine that
+    /// nobody settled, records that wait for more than a minute to be stored, and transactions of Kafka that somebody left open, behind which
+    /// nothing can be read.
     ///
     /// Of the tables: every file of their newest versions must be there with the length that the table's log states; what is in the files is
     /// not read. A query that only counts all rows (SELECT count(*) FROM trades) is answered from the log and does not notice a lost file.
