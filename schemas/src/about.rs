@@ -172,7 +172,7 @@ pub fn explaining(family: Family) -> Vec<Field> {
                 "requeued_at",
                 Time,
                 "ns UTC",
-                "clock 4 of the record that says it was published again (tape requeue, --requeue); NULL where it was not",
+                "clock 4 of the record that cancels it, as it was published again or settled (tape requeue); NULL where there is none",
             ),
         ],
         Family::Gaps => vec![

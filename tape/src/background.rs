@@ -70,7 +70,7 @@ pub fn watch_held(log: Arc<dyn EventLog>, settings: &Settings, stop: Arc<AtomicB
                     let now = SystemTime::now();
                     let old = found.iter().filter(|one| held::is_old(one, now));
                     for one in old.filter(|one| told.insert((one.family, one.partition, one.from))) {
-                        tracing::warn!("records wait: {}", held::line(one, &settings, now));
+                        tracing::warn!("records wait: {}; {}", held::line(one, &settings, now), held::advice(one, &settings));
                     }
                 }
                 // Whoever reads the log tells of its troubles.

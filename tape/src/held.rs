@@ -27,7 +27,7 @@ pub fn time(ms: i64) -> String {
         .map_or_else(|| format!("{ms} ms since 1970"), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// What waits, since when, and what to do.
+/// What waits, and since when.
 pub fn line(held: &Held, settings: &Settings, now: SystemTime) -> String {
     let topic = format!("{}{}", settings.prefix, held.family.topic().name);
     let since = match (held.since_ms, age(held.since_ms, now)) {
@@ -38,23 +38,22 @@ pub fn line(held: &Held, settings: &Settings, now: SystemTime) -> String {
         1 => "1 offset cannot be read or stored".to_string(),
         offsets => format!("{} offsets cannot be read or stored", HumanCount(offsets)),
     };
-    format!(
-        "{topic}[{}] from offset {} on: {offsets}, behind a transaction that is {since}. It ends when its producer commits, or the broker gives it up \
-         (transaction.max.timeout.ms, 15 minutes by default); one that stays is ended with Kafka's own tool: kafka-transactions.sh --bootstrap-server {} \
-         abort --topic {topic} --partition {} --start-offset {}",
-        held.partition,
-        held.from,
-        brokers(settings),
-        held.partition,
-        held.from
-    )
+    format!("{topic}[{}] from offset {} on: {offsets}, behind a transaction that is {since}", held.partition, held.from)
 }
 
-fn brokers(settings: &Settings) -> &str {
-    match &settings.log {
+/// What to do about it.
+pub fn advice(held: &Held, settings: &Settings) -> String {
+    let Held { family, partition, from, .. } = held;
+    let topic = format!("{}{}", settings.prefix, family.topic().name);
+    let brokers = match &settings.log {
         LogAt::Kafka { brokers, .. } => brokers,
         LogAt::Embedded { .. } => "HOST:9092",
-    }
+    };
+    format!(
+        "a transaction ends when its producer commits or comes again, or when the broker gives it up (within 15 minutes by default); one that stays is \
+         ended, partition by partition, with Kafka's own tool: kafka-transactions.sh --bootstrap-server {brokers} abort --topic {topic} --partition {partition} \
+         --start-offset {from}"
+    )
 }
 
 /// The same for scripts.

@@ -88,8 +88,8 @@ fn behind(log: &Arc<dyn EventLog>, lake: &Lake, settings: &Settings) -> Result<V
         let named =
             some(parts.map(|lag| format!("{}[{}] from offset {}: {}", lag.topic, lag.partition, lag.stored.max(lag.noted), lag.lost())));
         let says = format!(
-            "{} offsets left the log before they were stored, and no store has noted it: {named}; `{}` does, tells which, and goes on behind them",
-            HumanCount(lost.unsigned_abs()),
+            "{} left the log before they were stored, and no store has noted it: {named}; `{}` does, tells which, and goes on behind them",
+            counted(lost),
             settings.command("store --once")
         );
         findings.push(Finding { what: "retention", good: false, says });
@@ -99,8 +99,10 @@ fn behind(log: &Arc<dyn EventLog>, lake: &Lake, settings: &Settings) -> Result<V
         let old: Vec<_> = held.iter().filter(|one| held::is_old(one, now)).collect();
         let says = match old.first() {
             None => format!("{} partitions have one that has just begun", held.len()),
-            Some(first) if old.len() == 1 => held::line(first, settings, now),
-            Some(first) => format!("{} partitions wait behind open ones, the first: {}", old.len(), held::line(first, settings, now)),
+            Some(first) => {
+                let named = some(old.iter().map(|one| held::line(one, settings, now)));
+                format!("{named}; {}", held::advice(first, settings))
+            }
         };
         findings.push(Finding { what: "transactions", good: old.is_empty(), says });
     }
@@ -116,7 +118,7 @@ fn lag(lags: &[Lag], settings: &Settings, now: SystemTime) -> Finding {
     let Some(oldest) = lags.iter().filter_map(|lag| lag.waiting_ts_ms).min() else {
         return Finding { what: "lag", good: true, says: "everything that can be read of the log is stored".into() };
     };
-    let waiting = topics.iter().map(|(topic, offsets)| format!("{} offsets of {topic}", HumanCount(offsets.unsigned_abs())));
+    let waiting = topics.iter().map(|(topic, offsets)| format!("{} of {topic}", counted(*offsets)));
     let waiting = waiting.collect::<Vec<_>>().join(", ");
     // The time of a replayed record is that of its origin.
     let replayed = matches!(settings.log, LogAt::Kafka { replayed: true, .. });
@@ -125,6 +127,10 @@ fn lag(lags: &[Lag], settings: &Settings, now: SystemTime) -> Finding {
     let good = age <= WAITING_MAX;
     let advice = if good { String::new() } else { format!("; nobody stores them: start `{}`", settings.command("store")) };
     Finding { what: "lag", good, says: format!("not stored yet: {waiting}{since}{advice}") }
+}
+
+fn counted(offsets: i64) -> String {
+    format!("{} offset{}", HumanCount(offsets.unsigned_abs()), if offsets == 1 { "" } else { "s" })
 }
 
 /// The first of some, and how many more there are.
@@ -227,9 +233,9 @@ async fn losses(engine: &Engine) -> Finding {
         Ok(losses) => {
             let offsets: i64 = losses.iter().map(|(_, offsets)| offsets).sum();
             let says = format!(
-                "{} offsets left the log before they were stored: {}; they are in no table: where the files are still there, ingest them into a home of \
+                "{} left the log before they were stored: {}; they are in no table: where the files are still there, ingest them into a home of \
                  their own and query both (docs/auditing.md); and let retention be longer than a store may stand still",
-                HumanCount(offsets.unsigned_abs()),
+                counted(offsets),
                 some(losses.into_iter().map(|(stood, _)| stood))
             );
             Finding { what: "losses", good: false, says }

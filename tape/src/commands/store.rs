@@ -88,8 +88,11 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
         say!("{}", text(&report));
         held.iter().for_each(|one| say_line!("waiting: {}", held::line(one, settings, SystemTime::now())));
     }
-    let waits = held.iter().any(|held| held::is_old(held, SystemTime::now()));
-    Ok(if report.is_clean() && !waits { Code::Fine } else { Code::Found })
+    let old = held.iter().find(|held| held::is_old(held, SystemTime::now()));
+    if let Some(old) = old {
+        eprintln!("{}", held::advice(old, settings));
+    }
+    Ok(if report.is_clean() && old.is_none() { Code::Fine } else { Code::Found })
 }
 
 /// The end of an owner of an embedded log: from now on nobody publishes through it, and what was published is stored.

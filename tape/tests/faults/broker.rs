@@ -78,6 +78,15 @@ impl Own {
         until("the end of the broker", || !alive(pid));
     }
 
+    /// Starts it again with another value of a setting, which stands behind the first one.
+    pub fn restart_with(&self, setting: &str) {
+        self.end("TERM");
+        let path = self.dir.join("server.properties");
+        let before = std::fs::read_to_string(&path).expect("the script wrote it");
+        std::fs::write(&path, format!("{before}\n{setting}\n")).expect("written");
+        self.again();
+    }
+
     /// Starts it again, with its data and on its port.
     pub fn again(&self) {
         let said = Command::new(script()).arg("again").arg(&self.dir).output().expect("the script runs");
