@@ -98,14 +98,15 @@ impl History {
     /// an answer.
     async fn with_unmatched(&self, mut done: Done, asked: &Range) -> Result<Done> {
         let mut unmatched = unmatched::values(&self.engine, asked).await?;
-        let is_part = asked.is_cut() || !asked.datasets.is_empty() || !asked.sources.is_empty() || asked.families.len() < Family::ALL.len();
-        if done.is_nothing && unmatched.is_empty() && is_part {
+        let is_part = asked.is_cut() || !asked.datasets.is_empty() || !asked.sources.is_empty();
+        if done.is_nothing && unmatched.is_empty() {
             unmatched = unmatched::range(&self.engine, asked).await?;
-            if unmatched.is_empty() {
+            if unmatched.is_empty() && is_part {
                 unmatched.push("no record is in all of the ranges that were named".into());
             }
         }
-        done.found |= !unmatched.is_empty();
+        // A table that is empty is one, and all of it is what was asked for.
+        done.found |= is_part && !unmatched.is_empty();
         unmatched.iter().for_each(|why| eprintln!("{why}"));
         Ok(done.and("unmatched", unmatched))
     }

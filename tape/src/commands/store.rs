@@ -74,7 +74,7 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
         stored?
     };
     // A service tells of it while it runs; one that ends says what it could not store.
-    let held = if args.once { log.held()? } else { Vec::new() };
+    let held = if args.once { log.held() } else { Ok(Vec::new()) };
     drop(log);
     if let Some(server) = server {
         report.add(runtime.block_on(last(&store, server))?);
@@ -82,12 +82,13 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
     bar.finish_and_clear();
     if settings.json {
         let mut told = json(&report);
-        told["held"] = held.iter().map(|held| held::json(held, settings)).collect();
+        told["held"] = held.iter().flatten().map(|held| held::json(held, settings)).collect();
         say_line!("{told}");
     } else {
         say!("{}", text(&report));
-        held.iter().for_each(|one| say_line!("waiting: {}", held::line(one, settings, SystemTime::now())));
+        held.iter().flatten().for_each(|one| say_line!("waiting: {}", held::line(one, settings, SystemTime::now())));
     }
+    let held = held.context("what could be read is stored, but it is not known whether an open transaction holds more back")?;
     let old = held.iter().find(|held| held::is_old(held, SystemTime::now()));
     if let Some(old) = old {
         eprintln!("{}", held::advice(old, settings));

@@ -364,7 +364,7 @@ fn a_replay_of_what_is_not_there_says_so() {
         (&["--symbol", "NOBODY,it's"], 1, "--symbol it's: no record has it"),
         (&["--family", "trades", "--dataset", "NO.DATA"], 1, "--dataset NO.DATA: no record of trades has it"),
         (&["--source", "00112233445566778899aabbccddeeff"], 1, "--source 00112233445566778899aabbccddeeff: no record has it"),
-        (&["--family", "bars"], 1, "there is no record of bars in the tables"),
+        (&["--family", "bars", "--since", "2001-01-01"], 1, "there is no record of bars in the tables"),
         (&["--until", "2001-01-01"], 1, "--since and --until: the records have _log_ts from 20"),
         (&["--family", "trades", "--partition", "0", "--from-offset", "1000000"], 1, "partition 0"),
         (
@@ -381,6 +381,8 @@ fn a_replay_of_what_is_not_there_says_so() {
         assert!(said.contains(says), "tape replay {args:?}: no {says:?} in {said}");
         assert_eq!(output.stdout.is_empty(), code != 0, "tape replay {args:?}");
     }
+    let empty = home.run(&["replay", "--family", "bars"], "");
+    assert!(empty.status.success() && text(&empty).contains("there is no record of bars in the tables"), "{}", text(&empty));
     let told = home.run(&["replay", "--symbol", "NOBODY", "--to", home.path("none.jsonl").to_str().expect("UTF-8"), "--json"], "");
     assert_eq!(parsed(&told)["unmatched"], json!(["--symbol NOBODY: no record has it"]));
 }

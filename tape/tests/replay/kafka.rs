@@ -196,7 +196,8 @@ fn of_two_equal_replays_at_once_one_goes_on_and_the_other_says_so() {
     assert!(published.is_some_and(|records| 0 < records && records < TRADES), "the second goes on: {published:?}");
     let (status, said) = first.signal("CONT");
     assert_eq!(status.code(), Some(3), "{said}");
-    assert!(said.contains("another process has begun the same replay"), "{said}");
+    // Where it was stopped in a transaction for longer than one may take, it cannot tell who ended that.
+    assert!(said.contains("another process has begun the same replay") || said.contains("the broker ended it"), "{said}");
     let events = read(&log, Family::Trades);
     assert_eq!(events.len() as u64, TRADES, "each once");
 }
