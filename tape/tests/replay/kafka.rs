@@ -195,6 +195,7 @@ fn of_two_equal_replays_at_once_one_goes_on_and_the_other_says_so() {
     let published = lines(&done(&home, &[&args[..], &["--json"]].concat(), 0).stdout).remove(0)["records"].as_u64();
     assert!(published.is_some_and(|records| 0 < records && records < TRADES), "the second goes on: {published:?}");
     let (status, said) = first.signal("CONT");
+    println!("{said}");
     assert_eq!(status.code(), Some(3), "{said}");
     // Where it was stopped in a transaction for longer than one may take, it cannot tell who ended that.
     assert!(said.contains("another process has begun the same replay") || said.contains("the broker ended it"), "{said}");
