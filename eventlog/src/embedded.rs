@@ -558,6 +558,12 @@ fn corrupt(doing: String, place: &str, what: &str) -> Error {
 
 fn failed(doing: String, e: fjall::Error) -> Error {
     let why = match &e {
+        // Its own files are neither gone nor there by themselves: an opening makes what it needs, and finds what it made.
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io))
+            if matches!(io.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::AlreadyExists) =>
+        {
+            format!("one of its files is missing ({io}): restore the whole directory from a copy, or ingest into a new home")
+        }
         fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => advice(io),
         fjall::Error::Poisoned => {
             "an earlier write failed (disk full or broken), so nothing more is written: stop, mend the disk, start again".into()

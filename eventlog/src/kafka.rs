@@ -10,7 +10,7 @@ mod write;
 
 use crate::embedded::beyond_end;
 use crate::topic_id::{self, Described};
-use crate::{Error, EventLog, Member, Reader, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
+use crate::{Error, EventLog, Held, Member, Reader, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
 use bytes::Bytes;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::{Client, ClientContext};
@@ -283,6 +283,11 @@ impl Shared {
     }
 }
 
+/// The partitions of a family's topic.
+fn parts(topic: &TopicInfo, family: Family) -> impl Iterator<Item = (&str, Family, i32)> {
+    (0..topic.partitions).map(move |partition| (topic.name.as_str(), family, partition))
+}
+
 impl EventLog for Kafka {
     fn describe(&self) -> String {
         self.shared.describe()
@@ -344,6 +349,21 @@ impl EventLog for Kafka {
                 Ok(Watermarks { low, high })
             })
             .collect()
+    }
+
+    fn held(&self) -> Result<Vec<Held>, Error> {
+        let mut held = Vec::new();
+        let topics = self.topics(&Family::ALL)?;
+        for (name, family, partition) in topics.iter().zip(Family::ALL).flat_map(|(topic, family)| parts(topic, family)) {
+            // All that is written comes first: what can be read only grows, so that nothing seems to be held that is not.
+            let (_, to) = self.ends(self.admin.inner(), name, partition)?;
+            let (_, from) = self.ends(self.committed.client(), name, partition)?;
+            if from < to {
+                held.push(Held { family, partition, from, to, since_ms: None });
+            }
+        }
+        read::since(&self.shared, &mut held)?;
+        Ok(held)
     }
 
     fn join(&self, name: &str) -> Result<Box<dyn Member>, Error> {

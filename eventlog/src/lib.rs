@@ -229,6 +229,28 @@ pub struct Watermarks {
     pub high: i64,
 }
 
+/// Offsets of a partition that were written and that nobody can read yet: a transaction among them has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Family, and so topic.
+    pub family: Family,
+    /// Partition of the topic.
+    pub partition: i32,
+    /// First offset of the transaction, where readers stop.
+    pub from: i64,
+    /// Offset after the last one that was written.
+    pub to: i64,
+    /// When the log got the transaction's first record, in milliseconds since 1970 UTC by the broker's clock; `None` where it does not say.
+    pub since_ms: Option<i64>,
+}
+
+impl Held {
+    /// Offsets that cannot be read yet.
+    pub fn offsets(&self) -> u64 {
+        (self.to - self.from).unsigned_abs()
+    }
+}
+
 /// A log: Kafka, embedded, or another process's embedded log behind its socket.
 pub trait EventLog: Send + Sync {
     /// What and where, for messages: `Kafka at 127.0.0.1:9092`, `embedded log in /data/log`.
@@ -264,6 +286,11 @@ pub trait EventLog: Send + Sync {
 
     /// Watermarks of every partition of a family's topic, by partition number.
     fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error>;
+
+    /// Partitions of which something was written that cannot be read yet, as a transaction is open. A log that publishes at once has none.
+    fn held(&self) -> Result<Vec<Held>, Error> {
+        Ok(Vec::new())
+    }
 
     /// Do transactions leave offsets that hold no record: their markers, and what was aborted? Where not, only what was restored has holes, and
     /// why the origin had them is not known here.

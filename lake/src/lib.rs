@@ -105,7 +105,10 @@ pub enum Error {
         version: u64,
     },
     /// The table stands elsewhere than the caller believed. Nothing of this commit is visible.
-    #[error("table {table}: {what} is at {found}, not at {expected}: read it again and continue from there")]
+    #[error(
+        "table {table}: another process changed it meanwhile: {what} is {found} now and was {expected} when this one read it; nothing of this one's \
+         work is in the table: it is to be read again, and gone on from there"
+    )]
     Moved {
         /// Table name.
         table: &'static str,
@@ -138,6 +141,19 @@ pub enum Error {
         url: String,
         /// What remembers it, below that.
         memory: String,
+    },
+    /// An entry of the table's log is missing between others: what it brought and took is not known.
+    #[error(
+        "table {table} at {url}: its log has no version {version}, though later ones are there: _delta_log/{version:020}.json is gone; bring it back from \
+         a copy, or, where the log of records still holds everything, store it again into an empty folder (tape store --once --tables DIR)"
+    )]
+    Gap {
+        /// Table name.
+        table: &'static str,
+        /// Where it is.
+        url: String,
+        /// The first version that is missing.
+        version: u64,
     },
     /// Storage refused or failed. After an error of a commit the table must be read again before deciding anything.
     #[error("table {table} at {url}: {doing}: {why}")]

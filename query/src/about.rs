@@ -80,22 +80,30 @@ pub struct Asked {
     pub intervals: Ask,
     /// Rows of `lag`.
     pub lag: Ask,
+    /// Rows of `schemas::about::NOTED`.
+    pub noted: Ask,
 }
 
 impl Asked {
     /// For an engine over tables alone: whoever reads one of the views is told that this one cannot show them.
     pub fn nobody() -> Asked {
         let refuse: Ask = Arc::new(|_| Box::pin(async { Err("this engine knows the tables' files alone: ask `tape sql`".into()) }));
-        Asked { commits: refuse.clone(), intervals: refuse.clone(), lag: refuse }
+        // When a loss was noted is not known here; what was lost is in the files.
+        let nothing: Ask = Arc::new(|_| Box::pin(async { Ok(()) }));
+        Asked { commits: refuse.clone(), intervals: refuse.clone(), lag: refuse, noted: nothing }
     }
 
     /// The views that are asked for, with their names.
     pub(crate) fn tables(&self) -> [(&'static str, Arc<dyn TableProvider>); 3] {
         [(about::COMMITS, &self.commits), (about::INTERVALS, &self.intervals), (about::LAG, &self.lag)].map(|(name, ask)| {
             let view = View::named(name).expect("schemas declares it");
-            (name, Arc::new(AskedTable { view, schema: view_schema(view), ask: ask.clone() }) as _)
+            (name, asked_table(view, ask))
         })
     }
+}
+
+fn asked_table(view: &'static View, ask: &Ask) -> Arc<dyn TableProvider> {
+    Arc::new(AskedTable { view, schema: view_schema(view), ask: ask.clone() })
 }
 
 /// The columns of a view as SQL shows them.
@@ -203,7 +211,7 @@ pub(crate) struct ExplainedTable {
 
 impl ExplainedTable {
     /// The explained view of a table; `None` where its rows need no explanation.
-    pub(crate) fn over(table: &Arc<TapeTable>, sources: &Arc<TapeTable>) -> Result<Option<ExplainedTable>> {
+    pub(crate) fn over(table: &Arc<TapeTable>, sources: &Arc<TapeTable>, asked: &Asked) -> Result<Option<ExplainedTable>> {
         let family = table.family();
         if about::explaining(family).is_empty() {
             return Ok(None);
@@ -238,9 +246,19 @@ impl ExplainedTable {
                 columns.push(when(first, col("requeued.requeued_at")).end()?.alias("requeued_at"));
             }
             _ => {
+                // A row does not say when it was noted, the version that brought it does: so equal losses are equal rows, whoever noted them.
+                let noted =
+                    LogicalPlanBuilder::scan("commits_of_gaps", provider_as_source(asked_table(&about::NOTED, &asked.noted)), None)?
+                        .aggregate(vec![col("topic"), col("partition"), col("to_seq")], vec![min(col("noted_at")).alias("noted_at")])?
+                        .alias("noted")?
+                        .build()?;
+                let same = [("origin_topic", "noted.topic"), ("origin_partition", "noted.partition"), ("to_seq", "noted.to_seq")];
+                plan = plan.join_on(noted, JoinType::Left, same.map(|(ours, theirs)| own(ours).eq(col(theirs))))?;
                 columns.push(when(own("origin_partition").is_not_null(), topic()).otherwise(source)?.alias("stood"));
                 columns.push(col("named.source_name"));
                 columns.push((own("to_seq") - own("from_seq") + lit(1i64)).alias("missing"));
+                // What a source published has a place in the log of its own.
+                columns.push(when(own("_partition").is_null(), col("noted.noted_at")).end()?.alias("noted_at"));
             }
         }
         let plan = plan.project(columns)?.build()?;

@@ -65,7 +65,7 @@ impl Catalog {
         let building = |e| Error::from_engine("building the catalog", e);
         for (family, table) in tapes.clone() {
             let priced = PricedTable::over(table.clone(), &units).map_err(building)?;
-            let explained = ExplainedTable::over(&table, &sources).map_err(building)?;
+            let explained = ExplainedTable::over(&table, &sources, asked).map_err(building)?;
             let provider = match (priced, explained) {
                 (Some(priced), _) => Arc::new(priced) as _,
                 (None, Some(explained)) => Arc::new(explained) as _,

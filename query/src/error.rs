@@ -113,6 +113,11 @@ pub enum Error {
     /// What is to be replayed, and where to, do not go together.
     #[error("{0}")]
     Replay(String),
+    /// Two runs of one replay: the one that came second goes on, from where the first was.
+    #[error(
+        "another process has begun the same replay to the same topics and goes on from here: this one stops; nothing was published twice"
+    )]
+    TakenOver,
     /// The log that is replayed to.
     #[error(transparent)]
     Log(#[from] eventlog::Error),
@@ -235,6 +240,7 @@ impl Error {
             | Error::Execution { .. }
             | Error::Panicked { .. }
             | Error::Write(_)
+            | Error::TakenOver
             | Error::Log(_)
             | Error::Lake(_)
             | Error::Schema(_)

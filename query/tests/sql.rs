@@ -716,7 +716,7 @@ async fn views_are_asked_when_they_are_named() {
         })
     });
     let broken: query::about::Ask = Arc::new(|_| Box::pin(async { Err("there is no log in /nowhere".into()) }));
-    let views = Asked { commits: intervals.clone(), intervals, lag: broken };
+    let views = Asked { commits: intervals.clone(), intervals, lag: broken.clone(), noted: broken };
     let engine = Fixture::new().engine_asking(views).await;
     assert_eq!(count(&engine, "SELECT count(*) FROM trades").await, 0);
     assert_eq!(asked.load(Ordering::Relaxed), 0, "nobody named a view");

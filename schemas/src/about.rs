@@ -41,6 +41,18 @@ pub static VIEWS: LazyLock<[View; 4]> = LazyLock::new(|| {
     ]
 });
 
+/// When losses were noted, which `gaps` is joined with: asked for as the other views are, and shown by none.
+pub static NOTED: LazyLock<View> = LazyLock::new(|| View {
+    name: "noted",
+    doc: "a note of the store in `gaps`, and when it was committed",
+    fields: vec![
+        req("topic", Text, "", "topic that the note is about"),
+        req("partition", I32, "", "partition of the topic"),
+        req("to_seq", I64, "", "last lost offset"),
+        opt("noted_at", Time, "ns UTC", "when it was committed"),
+    ],
+});
+
 /// Name of the table of Delta versions.
 pub const COMMITS: &str = "commits";
 /// Name of the table of stored parts of log partitions.
@@ -116,8 +128,26 @@ fn lag() -> Vec<Field> {
             "offsets",
             "offsets that can be read and are not stored, the markers of Kafka's transactions among them; 0 where only markers are left",
         ),
-        req("lost", I64, "offsets", "offsets that the log no longer has and that were not stored; the next store notes them in `gaps`"),
+        req(
+            "lost",
+            I64,
+            "offsets",
+            "offsets that the log no longer has, that were not stored and that no row of `gaps` names; the next store notes them there",
+        ),
         opt("last_log_ts", Time, "ns UTC", "clock 4 of the last stored record; NULL where none is stored, or the log no longer has it"),
+        opt("waiting_since", Time, "ns UTC", "clock 4 of the first record that can be read and is not stored; NULL where there is none"),
+        req(
+            "held",
+            I64,
+            "offsets",
+            "offsets from log_end on that were written and that nobody can read before a transaction ends that is open",
+        ),
+        opt(
+            "held_since",
+            Time,
+            "ns UTC",
+            "when the broker got the first record of that transaction, by its clock; NULL where none is open",
+        ),
     ]
 }
 
@@ -142,13 +172,19 @@ pub fn explaining(family: Family) -> Vec<Field> {
                 "requeued_at",
                 Time,
                 "ns UTC",
-                "clock 4 of the record that says it was published again (tape requeue, --requeue); NULL where it was not",
+                "clock 4 of the record that cancels it, as it was published again or settled (tape requeue); NULL where there is none",
             ),
         ],
         Family::Gaps => vec![
             opt("stood", Text, "", "where the hole is, in words: topic[partition], or source"),
             named,
             opt("missing", I64, "", "how many numbers or offsets it spans"),
+            opt(
+                "noted_at",
+                Time,
+                "ns UTC",
+                "when the store noted a loss of the log, by the clock of the machine that committed the row, milliseconds kept as nanoseconds; NULL for what a source published",
+            ),
         ],
         _ => Vec::new(),
     }

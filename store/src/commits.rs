@@ -95,6 +95,29 @@ impl Commit {
     }
 }
 
+/// A note of table `gaps` that the log lost offsets before they were stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noted {
+    /// Topic with its prefix.
+    pub topic: String,
+    /// Partition of the topic.
+    pub partition: i32,
+    /// The last lost offset.
+    pub last: i64,
+    /// When it was committed, by the clock of who did, in milliseconds since 1970 UTC.
+    pub at_ms: Option<i64>,
+}
+
+/// What a version of table `gaps` notes about topics; nothing for versions of other tables.
+pub fn noted(commit: &Commit) -> Vec<Noted> {
+    let Some(stored) = commit.stored.as_ref().filter(|_| commit.table == Family::Gaps.topic().name) else { return Vec::new() };
+    let note = |(app_id, next): &(String, i64)| {
+        let partition = app_id.strip_prefix(&format!("{}/{}/", commit.table, stored.topic_id))?.parse().ok()?;
+        Some(Noted { topic: stored.topic.clone(), partition, last: next - 1, at_ms: commit.entry.committed_at_ms() })
+    };
+    commit.entry.txns.iter().filter_map(note).collect()
+}
+
 /// `None` where it is no part of a log: offsets begin at 0, and a hole is within its interval.
 fn interval(said: &Value) -> Option<Interval> {
     let (from, to) = (said["from"].as_i64()?, said["to"].as_i64()?);

@@ -3,7 +3,7 @@
 use crate::ledger::app_id;
 use crate::opened::{self, blocking};
 use crate::{Error, info};
-use eventlog::{EventLog, Start, Watermarks};
+use eventlog::{EventLog, Held, Start, Watermarks};
 use lake::Lake;
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
@@ -33,8 +33,13 @@ pub struct Lag {
     pub begin: i64,
     /// Offset after the last one that a reader sees.
     pub end: i64,
-    /// Is there a record that can be read and is not stored? Offsets alone do not tell: Kafka counts the markers that end transactions, too.
-    pub waiting: bool,
+    /// Table `gaps` names what was lost before this offset.
+    pub noted: i64,
+    /// When the log knew the first record that can be read and is not stored, in milliseconds since 1970 UTC; `None` where there is none. Offsets
+    /// alone do not tell: Kafka counts the markers that end transactions, too.
+    pub waiting_ts_ms: Option<i64>,
+    /// What was written behind `end` and cannot be read yet, as a transaction is open.
+    pub held: Option<Held>,
     /// When the log knew the last stored record, in milliseconds since 1970 UTC; `None` where none is stored, or the log no longer has it.
     pub last_ts_ms: Option<i64>,
 }
@@ -42,12 +47,12 @@ pub struct Lag {
 impl Lag {
     /// Offsets that can be read and are not stored; 0 where they are markers of transactions alone.
     pub fn behind(&self) -> i64 {
-        if self.waiting { (self.end - self.stored.max(self.begin)).max(0) } else { 0 }
+        if self.waiting_ts_ms.is_some() { (self.end - self.stored.max(self.begin)).max(0) } else { 0 }
     }
 
-    /// Offsets that the log no longer has and that were not stored.
+    /// Offsets that the log no longer has, that were not stored, and that table `gaps` does not name yet.
     pub fn lost(&self) -> i64 {
-        (self.begin - self.stored).max(0)
+        (self.begin - self.stored.max(self.noted)).max(0)
     }
 }
 
@@ -57,6 +62,15 @@ pub async fn lag(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<Vec<Lag>, Error
     let (cluster_id, topics) = opened::look(log).await?;
     let mut stored: HashMap<(Family, i32), i64> = HashMap::new();
     let mut tails: HashMap<(Family, i32), i64> = HashMap::new();
+    let mut noted: HashMap<(Family, i32), i64> = HashMap::new();
+    if let Some(mut gaps) = lake.find(Family::Gaps).await? {
+        for (family, topic) in &topics {
+            for partition in 0..topic.partitions {
+                let next = gaps.txn_version(&app_id(Family::Gaps.topic().name, &topic.id, partition)).await?;
+                noted.extend(next.map(|next| ((*family, partition), next)));
+            }
+        }
+    }
     for family in Family::ALL {
         let Some(mut table) = lake.find(family).await? else { continue };
         let topic = &topics[&family];
@@ -72,6 +86,7 @@ pub async fn lag(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<Vec<Lag>, Error
     }
     // After the tables: a store that goes on meanwhile must not seem to be ahead of the log.
     let watermarks = opened::watermarks(log).await?;
+    let held = blocking(log, |log| log.held()).await?;
     let question = |(place, watermarks): (&(Family, i32), &Watermarks)| {
         let next = stored.get(place).copied().unwrap_or(0).max(watermarks.low);
         let tail = tails.get(place).copied().filter(|offset| *offset >= watermarks.low);
@@ -93,7 +108,9 @@ pub async fn lag(log: &Arc<dyn EventLog>, lake: &Lake) -> Result<Vec<Lag>, Error
                 stored: stored.get(&(family, partition)).copied().unwrap_or(0),
                 begin: watermarks.low,
                 end: watermarks.high,
-                waiting: answer.waiting,
+                noted: noted.get(&(family, partition)).copied().unwrap_or(0),
+                waiting_ts_ms: answer.waiting_ts_ms,
+                held: held.iter().find(|held| (held.family, held.partition) == (family, partition)).copied(),
                 last_ts_ms: answer.last_ts_ms,
             });
         }
@@ -116,7 +133,7 @@ struct Question {
 #[derive(Debug, Clone, Copy, Default)]
 struct Answer {
     last_ts_ms: Option<i64>,
-    waiting: bool,
+    waiting_ts_ms: Option<i64>,
 }
 
 fn answers(log: &dyn EventLog, mut questions: HashMap<(Family, i32), Question>) -> Result<HashMap<(Family, i32), Answer>, eventlog::Error> {
@@ -146,7 +163,7 @@ fn answers(log: &dyn EventLog, mut questions: HashMap<(Family, i32), Question>) 
                 answer.last_ts_ms = Some(event.ts_ms);
             }
             if event.offset >= question.next {
-                answer.waiting = true;
+                answer.waiting_ts_ms.get_or_insert(event.ts_ms);
                 question.open = false;
             }
             if question.tail.is_none() && !question.open {

@@ -141,7 +141,7 @@ impl Error {
             Error::Lake(e) => match e {
                 lake::Error::Fenced { .. } | lake::Error::Moved { .. } | lake::Error::Storage { .. } => true,
                 lake::Error::Location { .. } | lake::Error::Protocol { .. } | lake::Error::Column { .. } => false,
-                lake::Error::Gone { .. } => false,
+                lake::Error::Gone { .. } | lake::Error::Gap { .. } => false,
                 lake::Error::Batch { .. } | lake::Error::Full { .. } => false,
             },
             Error::Log(e) => match e {

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! table quarantine ──► rows that the store wrote ──► does the frame decode now? ──► family's topic, quarantine, state requeue/…
-//!                  └─► rows that ingest wrote ──► which source they are of: its raw text is no frame
+//!                  └─► rows that ingest wrote ──► which source they are of: its raw text is no frame. A person settles them, by a word of his own:
+//!                                                 a record that cancels each, and the note, in one transaction
 //! ```
 //!
 //! A frame belongs to the family that its schema id names, whatever topic it was written to. The note is read after the writer is there, which
@@ -88,6 +89,54 @@ pub struct BadSource {
     pub records: Vec<i64>,
 }
 
+/// What became of a source's bad records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Settled {
+    /// Records that were, or would be, settled by this.
+    pub settled: u64,
+    /// Records that were settled before.
+    pub already: u64,
+}
+
+/// Settles the bad records of a source that ingest put into `quarantine`: whoever knows what became of them says it. They stay there; a record for
+/// each cancels it, with `why` as its reason. Each is settled once, however often this runs.
+pub async fn settle(log: &Arc<dyn EventLog>, lake: &Lake, source: &[u8; 16], why: &str, dry_run: bool) -> Result<Settled, Error> {
+    opened::refuse_other_log(log, lake).await?;
+    let (_, topics) = opened::look(log).await?;
+    let mut bad: Vec<BadRecord> = Vec::new();
+    for file in files(lake, Family::Quarantine).await? {
+        for rows in lake.read(Family::Quarantine, &file).await? {
+            bad.extend(bad_records(&rows?, &Options::default()).into_iter().filter(|bad| bad.source == source));
+        }
+    }
+    bad.sort_by_key(|bad| (bad.record, bad.byte));
+    let why = why.to_string();
+    let work = move |log: &dyn EventLog| -> Result<Settled, Error> {
+        let mut writer = if dry_run { None } else { Some(log.writer(TRANSACTIONAL_ID)?) };
+        let mut notes = Notes::read(log)?;
+        let (before, bad): (Vec<_>, Vec<_>) = bad.into_iter().partition(|bad| notes.is_settled(&bad.source, bad.record));
+        let settled = Settled { settled: bad.len() as u64, already: before.len() as u64 };
+        for bad in bad.chunks(RECORDS_MAX) {
+            let mut pending = Pending::default();
+            for bad in bad {
+                pending.settle(bad, &why, &topics)?;
+            }
+            pending.publish(writer.as_mut(), &mut notes)?;
+        }
+        Ok(settled)
+    };
+    blocking(log, move |log| Ok(work(log))).await?
+}
+
+/// A record of a source that ingest could not read, as it stands in `quarantine`.
+struct BadRecord {
+    dataset: String,
+    source: Vec<u8>,
+    record: i64,
+    byte: i64,
+    reason: String,
+}
+
 /// Why a record is left alone that another log had first.
 const REPLAYED: &str = "it was replayed to this log: requeue it in the log that it comes from, and replay that";
 /// Numbers of a source's bad records that are named.
@@ -99,7 +148,8 @@ pub async fn requeue(log: &Arc<dyn EventLog>, lake: &Lake, options: &Options) ->
     opened::refuse_other_log(log, lake).await?;
     let (_, topics) = opened::look(log).await?;
     let quarantine = Quarantine { lake: lake.clone(), files: files(lake, Family::Quarantine).await?, topics, options: options.clone() };
-    let (stands, sources) = quarantine.look().await?;
+    let settled = blocking(log, |log| Ok(Notes::read(log))).await??;
+    let (stands, sources) = quarantine.look(&settled).await?;
     let records: u64 = stands.values().map(|part| part.records).sum();
     let looked = records + sources.iter().flat_map(|source| source.reasons.values()).sum::<u64>();
     let requeued = Requeued { looked, sources, ..Requeued::default() };
@@ -179,7 +229,7 @@ struct Quarantine {
 
 impl Quarantine {
     /// Of the rows that the options name: where records of the log stood and how much, and the sources.
-    async fn look(&self) -> Result<(BTreeMap<Stands, Much>, Vec<BadSource>), Error> {
+    async fn look(&self, settled: &Notes) -> Result<(BTreeMap<Stands, Much>, Vec<BadSource>), Error> {
         let mut stands: BTreeMap<Stands, Much> = BTreeMap::new();
         let mut sources: BTreeMap<Vec<u8>, BadSource> = BTreeMap::new();
         for file in &self.files {
@@ -191,7 +241,7 @@ impl Quarantine {
                     much.bytes += stood.bytes();
                 }
                 if self.options.table.is_none() {
-                    of_sources(&rows, &self.options, &mut sources);
+                    of_sources(&rows, &self.options, settled, &mut sources);
                 }
             }
         }
@@ -277,21 +327,42 @@ fn stood(rows: &RecordBatch, by_name: &HashMap<&str, Family>, options: &Options)
     Ok(stood)
 }
 
-/// Counts the records of sources that ingest put there.
-fn of_sources(rows: &RecordBatch, options: &Options, sources: &mut BTreeMap<Vec<u8>, BadSource>) {
+/// Counts the records of sources that ingest put there and that nobody settled.
+fn of_sources(rows: &RecordBatch, options: &Options, settled: &Notes, sources: &mut BTreeMap<Vec<u8>, BadSource>) {
+    for bad in bad_records(rows, options).into_iter().filter(|bad| !settled.is_settled(&bad.source, bad.record)) {
+        let source =
+            sources.entry(bad.source.clone()).or_insert_with(|| BadSource { source_id: hex::encode(&bad.source), ..BadSource::default() });
+        *source.reasons.entry(without_place(&bad.reason).to_string()).or_default() += 1;
+        source.records.push(bad.record);
+        source.records.sort_unstable();
+        source.records.truncate(NAMED_MAX);
+    }
+}
+
+/// Records of sources that ingest put there.
+fn bad_records(rows: &RecordBatch, options: &Options) -> Vec<BadRecord> {
     let columns = Columns { rows };
     let topic = Family::Quarantine.topic();
     let ids = rows.column(topic.column("source_id")).as_binary::<i32>();
     let numbers = rows.column(topic.column("source_record")).as_primitive::<Int64Type>();
+    let bytes = rows.column(topic.column("source_byte")).as_primitive::<Int64Type>();
     let partition = rows.column(topic.column("_partition")).as_primitive::<Int32Type>();
     let of_source = |row: &usize| partition.is_valid(*row) && columns.text("change", *row) == "new" && columns.has_reason(*row, options);
-    for row in (0..rows.num_rows()).filter(of_source) {
-        let id = ids.value(row);
-        let source = sources.entry(id.to_vec()).or_insert_with(|| BadSource { source_id: hex::encode(id), ..BadSource::default() });
-        *source.reasons.entry(columns.text("reason", row).to_string()).or_default() += 1;
-        source.records.push(numbers.value(row));
-        source.records.sort_unstable();
-        source.records.truncate(NAMED_MAX);
+    let bad = |row: usize| BadRecord {
+        dataset: columns.text("dataset", row).to_string(),
+        source: ids.value(row).to_vec(),
+        record: numbers.value(row),
+        byte: bytes.value(row),
+        reason: columns.text("reason", row).to_string(),
+    };
+    (0..rows.num_rows()).filter(of_source).map(bad).collect()
+}
+
+/// A reason without the line and byte that ingest puts behind it: so that the same reason counts as one.
+fn without_place(reason: &str) -> &str {
+    match reason.rfind(" (") {
+        Some(at) if reason.ends_with(')') && (reason[at..].starts_with(" (line ") || reason[at..].starts_with(" (byte ")) => &reason[..at],
+        _ => reason,
     }
 }
 
@@ -377,6 +448,15 @@ impl Notes {
         self.0.get(&Notes::key(topic_id, stood.partition, stood.offset)).is_some_and(|offsets| offsets.contains(&stood.offset))
     }
 
+    /// The key that stands for a topic's id where the record is one of a source, which has no partition.
+    fn of_source(source: &[u8]) -> String {
+        format!("source-{}", hex::encode(source))
+    }
+
+    fn is_settled(&self, source: &[u8], record: i64) -> bool {
+        self.0.get(&Notes::key(&Notes::of_source(source), 0, record)).is_some_and(|records| records.contains(&record))
+    }
+
     /// Notes places; gives the states that say so.
     fn add(&mut self, places: &[(String, i32, i64)]) -> Vec<State> {
         let keys: HashSet<String> = places
@@ -436,6 +516,18 @@ impl Pending {
         Ok(())
     }
 
+    /// Adds the record that cancels a bad one of a source.
+    fn settle(&mut self, bad: &BadRecord, why: &str, topics: &HashMap<Family, TopicInfo>) -> Result<(), Error> {
+        let cancel = settling(bad, why)?;
+        let key = frame::keys(Family::Quarantine, &cancel).remove(0);
+        let value = frame::encode(Family::Quarantine, &cancel)?.remove(0);
+        // It stands behind later records of its source: the header says that it was not published in their order.
+        let header = (format!("{HEADER_PREFIX}settled"), Some(Bytes::from_static(b"source")));
+        self.push(Family::Quarantine, key, value, vec![header], topics);
+        self.places.push((Notes::of_source(&bad.source), 0, bad.record));
+        Ok(())
+    }
+
     fn push(&mut self, family: Family, key: Bytes, value: Bytes, headers: Headers, topics: &HashMap<Family, TopicInfo>) {
         let partition = murmur2::partition(&key, topics[&family].partitions);
         self.wholes.entry(family).or_default().push(Whole { partition, key: Some(key), value: Some(value), headers });
@@ -466,20 +558,34 @@ fn headers(record: &Record, topic: &TopicInfo, stood: &Stood) -> Headers {
 /// The record of `quarantine` that cancels what the store put there.
 fn cancel(stood: &Stood, from: &str, to: &str) -> Result<RecordBatch, Error> {
     let topic = Family::Quarantine.topic();
-    let mut rows = Rows::new(Family::Quarantine);
-    rows.text(topic.column("dataset"), &stood.dataset);
-    rows.text(topic.column("change"), "cancel");
-    rows.i32(topic.column("revision"), 1);
-    rows.i32(topic.column("supersedes"), 0);
-    rows.text(topic.column("reason"), &format!("it can be decoded now, and was published again to {to}"));
-    rows.bytes(topic.column("source_id"), &[0; 16]);
-    rows.i64(topic.column("source_record"), 0);
-    rows.i64(topic.column("source_byte"), 0);
+    let mut rows = cancelling(&stood.dataset, &format!("it can be decoded now, and was published again to {to}"), &[0; 16], (0, 0));
     rows.text(topic.column("origin_topic"), from);
     rows.i32(topic.column("origin_partition"), stood.partition);
     rows.i64(topic.column("origin_offset"), stood.offset);
     rows.end_row();
     Ok(rows.finish()?)
+}
+
+/// The record of `quarantine` that settles what ingest put there.
+fn settling(bad: &BadRecord, why: &str) -> Result<RecordBatch, Error> {
+    let mut rows = cancelling(&bad.dataset, &format!("settled: {why}"), &bad.source, (bad.record, bad.byte));
+    rows.end_row();
+    Ok(rows.finish()?)
+}
+
+/// What records that cancel have in common; the row is not ended.
+fn cancelling(dataset: &str, reason: &str, source: &[u8], (record, byte): (i64, i64)) -> Rows {
+    let topic = Family::Quarantine.topic();
+    let mut rows = Rows::new(Family::Quarantine);
+    rows.text(topic.column("dataset"), dataset);
+    rows.text(topic.column("change"), "cancel");
+    rows.i32(topic.column("revision"), 1);
+    rows.i32(topic.column("supersedes"), 0);
+    rows.text(topic.column("reason"), reason);
+    rows.bytes(topic.column("source_id"), source);
+    rows.i64(topic.column("source_record"), record);
+    rows.i64(topic.column("source_byte"), byte);
+    rows
 }
 
 #[cfg(test)]

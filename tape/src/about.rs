@@ -7,8 +7,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use lake::Lake;
 use query::{Asked, Asker, Cell};
+use schemas::Family;
 use std::sync::Arc;
-use store::commits::{Commit, Interval};
+use store::commits::{Commit, Interval, Noted};
 use store::lag::Lag;
 
 /// Nanoseconds in the millisecond that commits and brokers count.
@@ -24,11 +25,11 @@ type Row = Vec<Cell>;
 
 /// Over the tables and the log of the settings.
 pub fn asked(settings: &Settings, lake: Lake) -> Asked {
-    let of_commits = |rows: fn(&Commit) -> Vec<Row>| {
+    let of_commits = |of: &'static [Family], rows: fn(&Commit) -> Vec<Row>| {
         let lake = lake.clone();
         Arc::new(move |asker: Asker| -> Told {
             let lake = lake.clone();
-            async move { tell_commits(&lake, rows, &asker).await.map_err(Into::into) }.boxed()
+            async move { tell_commits(&lake, of, rows, &asker).await.map_err(Into::into) }.boxed()
         })
     };
     let (settings, tables) = (settings.clone(), lake.clone());
@@ -40,12 +41,17 @@ pub fn asked(settings: &Settings, lake: Lake) -> Asked {
         }
         .boxed()
     });
-    Asked { commits: of_commits(|commit| vec![commit_row(commit)]), intervals: of_commits(interval_rows), lag }
+    Asked {
+        commits: of_commits(&Family::ALL, |commit| vec![commit_row(commit)]),
+        intervals: of_commits(&Family::ALL, interval_rows),
+        lag,
+        noted: of_commits(&[Family::Gaps], noted_rows),
+    }
 }
 
-/// The rows of all commits of all tables, table by table, the oldest first.
-async fn tell_commits(lake: &Lake, rows: fn(&Commit) -> Vec<Row>, asker: &Asker) -> Result<(), store::Error> {
-    for family in lake.tables().await? {
+/// The rows of all commits of these tables, table by table, the oldest first.
+async fn tell_commits(lake: &Lake, of: &[Family], rows: fn(&Commit) -> Vec<Row>, asker: &Asker) -> Result<(), store::Error> {
+    for family in lake.tables().await?.into_iter().filter(|family| of.contains(family)) {
         let Some(table) = lake.find(family).await? else { continue };
         let mut commits = store::commits::of(&table);
         let mut told: Vec<Row> = Vec::new();
@@ -138,6 +144,12 @@ fn interval_rows(commit: &Commit) -> Vec<Row> {
     stored.intervals.iter().map(row).collect()
 }
 
+/// In the order of `schemas::about::NOTED`.
+fn noted_rows(commit: &Commit) -> Vec<Row> {
+    let row = |note: Noted| vec![Cell::Text(note.topic), Cell::Int(note.partition.into()), Cell::Int(note.last), time(note.at_ms)];
+    store::commits::noted(commit).into_iter().map(row).collect()
+}
+
 fn lag_row(lag: &Lag) -> Row {
     vec![
         text(lag.table),
@@ -150,6 +162,9 @@ fn lag_row(lag: &Lag) -> Row {
         Cell::Int(lag.behind()),
         Cell::Int(lag.lost()),
         time(lag.last_ts_ms),
+        time(lag.waiting_ts_ms),
+        number(lag.held.map_or(0, |held| held.offsets())),
+        time(lag.held.and_then(|held| held.since_ms)),
     ]
 }
 

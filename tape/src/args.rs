@@ -23,6 +23,34 @@ Examples:
 Exit codes: 0 fine; 1 done, but something was found, cut short or quarantined; 2 wrong use: a flag, a statement, \
 a path, a setting or a mapping that must change; 3 a fault: nothing or only part was done.";
 
+const UPKEEP_EXAMPLES: &str = "\
+Examples:
+  tape upkeep --home H --dry-run               what would be merged and removed
+  tape upkeep --home H --horizon-days 90       keep every version of the last 90 days readable";
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  tape replay --home H --family trades --symbol GPU1V6 > trades.jsonl
+  tape replay --home H --clock ts_event --since 2026-10-05 --until 2026-10-06 --order time
+  tape replay --home H --family trades,bars --format avro --to avro/    a file for each
+  tape replay --home H --format dbn --to dbn/                           DBN files, as they were
+  tape replay --home H --to-brokers HOST:9092 --to-prefix copy.         to another Kafka, once
+  tape replay --home H --to-home NEW                                    the log again, in a new home
+
+Exit code 1 where something was left out, a name matches no record, or nothing is in the range that was asked for.";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  tape verify --home H                         the tables of a home, alone
+  tape verify --tables /data/tables --json     tables without a home; all findings for a script
+  tape verify --home H --against-log           and every record that the log still has";
+
+const REQUEUE_EXAMPLES: &str = "\
+Examples:
+  tape requeue --home H --dry-run              what could be published again, and why the rest could not
+  tape requeue --home H --table trades --reason 'schema id'
+  tape requeue --home H --settle SOURCE --why 'corrected in trades-fixed.csv'";
+
 /// Flags of every command.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Common {
@@ -73,26 +101,34 @@ pub enum Command {
     /// Ingest, store and queries may go on meanwhile; `tape store` and `tape up` do the same by themselves every ten minutes (section upkeep of tape.toml).
     /// Rows are never removed. Replaced files and entries of the table's log go when no version since the horizon began needs them; what each commit
     /// said of itself is archived first, so that `tape verify` needs none of them.
+    #[command(after_long_help = UPKEEP_EXAMPLES)]
     Upkeep(Upkeep),
     /// The history back out as events: to a file, another Kafka, or a home of its own
     ///
     /// The same range of the same records gives the same bytes, whatever upkeep did to the tables. A record that was quarantined comes where it
     /// stood. See docs/replay.md.
+    #[command(after_long_help = REPLAY_EXAMPLES)]
     Replay(Replay),
     /// Is the archive complete and unaltered? Recomputes from the rows what every commit said of itself when it was made
     ///
     /// Reads every row of every table and, unless it is told to, nothing of the log. Exit code 1 where something is missing, twice, altered,
     /// or cannot be read. What each kind of finding means: docs/auditing.md.
+    #[command(after_long_help = VERIFY_EXAMPLES)]
     Verify(Verify),
     /// Publish again what stands in quarantine and can be decoded now, each record once
     ///
     /// A frame that could not be decoded when it was stored may be one of a newer version, or may have been written to the wrong topic. It is
     /// published again to the topic of the family that its schema id names, in one transaction with the record that cancels it in quarantine
     /// and the note that it was done: however often this runs, and whatever stops it, it is there once. Its headers tape-requeued-* say where
-    /// it stood. What ingest could not read of a source has no frame; the summary says which sources those are, and what to do. Exit code 1
-    /// where something stays in quarantine.
+    /// it stood. What ingest could not read of a source has no frame; the summary says which sources those are, and what to do; once that is
+    /// done, or nothing is to be done, --settle says so. Exit code 1 where something stays in quarantine that is not settled.
+    #[command(after_long_help = REQUEUE_EXAMPLES)]
     Requeue(Requeue),
-    /// Check configuration, log, tables and clock, and say what to do
+    /// Check configuration, log, tables and clock, what was lost, quarantined or waits to be stored, and say what to do
+    ///
+    /// Exit code 1 where something is BAD. Of the history: offsets that left the log before they were stored (table gaps), records in quarantine that
+    /// nobody settled, records that wait for more than a minute to be stored, and transactions of Kafka that somebody left open, behind which
+    /// nothing can be read.
     ///
     /// Of the tables: every file of their newest versions must be there with the length that the table's log states; what is in the files is
     /// not read. A query that only counts all rows (SELECT count(*) FROM trades) is answered from the log and does not notice a lost file.
@@ -231,6 +267,12 @@ pub struct Requeue {
     /// Only what has this text in its reason
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// Settle all bad records of this source (source_id, 32 hex digits), which have no frame: they stay in quarantine, cancelled, with --why
+    #[arg(long, value_name = "SOURCE", requires = "why", conflicts_with_all = ["table", "reason"])]
+    pub settle: Option<String>,
+    /// What became of them, for whoever reads it later; with --settle
+    #[arg(long, value_name = "TEXT", requires = "settle")]
+    pub why: Option<String>,
     /// Say what would be published, and publish nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -1,21 +1,28 @@
-//! Upkeep beside storing: every so often, on a thread of its own, and never a reason to end.
+//! Work beside storing, each on a thread of its own, and never a reason to end: upkeep, and looking for transactions that somebody left open.
 //!
 //! One table after the other and one file at a time, so that commits are not held up; the thread has a runtime of its own, so that nothing that it
 //! waits for keeps the store's workers, and the lowest priority, so that whoever stores goes first where both want a core.
 
-use crate::settings::Settings;
+use crate::held;
+use crate::settings::{LogAt, Settings};
 use crate::signals::until;
 use anyhow::{Context, Result};
+use eventlog::EventLog;
 use lake::{Error, Kept, Lake, Stop, Upkeep};
 use schemas::Family;
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use thread_priority::{ThreadPriority, set_current_thread_priority};
 
 /// What the horizon no longer needs is looked for this often: it means reading what every version of the horizon removed.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(86_400);
+/// Transactions that somebody left open are looked for this often.
+const HELD_EVERY: Duration = Duration::from_secs(60);
+/// Whether it is time to end is looked at this often.
+const STOP_EVERY: Duration = Duration::from_millis(200);
 /// Threads that wait for files.
 const FILE_THREADS: usize = 4;
 
@@ -43,11 +50,42 @@ fn step_back() {
     }
 }
 
+/// Says, until `stop` is set, which records nobody can read as somebody left a transaction open: once for each transaction. Only Kafka has such.
+pub fn watch_held(log: Arc<dyn EventLog>, settings: &Settings, stop: Arc<AtomicBool>) -> Result<Option<JoinHandle<()>>> {
+    if !matches!(settings.log, LogAt::Kafka { .. }) {
+        return Ok(None);
+    }
+    let settings = settings.clone();
+    let work = move || {
+        let mut told: HashSet<(Family, i32, i64)> = HashSet::new();
+        let mut looked: Option<Instant> = None;
+        while !stop.load(Ordering::Relaxed) {
+            if looked.is_some_and(|at| at.elapsed() < HELD_EVERY) {
+                std::thread::sleep(STOP_EVERY);
+                continue;
+            }
+            looked = Some(Instant::now());
+            match log.held() {
+                Ok(found) => {
+                    let now = SystemTime::now();
+                    let old = found.iter().filter(|one| held::is_old(one, now));
+                    for one in old.filter(|one| told.insert((one.family, one.partition, one.from))) {
+                        tracing::warn!("records wait: {}; {}", held::line(one, &settings, now), held::advice(one, &settings));
+                    }
+                }
+                // Whoever reads the log tells of its troubles.
+                Err(error) => tracing::debug!(%error, "open transactions were not looked for"),
+            }
+        }
+    };
+    Ok(Some(std::thread::Builder::new().name("held".into()).spawn(work).context("starting to look for open transactions")?))
+}
+
 /// Waits for its end, which comes soon after `stop` was set.
-pub fn end(upkeep: Option<JoinHandle<()>>) -> Result<()> {
-    match upkeep.map(JoinHandle::join) {
+pub fn end(work: Option<JoinHandle<()>>) -> Result<()> {
+    match work.map(JoinHandle::join) {
         None | Some(Ok(())) => Ok(()),
-        Some(Err(_)) => anyhow::bail!("the upkeep ended unexpectedly: everything that was stored stays"),
+        Some(Err(_)) => anyhow::bail!("work beside storing ended unexpectedly: everything that was stored stays"),
     }
 }
 

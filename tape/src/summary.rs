@@ -26,6 +26,16 @@ pub fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is well formed").with_key("rate", rate)
 }
 
+/// A bar that counts: towards a total, where that is known.
+pub fn counting(total: Option<u64>, what: &str) -> ProgressBar {
+    match total {
+        Some(total) => {
+            ProgressBar::new(total).with_style(style(&format!("{{bar:24.cyan}} {{human_pos}}/{{human_len}} {what}  {{rate}}  {{elapsed}}")))
+        }
+        None => ProgressBar::no_length().with_style(style(&format!("{{spinner}} {{human_pos}} {what}  {{rate}}  {{elapsed}}"))),
+    }
+}
+
 /// A bar on a terminal, a line now and then elsewhere.
 pub struct Bar {
     bar: ProgressBar,

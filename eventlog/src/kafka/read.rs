@@ -3,7 +3,7 @@
 use super::trouble::{Context, code};
 use super::{Kafka, RETRY, Shared};
 use crate::embedded::POLL_BYTES_MAX;
-use crate::{Error, Event, Polled, Reader, Start, StateTopic, TimestampType, origin};
+use crate::{Error, Event, Held, Polled, Reader, Start, StateTopic, TimestampType, origin};
 use bytes::{Bytes, BytesMut};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -61,6 +61,41 @@ fn consumer(shared: &Shared, partitions: usize, fetch_wait_ms: &'static str) -> 
         tuned("fetch.queue.backoff.ms", "2"),
         tuned("fetch.error.backoff.ms", "100"),
     ])
+}
+
+/// Says of each when the log got the first record of its transaction, which no reader of what is committed is shown.
+pub(super) fn since(shared: &Arc<Shared>, held: &mut [Held]) -> Result<(), Error> {
+    if held.is_empty() {
+        return Ok(());
+    }
+    let doing = "reading where open transactions begin";
+    let group = format!("{}reader", shared.options.prefix);
+    let own = [
+        ("group.id", group.as_str()),
+        ("isolation.level", "read_uncommitted"),
+        ("enable.auto.commit", "false"),
+        ("auto.offset.reset", "error"),
+        ("allow.auto.create.topics", "false"),
+    ];
+    let consumer: BaseConsumer<Context> = shared.create(&own)?;
+    let mut places = TopicPartitionList::new();
+    for part in held.iter() {
+        let placed = places.add_partition_offset(shared.name(part.family), part.partition, Offset::Offset(part.from));
+        placed.map_err(|e| shared.error(doing, e))?;
+    }
+    consumer.assign(&places).map_err(|e| shared.error(doing, e))?;
+    // Without an answer in time it is not known since when.
+    let deadline = Instant::now() + super::ASK_WAIT;
+    let mut told = 0;
+    while told < held.len() && Instant::now() < deadline {
+        let Some(Ok(message)) = consumer.poll(SERVE_EVERY) else { continue };
+        let is_its = |part: &&mut Held| shared.name(part.family) == message.topic() && part.partition == message.partition();
+        if let Some(part) = held.iter_mut().find(is_its).filter(|part| part.since_ms.is_none()) {
+            part.since_ms = message.timestamp().to_millis();
+            told += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Reads partitions, each through a queue of its own: only so it is known whose end was reached.

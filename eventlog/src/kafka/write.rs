@@ -155,7 +155,9 @@ impl KafkaWriter {
 
     fn error(&self, doing: &str, e: KafkaError, took: Duration) -> Error {
         let undelivered = self.producer.client().context().undelivered();
-        if is_fence(&e) || undelivered.as_ref().is_some_and(|(_, e)| is_fence(e)) {
+        // A writer that was fenced between two calls only hears that it is dead; why, its client knows.
+        let fatal = self.producer.client().fatal_error().map(|(code, _)| KafkaError::Global(code));
+        if [Some(&e), fatal.as_ref(), undelivered.as_ref().map(|(_, e)| e)].into_iter().flatten().any(is_fence) {
             return self.fenced(doing, took);
         }
         match undelivered {

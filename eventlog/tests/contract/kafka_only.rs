@@ -3,7 +3,7 @@
 use crate::homes::{DEADLINE, Home, Kind, brokers, from_start, kafka, poll_until, read_all};
 use crate::{first_error, publish, records, state, text};
 use eventlog::kafka::{Kafka, KafkaOptions};
-use eventlog::{Batch, Error, EventLog, Member, Partitions, Share, Start, StateTopic, TimestampType};
+use eventlog::{Batch, Error, EventLog, Held, Member, Partitions, Share, Start, StateTopic, TimestampType};
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -67,6 +67,9 @@ fn what_is_behind_an_open_transaction_waits_and_states_wait_for_it() {
     let publishing = vec![state(StateTopic::Positions, "ours", Some("1"))];
     publish(log, "a", vec![records(Family::Status, &[("k", "behind")])], publishing);
     assert_eq!(log.watermarks(Family::Status).unwrap()[0].high, 0, "nothing is visible behind an open transaction");
+    let held = log.held().unwrap();
+    let [Held { family: Family::Status, partition: 0, from: 0, to, since_ms: Some(since) }] = held[..] else { panic!("{held:?}") };
+    assert!(to >= 2 && since > 1_700_000_000_000, "{held:?}");
     let mut reader = log.reader(&from_start(log, Family::Status)).unwrap();
     assert_eq!(poll_until(reader.as_mut(), |polled| !polled.at_end.is_empty()).events.len(), 0);
     let states = std::thread::scope(|scope| {
@@ -77,6 +80,7 @@ fn what_is_behind_an_open_transaction_waits_and_states_wait_for_it() {
         states.join().unwrap()
     });
     assert_eq!((states["ours"].as_ref(), states["k"].as_ref()), (&b"1"[..], &b"open"[..]));
+    assert_eq!(log.held().unwrap(), [], "it has ended");
     let visible = poll_until(reader.as_mut(), |polled| polled.events.len() >= 2);
     assert_eq!(visible.events.iter().map(|event| text(&event.value)).collect::<Vec<_>>(), ["open", "behind"]);
 }

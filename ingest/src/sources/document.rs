@@ -216,8 +216,16 @@ impl Document {
 }
 
 fn note(head: &[u8]) -> String {
+    if is_tar(head) {
+        return "a tar archive, which is not read through: stored whole in documents; unpack it (tar xf) and ingest what is in it".into();
+    }
     let why = if is_signal(head) { "a trading signal (entry, stop, target) is not a price" } else { "no family known for this content" };
     format!("{why}: stored whole in documents")
+}
+
+/// A header of POSIX or GNU tar: its magic stands at byte 257.
+fn is_tar(head: &[u8]) -> bool {
+    head.get(257..262) == Some(b"ustar")
 }
 
 /// What is wrong with a file that is named like DBN and is none.
@@ -308,6 +316,15 @@ mod tests {
 
     fn open(name: &str, body: Vec<u8>) -> Result<Box<dyn Parser>, Error> {
         open_with(&format(), &Given { name: name.into(), ..Given::default() }, body)
+    }
+
+    #[test]
+    fn a_tar_is_told_to_be_one() {
+        let mut tar = vec![0; 1024];
+        tar[..5].copy_from_slice(b"x.csv");
+        tar[257..263].copy_from_slice(b"ustar\0");
+        let chunks = drain(open("x.tar", tar).unwrap());
+        assert!(chunks[0].notes[0].contains("a tar archive") && chunks[0].notes[0].contains("tar xf"), "{:?}", chunks[0].notes);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions}
 use schemas::{Family, Topic};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use url::Url;
 
@@ -48,9 +48,24 @@ impl Place {
             return Ok(None);
         }
         let mut delta = DeltaTable::new(self.log.clone());
-        delta.load().await.map_err(|e| self.load_failed(e))?;
+        if let Err(e) = delta.load().await {
+            return Err(match self.gap().await? {
+                Some(version) => Error::Gap { table: self.topic.name, url: self.url.to_string(), version },
+                None => self.load_failed(e),
+            });
+        }
         self.check_protocol(&delta)?;
         Ok(Some(delta))
+    }
+
+    /// The first version behind the newest checkpoint, or behind the first entry, that the log has not, where it has a later one.
+    async fn gap(&self) -> Result<Option<u64>, Error> {
+        let listed = self.list("_delta_log").await?;
+        let number = |name: &str, end: &str| name.strip_suffix(end)?.parse::<u64>().ok();
+        let names: Vec<&str> = listed.iter().filter_map(|object| object.location.filename()).collect();
+        let entries: BTreeSet<u64> = names.iter().filter_map(|name| number(name, ".json")).collect();
+        let checkpoint = names.iter().filter_map(|name| number(name, ".checkpoint.parquet")).max();
+        Ok(missing(checkpoint, &entries))
     }
 
     /// Path of a version's entry in the table's log.
@@ -275,6 +290,13 @@ impl Place {
     pub(super) fn batch(&self, why: &str) -> Error {
         Error::Batch { table: self.topic.name, why: why.to_string() }
     }
+}
+
+/// The first version that a reader of the log lacks, who begins behind the checkpoint, or with the first entry where there is none.
+fn missing(checkpoint: Option<u64>, entries: &BTreeSet<u64>) -> Option<u64> {
+    let begin = checkpoint.map_or_else(|| entries.first().copied().unwrap_or(0), |version| version + 1);
+    let last = *entries.last()?;
+    (begin..last).find(|version| !entries.contains(version))
 }
 
 /// The text of an error without the stack that the Delta kernel writes into it where RUST_BACKTRACE is set: an error of ours is one line.

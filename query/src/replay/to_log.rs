@@ -58,6 +58,21 @@ pub async fn publish(
     target: &Target<'_>,
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Published, Error> {
+    publish_once(engine, range, order, known, stored, target, progress).await.map_err(|e| match e {
+        Error::Log(eventlog::Error::Fenced { .. }) => Error::TakenOver,
+        e => e,
+    })
+}
+
+async fn publish_once(
+    engine: &Engine,
+    range: &Range,
+    order: Order,
+    known: &Known,
+    stored: &Stored,
+    target: &Target<'_>,
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<Published, Error> {
     let log = target.log;
     refuse_itself(range, known, log)?;
     let id = hex::encode(&Sha256::digest(format!("{} {order:?} {}", known.cluster_id, range.text()))[..8]);

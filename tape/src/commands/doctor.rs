@@ -1,18 +1,24 @@
-//! `tape doctor`: checks configuration, log, tables, disk and clock, and says what to do about each.
+//! `tape doctor`: checks configuration, log, tables, disk and clock, what was lost, stands in quarantine or waits, and says what to do about each.
 
 use super::Code;
 use crate::say::say_line;
 use crate::settings::{LogAt, Settings};
-use crate::{home, tables};
+use crate::{held, home, tables};
 use anyhow::Result;
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use eventlog::EventLog;
+use futures::TryStreamExt;
+use indicatif::{HumanCount, HumanDuration};
 use lake::Lake;
-use query::TableFiles;
 use query::files::Lost;
+use query::{Engine, Principal, TableFiles};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use store::lag::Lag;
 
 /// One thing that was looked at.
 struct Finding {
@@ -52,9 +58,86 @@ fn log_and_tables(settings: &Settings) -> Result<Vec<Finding>> {
     let mut findings = topics(&log);
     findings.extend(stored(settings)?);
     if let (Ok(log), Ok(lake)) = (log, home::lake(settings)) {
-        findings.push(origin(&log, &lake)?);
+        let origin = origin(&log, &lake)?;
+        let is_its = origin.good;
+        findings.push(origin);
+        // How far tables are behind a log that is not theirs says nothing.
+        if is_its {
+            findings.extend(behind(&log, &lake, settings)?);
+        }
     }
     Ok(findings)
+}
+
+/// Partitions and reasons that one finding names.
+const NAMED_MAX: usize = 3;
+/// A store that runs commits within seconds: what waits for longer is stored by nobody.
+const WAITING_MAX: Duration = Duration::from_secs(60);
+
+/// What waits to be stored, and what nobody can read yet.
+fn behind(log: &Arc<dyn EventLog>, lake: &Lake, settings: &Settings) -> Result<Vec<Finding>> {
+    let lags = match home::runtime()?.block_on(store::lag::lag(log, lake)) {
+        Ok(lags) => lags,
+        Err(why) => return Ok(vec![Finding { what: "lag", good: false, says: why.to_string() }]),
+    };
+    let now = SystemTime::now();
+    let mut findings = vec![lag(&lags, settings, now)];
+    let lost: i64 = lags.iter().map(Lag::lost).sum();
+    if lost > 0 {
+        let parts = lags.iter().filter(|lag| lag.lost() > 0);
+        let named =
+            some(parts.map(|lag| format!("{}[{}] from offset {}: {}", lag.topic, lag.partition, lag.stored.max(lag.noted), lag.lost())));
+        let says = format!(
+            "{} left the log before they were stored, and no store has noted it: {named}; `{}` does, tells which, and goes on behind them",
+            counted(lost),
+            settings.command("store --once")
+        );
+        findings.push(Finding { what: "retention", good: false, says });
+    }
+    let held: Vec<_> = lags.iter().filter_map(|lag| lag.held).collect();
+    if !held.is_empty() {
+        let old: Vec<_> = held.iter().filter(|one| held::is_old(one, now)).collect();
+        let says = match old.first() {
+            None => format!("{} partitions have one that has just begun", held.len()),
+            Some(first) => {
+                let named = some(old.iter().map(|one| held::line(one, settings, now)));
+                format!("{named}; {}", held::advice(first, settings))
+            }
+        };
+        findings.push(Finding { what: "transactions", good: old.is_empty(), says });
+    }
+    Ok(findings)
+}
+
+/// Records that can be read and are not stored, by topic.
+fn lag(lags: &[Lag], settings: &Settings, now: SystemTime) -> Finding {
+    let mut topics: BTreeMap<&str, i64> = BTreeMap::new();
+    for lag in lags.iter().filter(|lag| lag.behind() > 0) {
+        *topics.entry(&lag.topic).or_default() += lag.behind();
+    }
+    let Some(oldest) = lags.iter().filter_map(|lag| lag.waiting_ts_ms).min() else {
+        return Finding { what: "lag", good: true, says: "everything that can be read of the log is stored".into() };
+    };
+    let waiting = topics.iter().map(|(topic, offsets)| format!("{} of {topic}", counted(*offsets)));
+    let waiting = waiting.collect::<Vec<_>>().join(", ");
+    // The time of a replayed record is that of its origin.
+    let replayed = matches!(settings.log, LogAt::Kafka { replayed: true, .. });
+    let age = held::age(Some(oldest), now).filter(|_| !replayed).unwrap_or_default();
+    let since = if replayed { String::new() } else { format!(", the oldest since {} ({})", held::time(oldest), HumanDuration(age)) };
+    let good = age <= WAITING_MAX;
+    let advice = if good { String::new() } else { format!("; nobody stores them: start `{}`", settings.command("store")) };
+    Finding { what: "lag", good, says: format!("not stored yet: {waiting}{since}{advice}") }
+}
+
+fn counted(offsets: i64) -> String {
+    format!("{} offset{}", HumanCount(offsets.unsigned_abs()), if offsets == 1 { "" } else { "s" })
+}
+
+/// The first of some, and how many more there are.
+fn some(of: impl Iterator<Item = String>) -> String {
+    let of: Vec<String> = of.collect();
+    let more = if of.len() > NAMED_MAX { format!("; … {} more", of.len() - NAMED_MAX) } else { String::new() };
+    format!("{}{more}", of[..of.len().min(NAMED_MAX)].join("; "))
 }
 
 fn configuration(settings: &Settings) -> Finding {
@@ -130,10 +213,64 @@ fn stored(settings: &Settings) -> Result<Vec<Finding>> {
                 let catalog = engine.catalog();
                 let rows: u64 = schemas::Family::ALL.iter().map(|family| catalog.rows(*family)).sum();
                 let tables = Finding { what: "tables", good: true, says: format!("{rows} rows in {}", settings.tables) };
-                vec![tables, files(&listed).await]
+                vec![tables, files(&listed).await, losses(&engine).await, quarantine(&engine, settings).await]
             }
         })
     })
+}
+
+/// What the log had lost before it was stored, as table `gaps` has it.
+const LOSSES: &str = "SELECT concat(stood, ' offsets ', CAST(from_seq AS VARCHAR), ' to ', CAST(to_seq AS VARCHAR), \
+     coalesce(concat(', noted ', CAST(noted_at AS VARCHAR)), '')) AS told, missing FROM gaps WHERE _partition IS NULL ORDER BY noted_at DESC, stood, from_seq";
+/// What stands in quarantine and nobody settled, by reason.
+const STANDING: &str = "SELECT reason AS told, count(*) AS n FROM quarantine WHERE change = 'new' AND requeued_at IS NULL \
+     GROUP BY reason ORDER BY n DESC, reason";
+
+async fn losses(engine: &Engine) -> Finding {
+    match told(engine, LOSSES).await {
+        Err(why) => Finding { what: "losses", good: false, says: format!("reading table gaps: {why:#}") },
+        Ok(losses) if losses.is_empty() => Finding { what: "losses", good: true, says: "table gaps has none".into() },
+        Ok(losses) => {
+            let offsets: i64 = losses.iter().map(|(_, offsets)| offsets).sum();
+            let says = format!(
+                "{} left the log before they were stored: {}; they are in no table: where the files are still there, ingest them into a home of \
+                 their own and query both (docs/auditing.md); and let retention be longer than a store may stand still",
+                counted(offsets),
+                some(losses.into_iter().map(|(stood, _)| stood))
+            );
+            Finding { what: "losses", good: false, says }
+        }
+    }
+}
+
+async fn quarantine(engine: &Engine, settings: &Settings) -> Finding {
+    match told(engine, STANDING).await {
+        Err(why) => Finding { what: "quarantine", good: false, says: format!("reading table quarantine: {why:#}") },
+        Ok(standing) if standing.is_empty() => {
+            Finding { what: "quarantine", good: true, says: "nothing stands in it that is not settled".into() }
+        }
+        Ok(standing) => {
+            let records: i64 = standing.iter().map(|(_, records)| records).sum();
+            let says = format!(
+                "{} not settled: {}; what to do about each: {}",
+                if records == 1 { "1 record is".to_string() } else { format!("{} records are", HumanCount(records.unsigned_abs())) },
+                some(standing.into_iter().map(|(reason, records)| format!("{} × {reason}", HumanCount(records.unsigned_abs())))),
+                settings.command("requeue --dry-run")
+            );
+            Finding { what: "quarantine", good: false, says }
+        }
+    }
+}
+
+/// Rows of a text and a number.
+async fn told(engine: &Engine, sql: &str) -> Result<Vec<(String, i64)>> {
+    let (_, rows) = engine.run(&Principal::local(), sql).await?;
+    let mut told = Vec::new();
+    for rows in rows.try_collect::<Vec<_>>().await? {
+        let (texts, numbers) = (rows.column(0).as_string::<i32>(), rows.column(1).as_primitive::<Int64Type>());
+        told.extend((0..rows.num_rows()).map(|row| (texts.value(row).to_string(), numbers.value(row))));
+    }
+    Ok(told)
 }
 
 /// Tables that were stored from another log would hold twice what both logs hold.

@@ -1,6 +1,7 @@
 //! `tape replay`: a range of the history back out as events, to a file, another Kafka, or a home of its own.
 
 mod out;
+mod unmatched;
 
 use super::Code;
 use crate::args::{self, Clock, ReplayFormat, ReplayOrder};
@@ -50,9 +51,12 @@ async fn replay(args: &args::Replay, range: Range, settings: &Settings) -> Resul
     let stored = known.stored(&lake).await?;
     // After it was asked how far is stored: the tables have at least that.
     let engine = tables::engine(settings, TIMEOUT).await?;
-    let style = summary::style("{spinner} {human_pos} records  {rate}  {elapsed}");
-    let bar = if settings.json { ProgressBar::hidden() } else { ProgressBar::no_length().with_style(style) };
+    // Of a part it is not known how much it is before it is read.
+    let whole = !range.is_cut() && range.datasets.is_empty() && range.sources.is_empty();
+    let total = whole.then(|| range.families.iter().map(|family| engine.catalog().rows(*family)).sum());
+    let bar = if settings.json { ProgressBar::hidden() } else { summary::counting(total, "records") };
     let history = History { lake, engine, known, stored, bar };
+    let asked = (args.to_home.is_none()).then(|| range.clone());
     let by_log = order(args.order.unwrap_or(ReplayOrder::Log));
     let done = match (&args.to_home, &args.to_brokers) {
         (Some(dir), _) => history.to_home(range, dir).await,
@@ -67,7 +71,10 @@ async fn replay(args: &args::Replay, range: Range, settings: &Settings) -> Resul
         },
     };
     history.bar.finish_and_clear();
-    let done = done?;
+    let mut done = done?;
+    if let Some(asked) = asked {
+        done = history.with_unmatched(done, &asked).await?;
+    }
     let to_stdout = args.to_home.is_none() && args.to_brokers.is_none() && out::is_stdout(&args.to);
     done.tell(settings.json, to_stdout);
     Ok(if done.found { Code::Found } else { Code::Fine })
@@ -87,6 +94,23 @@ impl History {
         |records| self.bar.inc(records)
     }
 
+    /// What of the range is nowhere in the tables. Whoever names a symbol that is not there, or a time beyond all records, would else take nothing for
+    /// an answer.
+    async fn with_unmatched(&self, mut done: Done, asked: &Range) -> Result<Done> {
+        let mut unmatched = unmatched::values(&self.engine, asked).await?;
+        let is_part = asked.is_cut() || !asked.datasets.is_empty() || !asked.sources.is_empty();
+        if done.is_nothing && unmatched.is_empty() {
+            unmatched = unmatched::range(&self.engine, asked).await?;
+            if unmatched.is_empty() && is_part {
+                unmatched.push("no record is in all of the ranges that were named".into());
+            }
+        }
+        // A table that is empty is one, and all of it is what was asked for.
+        done.found |= is_part && !unmatched.is_empty();
+        unmatched.iter().for_each(|why| eprintln!("{why}"));
+        Ok(done.and("unmatched", unmatched))
+    }
+
     async fn to_lines(&self, range: &Range, order: Order, to: &Path) -> Result<Done> {
         if out::is_folder(to) {
             return Err(
@@ -97,7 +121,7 @@ impl History {
         let replay = self.engine.replay(range, order, &self.known);
         let records = replay::write_lines(replay, &self.known, &mut out, &mut self.progress()).await?;
         out.finish()?;
-        Ok(Done::new(records).line(format!("{} records to {}", HumanCount(records), out::name(to))))
+        Ok(Done::new(records).line(format!("{} to {}", counted(records, "record"), out::name(to))))
     }
 
     /// A file has one schema, so it has one table.
@@ -133,7 +157,7 @@ impl History {
             HumanCount(left_out),
             only.topic().name
         );
-        let done = Done::new(records).line(format!("{} records to {}", HumanCount(records), out::name(to)));
+        let done = Done::new(records).line(format!("{} to {}", counted(records, "record"), out::name(to)));
         Ok(done.and("left_out", left_out).found_if(left_out > 0, left))
     }
 
@@ -173,7 +197,7 @@ impl History {
         out::finish(one, folder)?;
         let files: Vec<Value> = sources.iter().map(|source| json!({ "source": hex::encode(source.id), "name": source.name })).collect();
         let Written { records, sources: begun, headless, missing } = written;
-        let line = format!("{} records of {} sources to {}", HumanCount(records), begun.len(), out::name(&args.to));
+        let line = format!("{} of {} to {}", counted(records, "record"), counted(begun.len() as u64, "source"), out::name(&args.to));
         let named =
             |of: &dyn Fn(&Source) -> bool| sources.iter().filter(|source| of(source)).map(|source| source.name.clone()).collect::<Vec<_>>();
         let nothing = named(&|source| !begun.contains(&source.id));
@@ -210,9 +234,10 @@ impl History {
         let lost = lost.within + lost.low.values().filter(|low| **low > 0).count() as u64;
         let to = Target { log: target, beside };
         let done = replay::publish(&self.engine, range, order, &self.known, &self.stored, &to, &mut self.progress()).await?;
-        let line = format!("{} records to {} (replay {})", HumanCount(done.records), target.describe(), done.id);
+        let line = format!("{} to {} (replay {})", counted(done.records, "record"), target.describe(), done.id);
         let before = format!("{} were there before", HumanCount(done.before));
-        let done_so_far = Done::new(done.records).and("replay", done.id).and("published_before", done.before).line(line);
+        let done_so_far = Done { is_nothing: done.records + done.before == 0, ..Done::new(done.records) };
+        let done_so_far = done_so_far.and("replay", done.id).and("published_before", done.before).line(line);
         let done_so_far = if done.before > 0 { done_so_far.line(before) } else { done_so_far };
         let why = format!(
             "{lost} ranges were lost to retention before they were stored: they are not in the copy, and a store of it knows nothing of them"
@@ -267,6 +292,11 @@ impl History {
     }
 }
 
+/// `1 record`, `2 records`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
 /// What is wrong, and the first of the sources of which it is.
 fn several_of(what: &str, names: &[String]) -> String {
     let more = if names.len() > NAMED_MAX { format!(", … ({} in all)", names.len()) } else { String::new() };
@@ -292,11 +322,13 @@ struct Done {
     told: Map<String, Value>,
     lines: Vec<String>,
     found: bool,
+    /// The range has no record.
+    is_nothing: bool,
 }
 
 impl Done {
     fn new(records: u64) -> Done {
-        Done { told: Map::from_iter([("records".to_string(), json!(records))]), lines: Vec::new(), found: false }
+        Done { told: Map::from_iter([("records".to_string(), json!(records))]), lines: Vec::new(), found: false, is_nothing: records == 0 }
     }
 
     fn and(mut self, name: &str, value: impl Into<Value>) -> Done {
@@ -378,7 +410,10 @@ fn nanoseconds(text: &str) -> Result<i64, String> {
     let time = match chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d") {
         Ok(day) => day.and_time(chrono::NaiveTime::MIN).and_utc(),
         Err(_) => chrono::DateTime::parse_from_rfc3339(text)
-            .map_err(|why| format!("{why}; write for example 2026-10-05T14:30:00.000000001Z or 2026-10-05"))?
+            .map_err(|_| {
+                "is no time that is taken here: write a date, which is its midnight UTC (2026-10-05), or a time with its zone \
+                 (2026-10-05T14:30:00.000000001Z, 2026-10-05T22:30:00+08:00)"
+            })?
             .to_utc(),
     };
     if time.timestamp_subsec_nanos() >= 1_000_000_000 {

@@ -4,7 +4,7 @@ use super::Code;
 use crate::args;
 use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings, WrongUse};
-use crate::{background, home, seat, signals, summary};
+use crate::{background, held, home, seat, signals, summary};
 use anyhow::{Context, Result};
 use eventlog::EventLog;
 use eventlog::socket::Server;
@@ -12,6 +12,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 use store::{Options, Report, Store};
 
 pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
@@ -37,7 +38,7 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
         LogAt::Kafka { .. } | LogAt::Embedded { .. } => None,
     };
     let member = seat.as_ref().map(|seat| seat.name.clone());
-    let store = Store::new(log, home::lake_to_write(settings)?, Options { member, ..options(settings) });
+    let store = Store::new(log.clone(), home::lake_to_write(settings)?, Options { member, ..options(settings) });
     let bar = bar(settings.json, args.once);
     let mut partitions = None;
     let mut bad = 0;
@@ -64,22 +65,35 @@ pub fn run(args: &args::Store, settings: &Settings) -> Result<Code> {
     } else {
         eprintln!("storing into {}; Ctrl-C stops it", settings.tables);
         let upkeep = background::start(home::lake(settings)?, settings, stop.clone())?;
+        let watch = background::watch_held(log.clone(), settings, stop.clone())?;
         let stored = runtime.block_on(store.run(signals::until(stop.clone()), &mut progress));
         // It ends with the store, whatever ended that.
         stop.store(true, Ordering::Relaxed);
         background::end(upkeep)?;
+        background::end(watch)?;
         stored?
     };
+    // A service tells of it while it runs; one that ends says what it could not store.
+    let held = if args.once { log.held() } else { Ok(Vec::new()) };
+    drop(log);
     if let Some(server) = server {
         report.add(runtime.block_on(last(&store, server))?);
     }
     bar.finish_and_clear();
     if settings.json {
-        say_line!("{}", json(&report));
+        let mut told = json(&report);
+        told["held"] = held.iter().flatten().map(|held| held::json(held, settings)).collect();
+        say_line!("{told}");
     } else {
         say!("{}", text(&report));
+        held.iter().flatten().for_each(|one| say_line!("waiting: {}", held::line(one, settings, SystemTime::now())));
     }
-    Ok(if report.is_clean() { Code::Fine } else { Code::Found })
+    let held = held.context("what could be read is stored, but it is not known whether an open transaction holds more back")?;
+    let old = held.iter().find(|held| held::is_old(held, SystemTime::now()));
+    if let Some(old) = old {
+        eprintln!("{}", held::advice(old, settings));
+    }
+    Ok(if report.is_clean() && old.is_none() { Code::Fine } else { Code::Found })
 }
 
 /// The end of an owner of an embedded log: from now on nobody publishes through it, and what was published is stored.

@@ -8,6 +8,7 @@ use crate::settings::Settings;
 use crate::summary;
 use anyhow::Result;
 use indicatif::{HumanCount, ProgressBar};
+use lake::Lake;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use store::verify::{Finding, Looked, SourceLooked, Verified, verify, verify_against};
@@ -19,13 +20,14 @@ pub fn run(args: &Verify, settings: &Settings) -> Result<Code> {
     home::refuse_missing_tables(settings)?;
     let lake = home::lake(settings)?;
     let log = if args.against_log { Some(home::existing_log(settings)?) } else { None };
+    let runtime = home::runtime()?;
     let bar = match settings.json {
         true => ProgressBar::hidden(),
-        false => ProgressBar::no_length().with_style(summary::style("{spinner} {human_pos} rows  {rate}  {elapsed}")),
+        false => summary::counting(runtime.block_on(rows(&lake)), "rows"),
     };
     let began = Instant::now();
     let mut progress = |rows| bar.inc(rows);
-    let verified = home::runtime()?.block_on(async {
+    let verified = runtime.block_on(async {
         match &log {
             None => verify(&lake, &mut progress).await,
             Some(log) => verify_against(&lake, log, &mut progress).await,
@@ -41,6 +43,16 @@ pub fn run(args: &Verify, settings: &Settings) -> Result<Code> {
         say!("{}", text(&verified, args.against_log, began.elapsed(), settings));
     }
     Ok(if whole { Code::Fine } else { Code::Found })
+}
+
+/// Rows of all tables, as their logs state them; `None` where one cannot be read, which the verification tells.
+async fn rows(lake: &Lake) -> Option<u64> {
+    let mut rows = 0;
+    for family in lake.tables().await.ok()? {
+        let table = lake.find(family).await.ok()??;
+        rows += table.snapshot().files().iter().map(|file| file.stats.rows).sum::<Option<u64>>()?;
+    }
+    Some(rows)
 }
 
 fn text(verified: &Verified, against_log: bool, took: Duration, settings: &Settings) -> String {

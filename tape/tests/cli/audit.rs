@@ -52,7 +52,12 @@ fn story(home: &Home, client: impl Fn() -> Box<dyn EventLog>) {
     home.ingest(&path, &[]);
     foreign(client().as_ref());
     assert_eq!(csv(home, "SELECT sum(behind) > 0 AS behind, sum(lost) AS lost FROM tape.lag"), "behind,lost\ntrue,0\n");
+    let waits = said(home, &["doctor"], 0);
+    assert!(waits.contains("not stored yet: ") && waits.contains("trades"), "{waits}");
     said(home, &["store", "--once"], 1);
+    let stands = said(home, &["doctor"], 1);
+    assert!(stands.contains("BAD  quarantine     2 records are not settled") && stands.contains("requeue --dry-run"), "{stands}");
+    assert!(stands.contains("ok   lag") && stands.contains("ok   losses"), "{stands}");
 
     // Each offset of the topic is in one interval of one commit; the rows are those of the records, but for what went to quarantine.
     let parts = "SELECT sum(records) AS records, sum(quarantined) AS bad, count(root) = count(*) AS proved FROM tape.intervals WHERE table_name = 'trades'";
@@ -73,6 +78,7 @@ fn story(home: &Home, client: impl Fn() -> Box<dyn EventLog>) {
     assert!(again.contains("nothing published again") && again.contains("1 record published again before"), "{again}");
     said(home, &["store", "--once"], 0);
     assert_eq!(csv(home, standing), "n,requeued\n2,1\n");
+    assert!(said(home, &["doctor"], 1).contains("1 record is not settled"));
     assert_eq!(csv(home, "SELECT symbol, schema, _headers IS NOT NULL AS told FROM bars"), "symbol,schema,told\nTOK1,ohlcv-1d,true\n");
 
     // And all of it is whole, also beside the log.

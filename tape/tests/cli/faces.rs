@@ -353,3 +353,149 @@ fn nothing_stays_in_the_temporary_folder() {
         assert!(left.is_empty(), "{args:?} left {left:?}");
     }
 }
+
+/// Given a name that no record has, or a time or offsets beyond all records, then a replay says so, with what there is, and its exit code is 1.
+#[test]
+fn a_replay_of_what_is_not_there_says_so() {
+    let home = with_trades();
+    home.store();
+    for (args, code, says) in [
+        (&["--symbol", "NOBODY"][..], 1, "--symbol NOBODY: no record has it"),
+        (&["--symbol", "NOBODY,it's"], 1, "--symbol it's: no record has it"),
+        (&["--family", "trades", "--dataset", "NO.DATA"], 1, "--dataset NO.DATA: no record of trades has it"),
+        (&["--source", "00112233445566778899aabbccddeeff"], 1, "--source 00112233445566778899aabbccddeeff: no record has it"),
+        (&["--family", "bars", "--since", "2001-01-01"], 1, "there is no record of bars in the tables"),
+        (&["--until", "2001-01-01"], 1, "--since and --until: the records have _log_ts from 20"),
+        (&["--family", "trades", "--partition", "0", "--from-offset", "1000000"], 1, "partition 0"),
+        (
+            &["--family", "trades", "--since", "yesterday"],
+            2,
+            "--since yesterday: is no time that is taken here: write a date, which is its midnight UTC (2026-10-05)",
+        ),
+        (&["--family", "trades", "--since", "2001-01-01"], 0, ""),
+        (&[], 0, ""),
+    ] {
+        let output = home.run(&[&["replay"], args].concat(), "");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "tape replay {args:?}: {}", text(&output));
+        assert!(said.contains(says), "tape replay {args:?}: no {says:?} in {said}");
+        assert_eq!(output.stdout.is_empty(), code != 0, "tape replay {args:?}");
+    }
+    let empty = home.run(&["replay", "--family", "bars"], "");
+    assert!(empty.status.success() && text(&empty).contains("there is no record of bars in the tables"), "{}", text(&empty));
+    let told = home.run(&["replay", "--symbol", "NOBODY", "--to", home.path("none.jsonl").to_str().expect("UTF-8"), "--json"], "");
+    assert_eq!(parsed(&told)["unmatched"], json!(["--symbol NOBODY: no record has it"]));
+}
+
+/// Two replays to one file at once: the second is told of the first, and the first one's file is whole.
+#[test]
+fn a_file_that_another_replay_writes_is_left_to_it() {
+    let home = with_trades();
+    home.store();
+    let to = home.path("out.jsonl");
+    let part = home.path("out.jsonl.part");
+    let first = std::fs::File::create(&part).expect("made");
+    first.lock().expect("nobody has it");
+    let args = ["replay", "--family", "trades", "--to", to.to_str().expect("UTF-8")];
+    let second = home.run(&args, "");
+    assert_eq!(second.status.code(), Some(2), "{}", text(&second));
+    assert!(text(&second).contains("another replay is writing"), "{}", text(&second));
+    // What a broken replay left is begun anew.
+    drop(first);
+    std::fs::write(&part, "half a li").expect("written");
+    let again = home.run(&args, "");
+    assert!(again.status.success() && text(&again).contains("3 records to"), "{}", text(&again));
+    assert_eq!(std::fs::read_to_string(&to).expect("whole").lines().count(), 3);
+}
+
+#[test]
+fn examples_are_in_the_long_help() {
+    let home = Home::embedded();
+    for command in ["replay", "requeue", "upkeep", "verify"] {
+        let output = home.run(&[command, "--help"], "");
+        assert!(output.status.success() && text(&output).contains(&format!("Examples:\n  tape {command} --home H")), "{}", text(&output));
+    }
+}
+
+/// A table's log without one of its entries, and an embedded log without one of its files, are named with what to do.
+#[test]
+fn a_missing_entry_and_a_missing_file_are_named() {
+    let home = with_trades();
+    home.store();
+    for number in 1..4 {
+        let path = home.path(&format!("more{number}.csv"));
+        feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(number * 100, number * 100 + 3)].concat());
+        assert_eq!(home.ingest(&path, &[]).code, 0);
+        home.store();
+    }
+    let entry = home.path("tables/trades/_delta_log/00000000000000000002.json");
+    let kept = std::fs::read(&entry).expect("it is there");
+    std::fs::remove_file(&entry).expect("it was there");
+    let says = "its log has no version 2, though later ones are there: _delta_log/00000000000000000002.json is gone";
+    for (args, code) in [(&["sql", "SELECT count(*) FROM trades"][..], 3), (&["verify"], 1), (&["store", "--once"], 3), (&["doctor"], 1)] {
+        let output = home.run(args, "");
+        assert_eq!(output.status.code(), Some(code), "tape {args:?}: {}", text(&output));
+        assert!(text(&output).contains(says) && !text(&output).contains("ParsedLogPath"), "tape {args:?}: {}", text(&output));
+    }
+    std::fs::write(&entry, kept).expect("brought back");
+    assert!(home.run(&["verify"], "").status.success());
+    let keyspace = home.path("log/log/keyspaces/0");
+    let version = std::fs::read_dir(&keyspace).expect("it is there").map(|entry| entry.expect("an entry").path());
+    let version =
+        version.into_iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('v'))).expect("a version");
+    std::fs::remove_file(version).expect("it was there");
+    let output = home.run(&["topics"], "");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("one of its files is missing") && text(&output).contains("from a copy"), "{}", text(&output));
+}
+
+/// Given bad records of a source, then requeue tells all reasons of it, and once they are settled with a word of why they are no finding any more,
+/// for nobody; settled twice they are settled once.
+#[test]
+fn bad_records_of_a_source_are_settled_by_whoever_knows_what_became_of_them() {
+    let home = with_trades();
+    let path = home.path("bad.csv");
+    let mut csv = feed::csv(10, 14);
+    csv.extend_from_slice(b"nonsense\nnonsense,1\nmore nonsense\n");
+    feed::write(&path, &[feed::HEADER.as_bytes(), &csv].concat());
+    let ingested = home.ingest(&path, &[]);
+    assert_eq!(ingested.code, 1);
+    let id = &ingested.source_ids()[0];
+    home.run(&["store", "--once"], "");
+    let told = home.run(&["requeue"], "");
+    let said = text(&told);
+    assert_eq!(told.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("  {id} (")) && said.contains("bad.csv): 3 records (number ") && said.contains(" × "), "{said}");
+    assert_eq!(home.run(&["doctor"], "").status.code(), Some(1));
+    for (args, says) in [
+        (&["requeue", "--settle", id][..], "--why"),
+        (&["requeue", "--settle", "abc", "--why", "x"], "32 hex digits"),
+        (&["requeue", "--settle", &"0".repeat(32), "--why", "x"], "no record of source"),
+        (&["requeue", "--settle", id, "--why", " "], "--why is empty"),
+    ] {
+        let wrong = home.run(args, "");
+        assert_eq!(wrong.status.code(), Some(2), "{args:?}: {}", text(&wrong));
+        assert!(text(&wrong).contains(says), "{args:?}: {}", text(&wrong));
+    }
+    let settle = ["requeue", "--settle", id, "--why", "the venue never meant them", "--json"];
+    let settled = |args: &[&str]| {
+        let output = home.run(args, "");
+        assert!(output.status.success(), "{}", text(&output));
+        let done = parsed(&output);
+        (done["settled"].as_u64(), done["already"].as_u64())
+    };
+    assert_eq!(settled(&[&settle[..], &["--dry-run"]].concat()), (Some(3), Some(0)));
+    assert_eq!(settled(&settle), (Some(3), Some(0)));
+    assert_eq!(settled(&settle), (Some(0), Some(3)), "before it is stored, too");
+    home.store();
+    let none = home.run(&["requeue"], "");
+    assert!(none.status.success() && text(&none).contains("nothing of this stands in quarantine"), "{}", text(&none));
+    let sql = "SELECT count(*) FILTER (WHERE change = 'new') AS bad, count(requeued_at) AS settled, \
+               count(*) FILTER (WHERE reason = 'settled: the venue never meant them') AS told FROM quarantine";
+    let row = &home.ask(&[sql.to_string()])[0][0];
+    assert_eq!((&row["bad"], &row["settled"], &row["told"]), (&json!("3"), &json!("3"), &json!("3")), "{row}");
+    let doctor = home.run(&["doctor"], "");
+    assert!(doctor.status.success(), "{}", text(&doctor));
+    let verified = home.run(&["verify", "--against-log"], "");
+    assert!(verified.status.success(), "{}", text(&verified));
+}

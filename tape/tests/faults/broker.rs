@@ -18,13 +18,20 @@ pub fn own() -> Option<MutexGuard<'static, Own>> {
     static OWN: OnceLock<Mutex<Own>> = OnceLock::new();
     run::broker()?;
     // A story that failed may have left anything behind: the next one begins with what it can heal.
-    let own = OWN.get_or_init(|| Mutex::new(Own::start())).lock().unwrap_or_else(PoisonError::into_inner);
+    let own =
+        OWN.get_or_init(|| Mutex::new(Own::start("log.retention.check.interval.ms=500"))).lock().unwrap_or_else(PoisonError::into_inner);
     own.heal();
     Some(own)
 }
 
+/// Another broker, with a setting of its own; `None` where tests have no Kafka.
+pub fn with(setting: &str) -> Option<Own> {
+    run::broker()?;
+    Some(Own::start(setting))
+}
+
 impl Own {
-    fn start() -> Own {
+    fn start(setting: &str) -> Own {
         let proxy = Proxy::start();
         let dir = tempfile::Builder::new().prefix("tape-faults-").tempdir().expect("temp dir").keep();
         let said = Command::new(script())
@@ -32,7 +39,7 @@ impl Own {
             .arg(&dir)
             .arg(std::process::id().to_string())
             .env("KAFKA_ADVERTISED", proxy.address.to_string())
-            .env("KAFKA_EXTRA", "log.retention.check.interval.ms=500")
+            .env("KAFKA_EXTRA", setting)
             .output()
             .expect("the script runs");
         proxy.lead_to(address(&said));
@@ -69,6 +76,15 @@ impl Own {
         let pid = self.pid();
         self.signal(signal);
         until("the end of the broker", || !alive(pid));
+    }
+
+    /// Starts it again with another value of a setting, which stands behind the first one.
+    pub fn restart_with(&self, setting: &str) {
+        self.end("TERM");
+        let path = self.dir.join("server.properties");
+        let before = std::fs::read_to_string(&path).expect("the script wrote it");
+        std::fs::write(&path, format!("{before}\n{setting}\n")).expect("written");
+        self.again();
     }
 
     /// Starts it again, with its data and on its port.

@@ -123,6 +123,11 @@ fn retention_that_passes_a_stopped_store() {
     });
     admin::alter(&broker, &topic, "retention.ms", "-1");
     ledger.publish(&home, 8_000);
+    let doctor = home.run(&["doctor"], "");
+    assert_eq!(doctor.status.code(), Some(1), "{}", text(&doctor));
+    assert!(text(&doctor).contains("BAD  retention") && text(&doctor).contains("no store has noted it"), "{}", text(&doctor));
+    let behind = "SELECT sum(lost) AS lost FROM tape.lag";
+    let missing = number(&one(&home, behind)["lost"]);
     let output = home.run(&["store", "--once", "--json"], "");
     let said = text(&output);
     println!("{said}");
@@ -140,6 +145,11 @@ fn retention_that_passes_a_stopped_store() {
     assert_eq!(told, lost, "the exact ranges");
     let offsets: i64 = lost.iter().map(|(_, first, last)| last - first + 1).sum();
     assert_eq!(number(&report(&String::from_utf8_lossy(&output.stdout))["lost"]), offsets);
+    assert_eq!((missing, number(&one(&home, behind)["lost"])), (offsets, 0), "what is noted is no lag any more");
+    let row = one(&home, "SELECT count(*) AS n, count(noted_at > TIMESTAMP '2026-01-01T00:00:00Z') AS dated FROM tape.gaps");
+    assert_eq!((number(&row["n"]), number(&row["dated"])), (lost.len() as i64, lost.len() as i64), "each has a time");
+    let doctor = text(&home.run(&["doctor"], ""));
+    assert!(doctor.contains("BAD  losses") && doctor.contains("noted 2") && !doctor.contains("retention  "), "{doctor}");
     let row = one(&home, "SELECT count(*) AS n, count(DISTINCT source_id) AS sources FROM trades");
     assert_eq!((number(&row["n"]), number(&row["sources"])), (14_000, 2), "all but the file that retention took");
     let verified = home.run(&["verify"], "");
@@ -153,6 +163,55 @@ fn retention_that_passes_a_stopped_store() {
     assert_eq!((verified.status.code(), findings), (Some(1), expected), "an auditor is told of the loss, and of nothing else");
     let once_more = home.run(&["store", "--once"], "");
     assert!(once_more.status.success(), "it is told once: {}", text(&once_more));
+}
+
+/// An ingest dies within its transaction, and the broker does not end that: what nobody can read is told of with what to do, by whoever stores and by
+/// the doctor. When the ingest comes again, all is stored once.
+#[test]
+fn a_transaction_that_stays_open_is_told_of() {
+    let Some(own) = broker::with("transaction.abort.timed.out.transaction.cleanup.interval.ms=3600000") else { return };
+    let broker = own.brokers();
+    let home = Home::kafka(&broker);
+    let mut ledger = Ledger::default();
+    ledger.publish(&home, 1_000);
+    home.store();
+    let path = home.path("open.csv");
+    crate::feed::write(&path, &[crate::feed::HEADER.as_bytes(), &crate::feed::csv(1_000, 3_000)].concat());
+    let ingest = ["ingest", path.to_str().expect("UTF-8")];
+    let died = home.command(&ingest).env("TAPE_KILL_AT", "log.kafka.uncommitted").output().expect("it starts");
+    assert!(died.status.code().is_none(), "{}", text(&died));
+    let row =
+        one(&home, "SELECT sum(held) AS held, sum(behind) AS behind, count(held_since) AS dated FROM tape.lag WHERE table_name = 'trades'");
+    assert_eq!((number(&row["held"]), number(&row["behind"])), (2_000, 0), "nobody can read it");
+    let parts = number(&row["dated"]);
+    assert!(parts > 0, "since when is known");
+    // One that is just being published is no fault; one that is open for so long is none of ours.
+    let mut said = String::new();
+    until("the transaction to be old", || {
+        let output = home.run(&["store", "--once"], "");
+        said = text(&output);
+        output.status.code() == Some(1)
+    });
+    println!("{said}");
+    let topic = home.topic("trades");
+    assert!(said.contains(&format!("waiting: {topic}[")) && said.contains("open since 2"), "{said}");
+    assert!(said.contains("kafka-transactions.sh") && said.contains(&format!("abort --topic {topic} --partition")), "{said}");
+    let told = report(&String::from_utf8_lossy(&home.run(&["store", "--once", "--json"], "").stdout));
+    let held = told["held"].as_array().expect("a list").iter().filter(|held| held["topic"] == topic.as_str()).count();
+    assert_eq!(held as i64, parts, "{told}");
+    let doctor = home.run(&["doctor"], "");
+    assert_eq!(doctor.status.code(), Some(1), "{}", text(&doctor));
+    assert!(text(&doctor).contains("BAD  transactions") && text(&doctor).contains("--start-offset"), "{}", text(&doctor));
+    let store = start_store(&home, "store");
+    until("the service to tell of it", || store.said().contains("records wait"));
+    // The broker gives it up at last.
+    own.restart_with("transaction.abort.timed.out.transaction.cleanup.interval.ms=1000");
+    until("nothing to be held", || log(&broker, &home).held().expect("the broker answers").is_empty());
+    assert_eq!(home.ingest(&path, &[]).code, 0);
+    until("all to be stored", || number(&one(&home, "SELECT count(*) AS n FROM trades")["n"]) == 3_000);
+    stop_store(store);
+    let doctor = home.run(&["doctor"], "");
+    assert!(doctor.status.success(), "{}", text(&doctor));
 }
 
 /// F16: the group of the stores is deleted with all its offsets. The tables alone say where to go on.

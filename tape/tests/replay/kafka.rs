@@ -175,3 +175,30 @@ fn a_replay_that_is_killed_goes_on() {
     origins.dedup();
     assert_eq!(origins.len() as u64, TRADES, "what there was when it was begun");
 }
+
+/// Given two runs of one replay at once, then the one that came second goes on, and the first says that it was taken over; each record is there once.
+#[test]
+fn of_two_equal_replays_at_once_one_goes_on_and_the_other_says_so() {
+    let Some(broker) = run::broker() else { return };
+    let home = Home::embedded();
+    let path = home.path("trades.csv");
+    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, TRADES)].concat());
+    done(&home, &["ingest", path.to_str().expect("UTF-8")], 0);
+    home.store();
+    let copy = Home::kafka(&broker);
+    let (flags, log) = target(&copy, &broker);
+    let args: Vec<&str> = ["replay", "--family", "trades"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let mut first = running::start(&home, &args);
+    running::until("the first transaction", || log.watermarks(Family::Trades).is_ok_and(|ends| ends.iter().any(|end| end.high > 0)));
+    first.send("STOP");
+    assert!(!first.ended(), "it has four transactions to go: {}", first.said());
+    let published = lines(&done(&home, &[&args[..], &["--json"]].concat(), 0).stdout).remove(0)["records"].as_u64();
+    assert!(published.is_some_and(|records| 0 < records && records < TRADES), "the second goes on: {published:?}");
+    let (status, said) = first.signal("CONT");
+    println!("{said}");
+    assert_eq!(status.code(), Some(3), "{said}");
+    // Where it was stopped in a transaction for longer than one may take, it cannot tell who ended that.
+    assert!(said.contains("another process has begun the same replay") || said.contains("the broker ended it"), "{said}");
+    let events = read(&log, Family::Trades);
+    assert_eq!(events.len() as u64, TRADES, "each once");
+}

@@ -150,6 +150,9 @@ fn a_home_restored_from_its_tables_is_the_same_home() {
     let home = odd_home(&mut Random::new("a_home_restored_from_its_tables_is_the_same_home"));
     // 1: records were lost, and some are no good.
     done(&home, &["store", "--once"], 1);
+    let noted = &home
+        .ask(&["SELECT count(*) > 0 AND count(noted_at) = count(*) AS dated FROM tape.gaps WHERE _partition IS NULL".to_string()])[0][0];
+    assert_eq!(noted["dated"], true, "a loss has a time");
     let other = Home::embedded();
     let dir = other.path("home");
     done(&home, &["replay", "--to-home", dir.to_str().expect("UTF-8")], 0);

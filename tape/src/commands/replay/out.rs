@@ -2,7 +2,7 @@
 
 use crate::settings::WrongUse;
 use anyhow::{Context, Result};
-use std::fs::File;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufWriter, ErrorKind, Stdout, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -61,7 +61,20 @@ impl Out {
         let mut part = name.to_os_string();
         part.push(".part");
         let part = to.with_file_name(part);
-        let file = File::create(&part).with_context(|| format!("making {}", part.display()))?;
+        let making = || format!("making {}", part.display());
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&part).with_context(making)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(WrongUse(format!("another replay is writing {}: wait for it, or name another file", to.display())).into());
+            }
+            Err(TryLockError::Error(why)) => tracing::debug!(file = %part.display(), %why, "the file system knows no locks"),
+        }
+        // The one that had it may have finished meanwhile; one that was broken off leaves its part, which is begun anew.
+        if to.exists() {
+            return Err(WrongUse(format!("{} is there already: name another file, or remove it", to.display())).into());
+        }
+        file.set_len(0).with_context(making)?;
         let file = Arc::new(Mutex::new(BufWriter::with_capacity(BUFFER_BYTES, file)));
         Ok(Out { to: Shared::File(file), names: Some((part, to.to_path_buf())) })
     }
