@@ -10,6 +10,7 @@ use crate::exact::StayExact;
 use crate::octets::OctetLength;
 use crate::planner::Planner;
 use crate::room::Roomed;
+use crate::runs::GroupRuns;
 use crate::sum::ExactSum;
 use crate::watch::{MARGIN_BYTES, Watch};
 use arrow::array::RecordBatch;
@@ -226,7 +227,11 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(StayExact)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(CheckArithmetic));
-    let state = builder.with_analyzer_rules(rules).with_physical_optimizer_rule(Arc::new(PauseInJoins)).build();
+    let state = builder
+        .with_analyzer_rules(rules)
+        .with_physical_optimizer_rule(Arc::new(GroupRuns))
+        .with_physical_optimizer_rule(Arc::new(PauseInJoins))
+        .build();
     state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
     Published { catalog: Arc::new(catalog), state }
 }

@@ -34,6 +34,7 @@ pub mod planner;
 mod priced;
 pub mod replay;
 mod room;
+mod runs;
 pub mod shell;
 pub mod statements;
 mod sum;

@@ -189,16 +189,19 @@ impl TapeTable {
         // Where no file has a NULL in it, it is at the same time the order that has NULL last.
         let whole = sort_key.iter().all(|name| kept.iter().all(|file| self.facts.nulls(*file, name) == Some(0)));
         let nulls_first: &[bool] = if whole { &[true, false] } else { &[true] };
-        nulls_first.iter().filter_map(|nulls_first| self.order(*nulls_first)).collect()
+        // Files are read apart, and in each of them the partition columns are the same in every row.
+        let partition_by = self.family.topic().partition_by;
+        let before = (0..=partition_by.len()).rev().map(|from| &partition_by[from..]);
+        before.flat_map(|before| nulls_first.iter().filter_map(|nulls_first| self.order(before, *nulls_first))).collect()
     }
 
-    /// The family's sort key.
-    fn order(&self, nulls_first: bool) -> Option<LexOrdering> {
+    /// The family's sort key, behind some partition columns.
+    fn order(&self, before: &[&str], nulls_first: bool) -> Option<LexOrdering> {
         let sorted = |name: &&str| {
             let at = self.scanned.table_schema().index_of(name).expect("topic.rs sorts by columns of the family");
             PhysicalSortExpr::new(Arc::new(Column::new(name, at)), SortOptions { descending: false, nulls_first })
         };
-        LexOrdering::new(self.family.topic().sort_key.iter().map(sorted))
+        LexOrdering::new(before.iter().chain(self.family.topic().sort_key).map(sorted))
     }
 
     /// Is it one that the scan takes on alone? All of these are among those that [`TapeTable::prune`] applies.

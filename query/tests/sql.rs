@@ -175,6 +175,48 @@ async fn rows_in_the_order_of_their_files_are_not_sorted_again() {
     assert!(!sorted(&explain(&engine, "EXPLAIN SELECT symbol FROM trades ORDER BY symbol NULLS FIRST, ts_event NULLS FIRST").await));
 }
 
+/// Rows that come sorted are grouped by their runs; the groups are those of the same rows in any other order.
+#[tokio::test]
+async fn groups_of_sorted_rows_are_those_of_any_rows() {
+    let mut fixture = Fixture::new();
+    let day = 86_400_000_000_000;
+    for d in 0..3 {
+        // Runs of very different lengths, over the ends of batches and row groups, and symbols that are not there every day.
+        let symbol = |i: i64| match i % 100 {
+            0..=69 => Some("A"),
+            70..=89 if d != 1 => Some("B"),
+            90..=98 => Some("C"),
+            99 if i % 1000 == 999 => None,
+            _ => Some("D"),
+        };
+        let row = |i: i64| {
+            let row = trade("", T0 + d * day + i * 250_000_000, i128::from((i * 7919) % 10_007), i % 17).i64("_offset", d * 20_000 + i);
+            let row = row.i32("_partition", 0);
+            symbol(i).map_or_else(|| row.clone().without("symbol"), |symbol| row.clone().text("symbol", symbol))
+        };
+        fixture.write(Family::Trades, &(0..20_000).map(row).collect::<Vec<_>>());
+    }
+    let engine = fixture.engine().await;
+    let what = "count(*) AS n, count(price) AS c, sum(price) AS s, min(price) AS low, max(price) AS high, avg(price) AS mean, sum(size) AS lots, \
+                last_value(price ORDER BY ts_event) AS last, first_value(size ORDER BY ts_event) AS first";
+    let in_order = ["symbol", "date, symbol", "symbol, date_bin(interval '1 minute', ts_event)", "symbol, ts_event"];
+    for by in in_order.into_iter().chain(["symbol, side", "symbol, size"]) {
+        let sorted = format!("SELECT {by}, {what} FROM trades GROUP BY {by} ORDER BY {by}");
+        // Whoever sorts by time first knows nothing of runs of symbols.
+        let mixed =
+            format!("SELECT {by}, {what} FROM (SELECT * FROM trades ORDER BY ts_event DESC LIMIT 1000000) GROUP BY {by} ORDER BY {by}");
+        let (runs, plain) = (explain(&engine, &format!("EXPLAIN {sorted}")).await, explain(&engine, &format!("EXPLAIN {mixed}")).await);
+        assert_eq!(runs.contains("RunsExec"), in_order.contains(&by), "{by}: {runs}");
+        assert!(!plain.contains("RunsExec"), "{by}: {plain}");
+        assert_eq!(csv(&engine, &sorted).await, csv(&engine, &mixed).await, "{by}");
+    }
+    let filtered =
+        "SELECT symbol, sum(size) FILTER (WHERE price > 0.000005) AS some FROM trades WHERE size > 3 GROUP BY symbol ORDER BY symbol";
+    let rows = csv(&engine, filtered).await;
+    assert_eq!(rows.lines().count(), 1 + 5, "{rows}");
+    assert_eq!(csv(&engine, "SELECT symbol, count(*) AS n FROM trades WHERE size = 99 GROUP BY symbol").await, "symbol,n\n");
+}
+
 #[tokio::test]
 async fn counting_all_rows_reads_no_file() {
     let mut fixture = Fixture::new();
