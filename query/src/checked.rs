@@ -8,7 +8,7 @@ use arrow::compute::kernels::arity::try_binary;
 use arrow::compute::kernels::numeric;
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{
-    ArrowNativeType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef,
+    ArrowNativeType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef, Int64Type,
 };
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -73,11 +73,26 @@ fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
     let function = CheckedOperation::new(operation, &operands, &expr)?;
     let operands = match expr {
+        Expr::BinaryExpr(BinaryExpr { left, right, op: Operator::Multiply }) => {
+            // Not both: the product of two integers is an integer.
+            match (integer_in(&left, schema), integer_in(&right, schema)) {
+                (Some(integer), None) => vec![integer, *right],
+                (None, Some(integer)) => vec![*left, integer],
+                _ => vec![*left, *right],
+            }
+        }
         Expr::BinaryExpr(BinaryExpr { left, right, .. }) => vec![*left, *right],
         Expr::Negative(of) => vec![*of],
         other => return Ok(Transformed::no(other)),
     };
     Ok(Transformed::yes(ScalarUDF::from(function).call(operands)))
+}
+
+/// The integer that an operand casts to a decimal.
+fn integer_in(operand: &Expr, schema: &DFSchema) -> Option<Expr> {
+    let Expr::Cast(cast) = operand else { return None };
+    let integer = *cast.field.data_type() == INTEGER && cast.expr.get_type(schema).is_ok_and(|of| of == DataType::Int64);
+    integer.then(|| cast.expr.as_ref().clone())
 }
 
 /// The type of an operand. One that is checked already knows it: in a long chain every other way takes the chain's length for each link.
@@ -148,7 +163,7 @@ impl CheckedOperation {
         match self.operation {
             Operation::Binary(Operator::Plus) => binary(numeric::add),
             Operation::Binary(Operator::Minus) => binary(numeric::sub),
-            Operation::Binary(Operator::Multiply) => binary(numeric::mul),
+            Operation::Binary(Operator::Multiply) => binary(multiply),
             Operation::Binary(Operator::Divide) => binary(divide),
             Operation::Binary(Operator::Modulo) => binary(numeric::rem),
             Operation::Binary(Operator::BitwiseShiftLeft) => binary(shift_left),
@@ -172,6 +187,54 @@ impl CheckedOperation {
             _ => why,
         }
     }
+}
+
+/// The product. Most values of 128 bits fit into 64, and the product of two of those needs no check; an integer needs no cast.
+fn multiply(left: &dyn Datum, right: &dyn Datum) -> std::result::Result<ArrayRef, ArrowError> {
+    let decimal = |of: &dyn Datum| matches!(of.get().0.data_type(), DataType::Decimal128(..));
+    let result = |left: &dyn Array, right: &dyn Array| -> std::result::Result<DataType, ArrowError> {
+        let as_decimal = |of: &dyn Array| match of.data_type() {
+            DataType::Int64 => new_empty_array(&INTEGER),
+            other => new_empty_array(other),
+        };
+        Ok(numeric::mul(&as_decimal(left), &as_decimal(right))?.data_type().clone())
+    };
+    let product = |one: i128, other: i128| match (i64::try_from(one), i64::try_from(other)) {
+        (Ok(one), Ok(other)) => Ok(i128::from(one) * i128::from(other)),
+        _ => one.mul_checked(other),
+    };
+    let integer = |of: &dyn Datum| *of.get().0.data_type() == DataType::Int64;
+    match (decimal(left), decimal(right)) {
+        (true, true) => {
+            let result = result(left.get().0, right.get().0)?;
+            Ok(Arc::new(each_pair::<Decimal128Type>(left, right, product)?.with_data_type(result)))
+        }
+        (true, false) if integer(right) => by_integer(left, right, product, &result(left.get().0, right.get().0)?),
+        (false, true) if integer(left) => by_integer(right, left, product, &result(left.get().0, right.get().0)?),
+        _ => numeric::mul(left, right),
+    }
+}
+
+/// What an integer is to a decimal.
+const INTEGER: DataType = DataType::Decimal128(20, 0);
+
+/// `each` of decimals and integers, of which either may be one value for all rows; NULL where either is NULL.
+fn by_integer(
+    decimals: &dyn Datum,
+    integers: &dyn Datum,
+    each: impl Fn(i128, i128) -> std::result::Result<i128, ArrowError>,
+    result: &DataType,
+) -> std::result::Result<ArrayRef, ArrowError> {
+    let ((decimals, decimals_are_one), (integers, integers_are_one)) = (decimals.get(), integers.get());
+    let (decimals, integers) = (decimals.as_primitive::<Decimal128Type>(), integers.as_primitive::<Int64Type>());
+    let products: PrimitiveArray<Decimal128Type> = match (decimals_are_one, integers_are_one) {
+        (true, false) if decimals.is_null(0) => PrimitiveArray::new_null(integers.len()),
+        (false, true) if integers.is_null(0) => PrimitiveArray::new_null(decimals.len()),
+        (true, false) => integers.try_unary(|integer| each(decimals.value(0), integer.into()))?,
+        (false, true) => decimals.try_unary(|decimal| each(decimal, integers.value(0).into()))?,
+        _ => try_binary(decimals, integers, |decimal, integer| each(decimal, integer.into()))?,
+    };
+    Ok(Arc::new(products.with_data_type(result.clone())))
 }
 
 /// The quotient. Of decimals it has four digits more after the point than the dividend, the last one rounded half away from zero.
