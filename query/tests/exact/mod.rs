@@ -412,6 +412,23 @@ proptest! {
         }
     }
 
+    /// On either side, as columns and as one value for all rows, NULL among them.
+    #[test]
+    fn products_of_decimals_and_integers_are_those_of_i128_or_refused(decimal in decimals(), integer in integers()) {
+        let exact = decimal.checked_mul(integer.into()).filter(|product| product.abs() <= DECIMAL_MAX);
+        let (one, other) = (format!("CAST('{decimal}' AS decimal(38,0))"), format!("CAST('{integer}' AS bigint)"));
+        let from = format!("(VALUES ({one}, {other}), (NULL, {other}), ({one}, NULL)) AS t(d, i)");
+        for product in ["d * i".to_string(), "i * d".into(), format!("d * {other}"), format!("{one} * i"), format!("{one} * CAST(i AS decimal(38,0))")] {
+            match answer(&format!("SELECT {product} FROM {from} WHERE d IS NOT NULL AND i IS NOT NULL")) {
+                Ok(got) => prop_assert_eq!(Some(got), exact.map(|product| product.to_string()), "{}", product),
+                Err(why) => prop_assert!(exact.is_none() && why.contains("does not fit DECIMAL(38,0)"), "{}: {}", product, why),
+            }
+        }
+        if exact.is_some() {
+            prop_assert_eq!(answer(&format!("SELECT count(d * i), count(*) FROM {from}")), Ok("1,3".to_string()));
+        }
+    }
+
     #[test]
     fn sums_of_decimals_are_those_of_i128_or_refused(values in prop::collection::vec(decimals(), 1..6)) {
         // Five of 38 digits are less than 2^130: two halves hold them.
