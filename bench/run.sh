@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Builds the release binaries, starts one Kafka broker, measures, and ends the broker.
 #
-#   bench/run.sh [--quick] [--json] [--only parse,publish,store,whole,size,memory,upkeep,proof] [--runs N]
+#   bench/run.sh [--quick] [--json] [--only parse,publish,store,whole,verify,replay,size,memory,upkeep,proof,queries] [--runs N]
+#
+# DuckDB and Polars, beside which queries are measured, are those that the tests use; TAPE_BENCH_PYTHON names another Python that has them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,5 +17,6 @@ stop() {
 }
 trap stop EXIT
 
+python="${TAPE_BENCH_PYTHON:-$(scripts/python.sh venv-interop tests/interop/requirements.txt)}"
 eval "$(scripts/kafka.sh start "$place/kafka" | grep '^BROKERS=')"
-"$CARGO_TARGET_DIR/release/bench" --brokers "$BROKERS" --dir "$place" "$@"
+"$CARGO_TARGET_DIR/release/bench" --brokers "$BROKERS" --python "$python" --dir "$place" "$@"

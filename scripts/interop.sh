@@ -23,29 +23,8 @@ if [ -z "${TAPE_DATA:-}" ] && [ -d ../shared/data ]; then
 fi
 export TAPE_DATA="${TAPE_DATA:-}"
 
-# An environment with exactly what a requirements file says; made anew when the file changes. Prints its python.
-environment() { # name, requirements
-    local folder="${TAPE_CACHE:-$HOME/.cache/tokentape}/$1" wanted
-    wanted=$(sha256sum <"$2")
-    if [ "$(cat "$folder/made-from" 2>/dev/null)" != "$wanted" ]; then
-        echo "interop: installing $2 into $folder" >&2
-        mkdir -p "$(dirname "$folder")"
-        if ! python3 -m venv --clear "$folder" >&2; then
-            echo "interop: python3 cannot make an environment: apt install python3-venv" >&2
-            return 3
-        fi
-        if ! "$folder/bin/pip" install --quiet --disable-pip-version-check --requirement "$2" >&2; then
-            echo "interop: pip could not install $2: check the network or the mirror (PIP_INDEX_URL)," \
-                "then run this again; TAPE_SKIP_INTEROP=1 leaves these checks out" >&2
-            return 3
-        fi
-        echo "$wanted" >"$folder/made-from"
-    fi
-    echo "$folder/bin/python"
-}
-
-python=$(environment venv-interop tests/interop/requirements.txt)
-delta=$(environment venv-interop-delta tests/interop/requirements-delta.txt)
+python=$(scripts/python.sh venv-interop tests/interop/requirements.txt)
+delta=$(scripts/python.sh venv-interop-delta tests/interop/requirements-delta.txt)
 
 if [ -z "${TAPE_TEST_KAFKA:-}" ]; then
     broker=$(mktemp -d)
