@@ -18,7 +18,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 
 /// Below the table's folder.
 pub(crate) const FOLDER: &str = "_tokentape_history";
-const SUFFIX: &str = ".jsonl.zst";
+pub(crate) const SUFFIX: &str = ".jsonl.zst";
 /// Versions in one file, so that reading and writing one takes little memory.
 const VERSIONS_MAX: u64 = 10_000;
 /// What is written once and read seldom is compressed well.

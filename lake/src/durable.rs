@@ -243,24 +243,33 @@ impl DurableLocal {
     }
 }
 
-/// Files below `folder` that a put had begun when its process was killed, with their bytes: written before a moment, and named as only
-/// [`DurableLocal`] names what is not whole. No listing of objects shows them.
-pub(crate) fn unfinished(folder: &FsPath, before: SystemTime) -> std::io::Result<Vec<(PathBuf, u64)>> {
+/// A file that is no link, and lies behind none.
+pub(crate) struct Plain {
+    /// Below the folder that was looked into.
+    pub path: String,
+    pub bytes: u64,
+    /// In milliseconds since 1970 UTC.
+    pub modified_ms: i64,
+}
+
+/// Plain files below `folder`, in it and in those folders that `enter` names. Links are not followed below it; what [`DurableLocal`] had begun to put
+/// when its process was killed, and no listing of objects shows, is there too.
+pub(crate) fn plain_files(folder: &FsPath, enter: &dyn Fn(&str) -> bool) -> std::io::Result<Vec<Plain>> {
     let mut found = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder)? {
+    let mut folders = vec![String::new()];
+    while let Some(below) = folders.pop() {
+        for entry in std::fs::read_dir(folder.join(&below))? {
             let entry = entry?;
-            // One that went meanwhile is none that is left.
+            // A name that is not UTF-8 is none that an object has.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+            // Of a link itself, not of what it leads to. One that went meanwhile is none that is left.
             let Ok(metadata) = entry.metadata() else { continue };
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            } else if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
-                && metadata.modified()? < before
-            {
-                found.push((entry.path(), metadata.len()));
+            if metadata.is_dir() && enter(&path) {
+                folders.push(path);
+            } else if metadata.is_file() {
+                let modified = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                found.push(Plain { path, bytes: metadata.len(), modified_ms: i64::try_from(modified.as_millis()).unwrap_or(i64::MAX) });
             }
         }
     }

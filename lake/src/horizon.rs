@@ -10,17 +10,15 @@
 //! are in the files of today.
 
 use crate::Error;
-use crate::durable;
+use crate::own::{Kind, Own};
 use crate::stop::Stop;
 use crate::table::Table;
 use deltalake_core::kernel::Action;
 use deltalake_core::logstore::get_actions;
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectMeta;
 use serde::Serialize;
 use std::collections::HashSet;
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Log entries that are read at the same time.
 const ENTRIES_AT_ONCE: usize = 32;
@@ -95,12 +93,13 @@ impl Table {
     /// The same; what went is counted also where it ends with an error.
     pub(crate) async fn clean_up_into(&mut self, removed: &mut Removed, horizon: &Horizon, stop: &Stop) -> Result<(), Error> {
         self.refresh().await?;
+        let own = self.own_files().await?;
         let log = self.log_folder().await?;
         let begin_ms = horizon.begin_ms();
         let first_recent = self.first_since(&log, begin_ms).await?;
         let hint = self.place().checkpoint_hint().await?;
-        let going = going(&log, first_recent, hint);
-        let stale = self.stale_files(first_recent, begin_ms).await?;
+        let going = going(&log, first_recent, hint).of(&own);
+        let stale = self.stale_files(&own, first_recent, begin_ms).await?;
         if !horizon.dry_run
             && let Some(checkpoint) = going.behind
             && !going.entries.is_empty()
@@ -131,37 +130,32 @@ impl Table {
             if stop.is_set() {
                 return Ok(());
             }
-            if !horizon.dry_run {
-                self.place().remove(&file.location).await?;
-            }
+            self.remove(&file.path, horizon).await?;
             killpoint::here!("lake.clean_up.file_removed");
             removed.files += 1;
-            removed.bytes += file.size;
+            removed.bytes += file.bytes;
         }
-        for (path, bytes) in self.unfinished(begin_ms)? {
+        for file in own.iter().filter(|file| file.kind == Kind::Begun && file.modified_ms < begin_ms) {
             if stop.is_set() {
                 return Ok(());
             }
             if !horizon.dry_run {
-                match std::fs::remove_file(&path) {
-                    // Another clean-up was first.
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(self.unreadable(format!("removing {}: {e}", path.display())));
-                    }
-                    _ => {}
-                }
+                self.remove_begun(&file.path)?;
             }
             removed.files += 1;
-            removed.bytes += bytes;
+            removed.bytes += file.bytes;
         }
         Ok(())
     }
 
-    /// What a killed process had begun to put before the horizon began; nothing but on a local disk.
-    fn unfinished(&self, begin_ms: i64) -> Result<Vec<(PathBuf, u64)>, Error> {
-        let Ok(folder) = self.place().url().to_file_path() else { return Ok(Vec::new()) };
-        let begin = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(begin_ms).unwrap_or(0));
-        durable::unfinished(&folder, begin).map_err(|e| self.unreadable(format!("looking for what was never finished: {e}")))
+    /// Removes what a killed process had begun to put: it has a name that no object has.
+    fn remove_begun(&self, path: &str) -> Result<(), Error> {
+        let Some(folder) = self.local_folder() else { return Ok(()) };
+        match std::fs::remove_file(folder.join(path)) {
+            // Another clean-up was first.
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(self.unreadable(format!("removing {path}: {e}"))),
+            _ => Ok(()),
+        }
     }
 
     async fn remove(&self, path: &str, horizon: &Horizon) -> Result<(), Error> {
@@ -170,7 +164,12 @@ impl Table {
 
     async fn log_folder(&self) -> Result<Log, Error> {
         let mut log = Log::default();
+        let folder = self.place().location("_delta_log");
         for file in self.place().list("_delta_log").await? {
+            // What others keep in folders of the log's is none of it.
+            if file.location.prefix_match(&folder).is_none_or(|below| below.count() != 1) {
+                continue;
+            }
             let name = file.location.filename().unwrap_or_default();
             let version = |suffix: &str| name.strip_suffix(suffix).filter(|digits| digits.len() == 20)?.parse::<u64>().ok();
             log.entries.extend(version(".json"));
@@ -199,33 +198,51 @@ impl Table {
         get_actions(version, &bytes).map_err(|e| self.unreadable(format!("version {version}: {e}")))
     }
 
-    /// Data files that no version since `first_recent`, the one that was current then included, names, and that were written before the horizon
-    /// began: a commit that is on its way now has newer ones.
-    async fn stale_files(&self, first_recent: u64, begin_ms: i64) -> Result<Vec<ObjectMeta>, Error> {
+    /// Data files of the table's own that no version since `first_recent`, the one that was current then included, names, and that were written before
+    /// the horizon began: a commit that is on its way now has newer ones.
+    async fn stale_files<'a>(&self, own: &'a [Own], first_recent: u64, begin_ms: i64) -> Result<Vec<&'a Own>, Error> {
         let mut needed: HashSet<String> = self.snapshot().files().iter().map(|file| file.location.to_string()).collect();
+        self.are_there(&needed, own).await?;
         let mut versions =
             futures::stream::iter(first_recent..=self.version()).map(|version| self.actions(version)).buffered(ENTRIES_AT_ONCE);
         while let Some(actions) = versions.try_next().await? {
             needed.extend(removed_paths(actions).map(|path| self.place().location(&path).to_string()));
         }
-        let folder = self.place().location("");
-        let is_data = |file: &ObjectMeta| {
-            let mut below = file.location.prefix_match(&folder).into_iter().flatten();
-            let first = below.next();
-            first.is_some_and(|first| !first.as_ref().starts_with('_')) && file.location.extension() == Some("parquet")
+        let stale = |file: &&Own| {
+            file.kind == Kind::Data && file.modified_ms < begin_ms && !needed.contains(self.place().location(&file.path).as_ref())
         };
-        let listed = self.place().list("").await?;
-        // What is needed is there under the very names that the log gives: else the two are not of one table, or speak of files differently.
-        let there: HashSet<&str> = listed.iter().map(|file| file.location.as_ref()).collect();
-        if let Some(file) = self.snapshot().files().iter().find(|file| !there.contains(file.location.as_ref())) {
-            return Err(self
-                .place()
-                .storage("looking for files to remove", format!("{} is not there: `tape verify` tells more", file.path)));
+        Ok(own.iter().filter(stale).collect())
+    }
+
+    /// What is needed is there under the very names that the log gives: else the two are not of one table, or speak of files differently. It need not
+    /// be tape's own: another program wrote it, or it lies behind a link.
+    async fn are_there(&self, needed: &HashSet<String>, own: &[Own]) -> Result<(), Error> {
+        let mut missing = needed.clone();
+        for file in own {
+            missing.remove(self.place().location(&file.path).as_ref());
         }
-        let stale = |file: &ObjectMeta| {
-            is_data(file) && file.last_modified.timestamp_millis() < begin_ms && !needed.contains(file.location.as_ref())
-        };
-        Ok(listed.into_iter().filter(stale).collect())
+        if !missing.is_empty() {
+            for file in self.place().list("").await? {
+                missing.remove(file.location.as_ref());
+            }
+        }
+        match missing.into_iter().min() {
+            None => Ok(()),
+            Some(file) => {
+                Err(self.place().storage("looking for files to remove", format!("{file} is not there: `tape verify` tells more")))
+            }
+        }
+    }
+}
+
+impl Going {
+    /// What of it are files of the table's own; of the entries those before the first that is not, since an entry goes only after all before it.
+    fn of(mut self, own: &[Own]) -> Going {
+        let own: HashSet<Kind> = own.iter().map(|file| file.kind).collect();
+        let end = self.entries.iter().position(|version| !own.contains(&Kind::Entry(*version)));
+        self.entries.truncate(end.unwrap_or(self.entries.len()));
+        self.checkpoints.retain(|version| own.contains(&Kind::Checkpoint(*version)));
+        self
     }
 }
 

@@ -30,6 +30,7 @@ mod history;
 mod horizon;
 mod layout;
 mod merge;
+mod own;
 mod pages;
 mod read;
 mod sort;

@@ -123,7 +123,24 @@ async fn a_table_with_a_past(home: &Home) -> i64 {
     moment
 }
 
-/// Given files that a killed process had begun to put, then those that are older than the horizon go, and nothing else does.
+const DATA: &str = "part-6fa459ea-ee8a-4ca4-894e-db77e160355e.zstd.parquet";
+
+/// The folder of one of the table's partitions.
+fn a_partition(home: &Home) -> PathBuf {
+    let data =
+        |path: &PathBuf| path.extension().is_some_and(|extension| extension == "parquet") && !path.to_string_lossy().contains("_delta_log");
+    home.on_disk().into_iter().find(data).unwrap().parent().unwrap().to_path_buf()
+}
+
+fn write_at(path: &Path, moment_ms: i64) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, b"begun").unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(moment_ms as u64);
+    File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// Given files that a killed process had begun to put, then those that are older than the horizon go, and nothing else does: names of others that end
+/// like them stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_never_finished_goes() {
     let home = Home::new();
@@ -131,23 +148,133 @@ async fn what_was_never_finished_goes() {
     let mut table = home.table().await;
     append(&mut table, &mut dice, 0).await;
     let kept: BTreeSet<PathBuf> = home.on_disk();
-    let day = kept.iter().find(|path| path.extension().is_some_and(|extension| extension == "parquet")).unwrap().parent().unwrap();
-    let old = [day.join("part-x.zstd.parquet#123"), home.folder().join("_delta_log/00000000000000000009.json#7")];
-    let stays = [day.join("part-y.zstd.parquet#9"), day.join("notes#"), day.join("chapter#1a")];
-    for path in old.iter().chain(&stays) {
-        std::fs::write(path, b"begun").unwrap();
+    let (day, log, folder) = (a_partition(&home), home.folder().join("_delta_log"), home.folder());
+    let old = [
+        day.join(format!("{DATA}#123")),
+        log.join("00000000000000000009.json#7"),
+        log.join("00000000000000000009.checkpoint.parquet#18446744073709551615"),
+        log.join("_last_checkpoint#7"),
+        folder.join("_tokentape_history/00000000000000000000.jsonl.zst#5"),
+    ];
+    let young = day.join(DATA.replace("6fa4", "7fa4") + "#9");
+    let others = [
+        day.join("notes#"),
+        day.join("notes#2026"),
+        day.join("chapter#1a"),
+        day.join("part-x.zstd.parquet#1"),
+        day.join(format!("{DATA}#")),
+        day.join(format!("{DATA}#1#")),
+        day.join(format!("old/{DATA}#1")),
+        log.join("notes#2026"),
+        log.join("9.json#7"),
+        log.join(format!("{DATA}#1")),
+        folder.join("notes#2026"),
+        folder.join(format!("{DATA}#1")),
+        folder.join("_mine/a#1"),
+        folder.join(format!("_mine/{DATA}#1")),
+        folder.join("_mine/_delta_log/00000000000000000009.json#7"),
+        folder.join(format!("mine/{DATA}#1")),
+    ];
+    let long_ago = now_ms() - 9 * 86_400_000;
+    for path in old.iter().chain(&others) {
+        write_at(path, long_ago);
     }
-    let long_ago = SystemTime::now() - Duration::from_secs(9 * 86_400);
-    for path in old.iter().chain(&stays[1..]) {
-        File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
-    }
+    write_at(&young, now_ms());
     let week = Horizon { keep: Duration::from_secs(7 * 86_400), now_ms: now_ms(), dry_run: false };
     let would = table.clean_up(&Horizon { dry_run: true, ..week }, &never()).await.unwrap();
     let removed = table.clean_up(&week, &never()).await.unwrap();
-    assert_eq!((removed, would), (Removed { files: 2, bytes: 10, ..Removed::default() }, removed));
     let mut there = kept;
-    there.extend(stays);
+    there.extend(others);
+    there.insert(young);
     assert_eq!(home.on_disk(), there);
+    assert_eq!((removed, would), (Removed { files: 5, bytes: 25, ..Removed::default() }, removed));
+}
+
+/// Given links in a table's folder to a neighbour's folder, to one outside and to another table's partition, and links that lead nowhere or round, then
+/// clean-up does what it does without them, and nothing behind any of them is gone, and no link.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_behind_a_link_goes() {
+    let home = Home::new();
+    let moment = a_table_with_a_past(&home).await;
+    let without = home.table().await.clean_up(&Horizon { dry_run: true, ..since(moment) }, &never()).await.unwrap();
+    let (day, folder, log) = (a_partition(&home), home.folder(), home.folder().join("_delta_log"));
+    let dataset = day.parent().unwrap();
+    let neighbour = home.dir.path().join("sources");
+    let outside = tempfile::tempdir().unwrap();
+    let outside = outside.path();
+    let long_ago = now_ms() - 9 * 86_400_000;
+    let behind = [
+        neighbour.join("dataset=A").join(DATA),
+        neighbour.join("dataset=A").join(format!("{DATA}#1")),
+        neighbour.join("dataset=A/date=2026-01-01").join(DATA),
+        neighbour.join("_delta_log/00000000000000000000.json"),
+        neighbour.join("_delta_log/00000000000000000009.json#1"),
+        outside.join("other.parquet"),
+        outside.join("date=2026-01-01").join(DATA),
+        outside.join("_delta_log/5.parquet"),
+        outside.join(DATA),
+        outside.join(format!("{DATA}#1")),
+        outside.join("00000000000000000001.checkpoint.parquet"),
+    ];
+    for path in &behind {
+        write_at(path, long_ago);
+    }
+    let links = [
+        (neighbour.clone(), folder.join("s")),
+        (neighbour.join("dataset=A"), folder.join("dataset=A")),
+        (outside.to_path_buf(), folder.join("dataset=B")),
+        (outside.to_path_buf(), folder.join("outside")),
+        (outside.to_path_buf(), dataset.join("date=2026-01-01")),
+        (outside.join(DATA), day.join(DATA)),
+        (outside.join("_delta_log"), log.join("other")),
+        (outside.to_path_buf(), log.join("more")),
+        (outside.join(format!("{DATA}#1")), day.join(format!("{DATA}#1"))),
+        (outside.join("nothing"), dataset.join("date=2026-01-02")),
+    ];
+    for (to, link) in &links {
+        std::os::unix::fs::symlink(to, link).unwrap();
+    }
+    let removed = home.table().await.clean_up(&since(moment), &never()).await.unwrap();
+    let gone: Vec<&PathBuf> = behind.iter().filter(|path| !path.exists()).collect();
+    assert_eq!(gone, Vec::<&PathBuf>::new());
+    assert!(links.iter().all(|(_, link)| link.is_symlink()), "the links are there as they were");
+    assert_eq!(removed, without, "what is the table's own went");
+    assert_eq!(rows(&home).await, 15 * 30);
+}
+
+/// Given a partition that was moved to another disk with a link in its place, and then the table's log too, then clean-up goes on, and leaves alone what is there.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_on_another_disk_is_left_alone() {
+    let home = Home::new();
+    let moment = a_table_with_a_past(&home).await;
+    let disk = tempfile::tempdir().unwrap();
+    let there = || {
+        let mut found = BTreeSet::new();
+        walk(disk.path(), &mut found);
+        found
+    };
+    let moved = |from: &Path, to: &str| {
+        std::fs::rename(from, disk.path().join(to)).unwrap();
+        std::os::unix::fs::symlink(disk.path().join(to), from).unwrap();
+    };
+    let dataset = a_partition(&home).parent().unwrap().to_path_buf();
+    moved(&dataset, "dataset");
+    let before = there();
+    let removed = home.table().await.clean_up(&since(moment), &never()).await.unwrap();
+    assert_eq!(there(), before);
+    assert!(removed.entries > 0, "{removed:?}");
+    for number in 15..18 {
+        append(&mut home.table().await, &mut Dice(16), number).await;
+    }
+    home.table().await.checkpoint().await.unwrap();
+    moved(&home.folder().join("_delta_log"), "log");
+    let before = there();
+    let removed = home.table().await.clean_up(&since(between()), &never()).await.unwrap();
+    assert_eq!((removed.entries, removed.checkpoints), (0, 0));
+    assert_eq!(there(), before);
+    assert_eq!(rows(&home).await, 18 * 30);
 }
 
 /// Given a table whose past is behind the horizon, when it is cleaned up, then log entries and files are fewer, and whoever opens it finds the
@@ -231,18 +358,24 @@ async fn orphans_go_when_they_are_old() {
     let home = Home::new();
     append(&mut home.table().await, &mut Dice(9), 0).await;
     let moment = between();
-    let partition = home.on_disk().into_iter().find(|path| path.extension().is_some_and(|e| e == "parquet")).unwrap();
-    let (old, new) = (partition.with_file_name("part-old.zstd.parquet"), partition.with_file_name("part-new.zstd.parquet"));
-    let others = [partition.with_file_name("README.txt"), home.folder().join("_others").join("x.parquet")];
-    std::fs::create_dir(home.folder().join("_others")).unwrap();
+    let partition = a_partition(&home);
+    let (old, new) = (partition.join(DATA), partition.join(DATA.replace("6fa4", "7fa4")));
+    let others = [
+        partition.join("README.txt"),
+        partition.join("trades.parquet"),
+        partition.join("part-old.zstd.parquet"),
+        partition.join("old").join(DATA),
+        home.folder().join(DATA),
+        home.folder().join("dataset=A").join(DATA),
+        home.folder().join("old/date=2026-01-01").join(DATA),
+        home.folder().join("_others").join("x.parquet"),
+        home.folder().join("_delta_log").join(DATA),
+    ];
     for path in [&old, &new].into_iter().chain(&others) {
-        std::fs::write(path, "x").unwrap();
-        let age = if path == &new { moment + 60_000 } else { moment - 60_000 };
-        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(age as u64);
-        File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        write_at(path, if path == &new { moment + 60_000 } else { moment - 60_000 });
     }
     let removed = home.table().await.clean_up(&since(moment), &never()).await.unwrap();
-    assert_eq!((removed.files, removed.bytes), (1, 1));
+    assert_eq!((removed.files, removed.bytes), (1, 5));
     assert!(!old.exists() && new.exists() && others.iter().all(|path| path.exists()));
     assert_eq!(rows(&home).await, 30);
 }

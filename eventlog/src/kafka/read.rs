@@ -1,7 +1,7 @@
 //! Every committed record from the given offsets on, in order per partition, or an error: never a jump.
 
 use super::trouble::{Context, code};
-use super::{Kafka, RETRY, Shared};
+use super::{Kafka, RETRY, Shared, topics};
 use crate::embedded::POLL_BYTES_MAX;
 use crate::{Error, Event, Held, Polled, Reader, Start, StateTopic, TimestampType, origin};
 use bytes::{Bytes, BytesMut};
@@ -353,7 +353,9 @@ pub(super) fn states(kafka: &Kafka, topic: StateTopic, kept: &mut Option<Tail>) 
             Tail { consumer: consumer(&kafka.shared, 1, STATES_FETCH_WAIT_MS)?, states: HashMap::new(), next: Offset::Beginning }
         }
     };
-    wait_until_settled(kafka, &name)?;
+    let ends = kafka.ends(kafka.admin.inner(), &name, 0)?;
+    topics::refuse_lost(kafka, topic, ends)?;
+    wait_until_settled(kafka, &name, ends.1)?;
     tail.read_to_end(kafka, &name)?;
     let states = tail.states.clone();
     *kept = Some(tail);
@@ -393,9 +395,8 @@ impl Tail {
 }
 
 /// A committed value can stand behind the open transaction of somebody else, where a reader does not see it yet. Waits until everything that
-/// is in the topic now is decided; transactions end within their time-out.
-fn wait_until_settled(kafka: &Kafka, name: &str) -> Result<(), Error> {
-    let (_, end) = kafka.ends(kafka.admin.inner(), name, 0)?;
+/// is in the topic now, before `end`, is decided; transactions end within their time-out.
+fn wait_until_settled(kafka: &Kafka, name: &str, end: i64) -> Result<(), Error> {
     let deadline = Instant::now() + STATES_WAIT;
     loop {
         let (_, settled) = kafka.ends(kafka.committed.client(), name, 0)?;

@@ -1,8 +1,9 @@
 //! The topics tokentape needs, made where missing, and every difference named with the command that mends it.
 
 use super::{ASK_WAIT, Kafka, RETRY, Shared};
+use crate::origin::Origin;
 use crate::topic_id::Described;
-use crate::{Error, EventLog, STATE_BYTES_MAX, StateTopic, TopicReport};
+use crate::{Error, EventLog, STATE_BYTES_MAX, Start, StateTopic, TopicReport};
 use futures::executor::block_on;
 use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How long a new topic may take until every question about it is answered.
 const CREATE_WAIT: Duration = Duration::from_secs(30);
+/// Records of `sources` that are looked at together.
+const EVENTS_AT_ONCE: usize = 1000;
 
 /// A topic as it has to be.
 struct Wanted {
@@ -50,20 +53,76 @@ pub(super) fn create(kafka: &Kafka) -> Result<Vec<TopicReport>, Error> {
 /// The compacted topics say what was published. Made anew beside records they would say that nothing was, and all of it would be published again.
 fn refuse_forgotten(kafka: &Kafka, missing: &[&Wanted]) -> Result<(), Error> {
     let is_missing = |name: &str| missing.iter().any(|topic| topic.name == name);
-    let Some(state) = StateTopic::ALL.iter().map(|state| kafka.shared.state_name(*state)).find(|name| is_missing(name)) else {
-        return Ok(());
-    };
-    for family in Family::ALL.into_iter().filter(|family| !is_missing(kafka.shared.name(*family))) {
-        if EventLog::watermarks(kafka, family)?.iter().any(|watermarks| watermarks.high > 0) {
-            let why = format!(
-                "it is missing, and {} has records: what was published is no longer known, and would be published again; bring {state} back from \
-                 a copy, or begin with another prefix",
-                kafka.shared.name(family)
-            );
-            return Err(Error::Failed { doing: format!("making topic {state}"), why });
+    for topic in StateTopic::ALL {
+        let state = kafka.shared.state_name(topic);
+        let doing = format!("making topic {state}");
+        if !is_missing(&state) {
+            refuse_lost(kafka, topic, kafka.ends(kafka.admin.inner(), &state, 0)?)?;
+            continue;
+        }
+        for family in Family::ALL.into_iter().filter(|family| !is_missing(kafka.shared.name(*family))) {
+            if EventLog::watermarks(kafka, family)?.iter().any(|watermarks| watermarks.high > 0) {
+                return Err(forgotten(&doing, &format!("it is missing, and {} has records", kafka.shared.name(family))));
+            }
         }
     }
     Ok(())
+}
+
+/// Refuses a compacted topic that has lost records: what it says of the others is not all that was published. Compaction leaves a topic's beginning
+/// where it is; only somebody who deletes records, or a time without `cleanup.policy=compact`, moves it.
+pub(super) fn refuse_lost(kafka: &Kafka, topic: StateTopic, ends: (i64, i64)) -> Result<(), Error> {
+    let doing = format!("reading {}", kafka.shared.state_name(topic));
+    match ends {
+        (low, _) if low > 0 => Err(forgotten(&doing, &format!("it begins at offset {low}: records before it were deleted"))),
+        // Every source that was published has a position; what else there is, feeds and replays, has none.
+        (0, 0) if topic == StateTopic::Positions && was_published(kafka)? => {
+            let sources = kafka.shared.name(Family::Sources);
+            Err(forgotten(&doing, &format!("it is empty, and {sources} has what `tape ingest` published")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Has the topic `sources` a record that was not replayed?
+fn was_published(kafka: &Kafka) -> Result<bool, Error> {
+    let ends = match EventLog::watermarks(kafka, Family::Sources) {
+        Err(Error::TopicMissing { .. }) => return Ok(false),
+        ends => ends?,
+    };
+    let starts: Vec<Start> = (0..)
+        .zip(ends)
+        .filter(|(_, ends)| ends.high > ends.low)
+        .map(|(partition, ends)| Start { family: Family::Sources, partition, offset: ends.low })
+        .collect();
+    if starts.is_empty() {
+        return Ok(false);
+    }
+    let mut reader = EventLog::reader(kafka, &starts)?;
+    let mut at_end = HashSet::new();
+    let mut heard = Instant::now();
+    while at_end.len() < starts.len() {
+        let polled = reader.poll(RETRY, EVENTS_AT_ONCE)?;
+        if polled.events.iter().any(|event| Origin::of(&event.headers).is_none()) {
+            return Ok(true);
+        }
+        if !polled.events.is_empty() || !polled.at_end.is_empty() {
+            heard = Instant::now();
+        }
+        if heard.elapsed() > CREATE_WAIT {
+            let doing = format!("reading {}", kafka.shared.name(Family::Sources));
+            return Err(kafka.error(&doing, KafkaError::Global(Code::OperationTimedOut)));
+        }
+        at_end.extend(polled.at_end);
+    }
+    Ok(false)
+}
+
+fn forgotten(doing: &str, found: &str) -> Error {
+    let why = format!(
+        "{found}: what was published is no longer known, and would be published again; delete it and bring it back from a copy, or begin with another prefix"
+    );
+    Error::Failed { doing: doing.to_string(), why }
 }
 
 /// Checks all topics; those in `created` are reported as new.

@@ -114,6 +114,104 @@ fn an_offset_that_was_deleted_is_gone() {
     assert_eq!(read_all(log, &[Start { family: Family::Status, partition: 0, offset: 2 }]).len(), 1);
 }
 
+fn delete_records(topic: &str, before: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, 0, Offset::Offset(before)).unwrap();
+    let deleted = block_on(admin().delete_records(&offsets, &AdminOptions::new())).unwrap();
+    assert!(deleted.elements()[0].error().is_ok());
+}
+
+fn set_cleanup(log: &dyn EventLog, topic: &str, policy: &str) {
+    let alter = AlterConfig::new(ResourceSpecifier::Topic(topic))
+        .set("cleanup.policy", policy)
+        .set("retention.ms", "-1")
+        .set("message.timestamp.type", "LogAppendTime")
+        .set("max.message.bytes", "99999999");
+    block_on(admin().alter_configs([&alter], &AdminOptions::new())).unwrap();
+    let began = Instant::now();
+    let fits = || log.check_topics().unwrap().iter().all(|report| report.problems.iter().all(|why| !why.contains("cleanup.policy is")));
+    while fits() != (policy == "compact") {
+        assert!(began.elapsed() < DEADLINE);
+    }
+}
+
+#[test]
+fn what_was_published_is_not_known_again_when_records_of_the_topic_were_deleted() {
+    let Some(home) = Home::new(Kind::Kafka) else { return };
+    let log = home.log();
+    for (topic, name) in [(StateTopic::Positions, "positions"), (StateTopic::State, "state")] {
+        let full = format!("{}{name}", home.prefix);
+        for number in ["0", "1"] {
+            publish(log, "a", vec![records(Family::Status, &[("k", number)])], vec![state(topic, "k", Some(number))]);
+        }
+        assert_eq!(log.states(topic).unwrap()["k"], "1");
+        set_cleanup(log, &full, "delete");
+        delete_records(&full, 1);
+        set_cleanup(log, &full, "compact");
+        // One that has read it before, one that has not.
+        for log in [log, &kafka(&home.prefix) as &dyn EventLog] {
+            let error = log.states(topic).unwrap_err().to_string();
+            assert!(error.contains(&full) && error.contains("it begins at offset 1"), "{error}");
+            assert!(error.contains("bring it back from a copy") && error.contains("another prefix"), "{error}");
+            let reports = log.check_topics().unwrap();
+            assert_eq!(reports.iter().flat_map(|report| &report.problems).next(), None, "the store needs none of it and goes on");
+            let error = log.create_topics().unwrap_err().to_string();
+            assert!(error.contains("it begins at offset 1"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn empty_positions_beside_sources_that_were_published_are_refused() {
+    let Some(home) = Home::new(Kind::Kafka) else { return };
+    let log = home.log();
+    let positions = format!("{}positions", home.prefix);
+    let empty = || log.states(StateTopic::Positions).map(|states| states.len());
+    let made_again = || {
+        block_on(admin().delete_topics(&[&positions], &AdminOptions::new().operation_timeout(Some(DEADLINE)))).unwrap();
+        let began = Instant::now();
+        while kafka(&home.prefix).states(StateTopic::Positions).is_ok() {
+            assert!(began.elapsed() < DEADLINE);
+        }
+        let made = NewTopic::new(&positions, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+        block_on(admin().create_topics([&made], &AdminOptions::new())).unwrap();
+    };
+    // What was begun and given up, and what came from elsewhere, is nothing that ingest has published.
+    let raw = raw_writer(&home.prefix);
+    send(&raw, &format!("{}sources", home.prefix), "aborted");
+    raw.abort_transaction(DEADLINE).unwrap();
+    publish(log, "feed", vec![records(Family::Status, &[("k", "0")])], Vec::new());
+    let origin = eventlog::origin::Origin {
+        topic: "tape.sources".into(),
+        topic_id: "t".into(),
+        partition: 0,
+        offset: 0,
+        ts_ms: 0,
+        ts_type: TimestampType::LogAppend,
+    };
+    let mut headers = OwnedHeaders::new();
+    for (key, value) in origin.headers() {
+        headers = headers.insert(Header { key: &key, value: value.as_deref() });
+    }
+    let replayed: BaseProducer = config().create().unwrap();
+    let topic = format!("{}sources", home.prefix);
+    replayed.send(BaseRecord::<str, str>::to(&topic).key("k").payload("replayed").headers(headers)).unwrap();
+    replayed.flush(DEADLINE).unwrap();
+    assert_eq!(empty().unwrap(), 0);
+    publish(log, "a", vec![records(Family::Sources, &[("k", "0")])], vec![state(StateTopic::Positions, "k", Some("0"))]);
+    assert_eq!(empty().unwrap(), 1);
+    made_again();
+    let began = Instant::now();
+    // The broker knows of the new topic a moment later.
+    let error = loop {
+        match kafka(&home.prefix).states(StateTopic::Positions) {
+            Err(e) if e.to_string().contains("it is empty") => break e.to_string(),
+            other => assert!(began.elapsed() < DEADLINE, "{other:?}"),
+        }
+    };
+    assert!(error.contains(&positions) && error.contains("bring it back from a copy"), "{error}");
+}
+
 #[test]
 fn a_missing_topic_and_a_wrongly_set_one_are_named_with_the_remedy() {
     let Some(brokers) = brokers() else { return };

@@ -7,7 +7,7 @@ use crate::{held, home, tables};
 use anyhow::Result;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use eventlog::EventLog;
+use eventlog::{EventLog, StateTopic};
 use futures::TryStreamExt;
 use indicatif::{HumanCount, HumanDuration};
 use lake::Lake;
@@ -195,7 +195,13 @@ fn topics(log: &Result<Arc<dyn EventLog>>) -> Vec<Finding> {
             Finding { what: "topics", good: unfit.is_empty(), says }
         }
     };
-    vec![cluster, topics]
+    // Whether a compacted topic has lost records shows where it is read.
+    let states = match topics.good {
+        true => StateTopic::ALL.iter().find_map(|topic| log.states(*topic).err()),
+        false => None,
+    };
+    let published = states.map(|why| Finding { what: "published", good: false, says: why.to_string() });
+    [cluster, topics].into_iter().chain(published).collect()
 }
 
 fn stored(settings: &Settings) -> Result<Vec<Finding>> {
