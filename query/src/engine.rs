@@ -12,6 +12,7 @@ use crate::planner::Planner;
 use crate::room::Roomed;
 use crate::runs::GroupRuns;
 use crate::sum::ExactSum;
+use crate::together::ReadTogether;
 use crate::watch::{MARGIN_BYTES, Watch};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -29,6 +30,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execute_stream;
@@ -227,11 +229,11 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(StayExact)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(CheckArithmetic));
-    let state = builder
-        .with_analyzer_rules(rules)
-        .with_physical_optimizer_rule(Arc::new(GroupRuns))
-        .with_physical_optimizer_rule(Arc::new(PauseInJoins))
-        .build();
+    let mut physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(ReadTogether)];
+    physical.extend(PhysicalOptimizer::new().rules);
+    physical.push(Arc::new(GroupRuns));
+    physical.push(Arc::new(PauseInJoins));
+    let state = builder.with_analyzer_rules(rules).with_physical_optimizer_rules(physical).build();
     state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
     Published { catalog: Arc::new(catalog), state }
 }

@@ -6,6 +6,7 @@
 //!                  ├─► priced.rs         both, as SQL shows a family with prices
 //!                  └─► about.rs          commits, intervals, lag; gaps and quarantine with what explains their rows
 //!
+//!        together.rs, runs.rs   files in their order where somebody wants it, and groups without hashing
 //!        bounds.rs   no plan far larger than its text          exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
 //!        planner.rs  plans are made beside the workers         average.rs                     and avg: exact, or an error
 //!                                │
@@ -39,6 +40,7 @@ pub mod shell;
 pub mod statements;
 mod sum;
 pub mod table;
+mod together;
 mod units;
 mod watch;
 

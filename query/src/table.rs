@@ -186,13 +186,12 @@ impl TapeTable {
                 return Vec::new();
             }
         }
-        // Where no file has a NULL in it, it is at the same time the order that has NULL last.
+        // Where no file has a NULL in it, it is as much the order that has NULL last, as SQL does.
         let whole = sort_key.iter().all(|name| kept.iter().all(|file| self.facts.nulls(*file, name) == Some(0)));
-        let nulls_first: &[bool] = if whole { &[true, false] } else { &[true] };
         // Files are read apart, and in each of them the partition columns are the same in every row.
         let partition_by = self.family.topic().partition_by;
         let before = (0..=partition_by.len()).rev().map(|from| &partition_by[from..]);
-        before.flat_map(|before| nulls_first.iter().filter_map(|nulls_first| self.order(before, *nulls_first))).collect()
+        before.filter_map(|before| self.order(before, !whole)).collect()
     }
 
     /// The family's sort key, behind some partition columns.

@@ -167,6 +167,12 @@ async fn rows_in_the_order_of_their_files_are_not_sorted_again() {
     assert_eq!(lines, as_given);
     assert_eq!(count(&engine, &format!("SELECT count(*) FROM ({lagged}) WHERE step = 0.000000003")).await, 3 * (3000 - 3));
 
+    // Nobody wants the order here: as many streams as cores, whatever the number of files.
+    for sql in ["SELECT sum(price) AS s FROM trades WHERE size > 0", "SELECT symbol FROM trades ORDER BY ts_event DESC LIMIT 3"] {
+        let plan = explain(&engine, &format!("EXPLAIN {sql}")).await;
+        assert!(!plan.contains("output_ordering") && plan.contains("file_groups={2 groups"), "{sql}: {plan}");
+    }
+
     // Files with a NULL in the order are in order only for those who want NULL first.
     fixture.write(Family::Trades, &[Row::of(Family::Trades).text("dataset", "SYN.XNYM")]);
     let engine = fixture.engine().await;
