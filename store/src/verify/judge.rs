@@ -3,6 +3,7 @@
 use super::claims::{Claim, Claims};
 use super::leaves::{LEAF_BYTES, Leaf, Leaves, Read};
 use super::log::LogPart;
+use super::losses;
 use super::sequences::{Follower, Sources, UNFOLLOWED, Venue};
 use super::{Finding, TOLD_MAX};
 use crate::Error;
@@ -42,8 +43,7 @@ pub(super) struct Judged {
 impl Partition {
     pub(super) fn new(family: Family, partition: i32, claims: &[Claim], read: &Read, of: &Claims, txns: [Option<i64>; 2]) -> Partition {
         let [txn, poison_txn] = txns;
-        let of_it = |(topic, p, ..): &&(String, i32, i64, i64)| *topic == of.topic.name && *p == partition;
-        let lost = read.lost.iter().filter(of_it).map(|(.., from, to)| (*from, *to)).collect();
+        let lost = losses::lost(read, &of.topic.name, partition);
         Partition { family, partition, claims: claims.to_vec(), lost, txn, poison_txn, sources: read.sources.clone() }
     }
 }
@@ -147,13 +147,14 @@ impl Judge {
                 self.found("overlap", Some((first, next - 1)), what);
             }
             if first > next {
-                let noted = self.of.lost.iter().any(|(from, to)| *from <= next && first - 1 <= *to);
-                let kind = if noted { "lost" } else { "gap" };
-                let what = match noted {
-                    true => LOST.to_string(),
-                    false => format!("no commit before version {} claims these offsets, and no row of gaps explains them", claim.version),
-                };
-                self.found(kind, Some((next, first - 1)), what);
+                let unexplained = holes(next, first - 1, &self.of.lost);
+                for lost in holes(next, first - 1, &unexplained) {
+                    self.found("lost", Some(lost), LOST.to_string());
+                }
+                for gap in unexplained {
+                    let what = format!("no commit before version {} claims these offsets, and no row of gaps explains them", claim.version);
+                    self.found("gap", Some(gap), what);
+                }
             }
             next = next.max(claim.to + 1);
         }
@@ -165,7 +166,10 @@ impl Judge {
 
     /// The partition's transaction is the next offset to read, and behind every row.
     fn transaction(&mut self, highest: Option<i64>) {
-        let (txn, next) = (self.of.txn, self.of.claims.iter().map(|claim| claim.to + 1).max());
+        let claimed = self.of.claims.iter().map(|claim| claim.to + 1);
+        // A note of what the topic `gaps` itself lost moves the transaction of its records.
+        let noted = self.of.lost.iter().map(|(_, to)| to.saturating_add(1)).filter(|_| self.of.family == Family::Gaps);
+        let (txn, next) = (self.of.txn, claimed.chain(noted).max());
         let show = |version: Option<i64>| version.map_or("none".to_string(), |version| version.to_string());
         if txn != next {
             let what = format!("its transaction is {}, by its commits it should be {}", show(txn), show(next));
@@ -306,14 +310,14 @@ impl Judge {
 }
 
 /// The offsets from `first` to `last` that are not said to be absent.
-fn holes(first: i64, last: i64, absent: &[(i64, i64)]) -> Vec<(i64, i64)> {
+pub(super) fn holes(first: i64, last: i64, absent: &[(i64, i64)]) -> Vec<(i64, i64)> {
     let mut holes = Vec::new();
     let mut next = first;
     for (from, to) in absent.iter().filter(|(from, to)| *to >= first && *from <= last) {
         if *from > next {
             holes.push((next, from - 1));
         }
-        next = next.max(to + 1);
+        next = next.max(to.saturating_add(1));
     }
     if next <= last {
         holes.push((next, last));
