@@ -505,6 +505,28 @@ async fn a_crash_between_quarantine_and_family() {
     }
 }
 
+/// Given a crash after the commit to quarantine, and somebody who takes away what it brought, then the store does not pass over the poison as if it
+/// were there: it says which record would be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_that_quarantine_does_not_have_is_not_passed_over() {
+    let home = Home::new();
+    home.lake.table(Family::Bars).await.unwrap();
+    let poison = home.raw(Family::Bars, None, Some(Bytes::from_static(b"poison")));
+    *home.disk.before.lock().unwrap() = Some("bars");
+    let store = Store::new(Arc::new(Shared(home.log.clone())), home.lake.clone(), Options { tries_max: 1, ..Options::default() });
+    store.run_once(&mut |_| {}).await.unwrap_err();
+    let whole = home.entries("quarantine");
+    for (path, entry) in &whole {
+        std::fs::write(path, entry.lines().filter(|line| !line.contains("\"add\"")).collect::<Vec<_>>().join("\n")).unwrap();
+    }
+    let refused = home.store(small()).run_once(&mut |_| {}).await;
+    let is_refused = matches!(&refused, Err(store::Error::NotQuarantined { offset, partition, .. }) if (*partition, *offset) == (poison.partition, poison.offset));
+    assert!(is_refused, "{refused:?}");
+    whole.iter().for_each(|(path, entry)| std::fs::write(path, entry).unwrap());
+    home.once().await;
+    assert_eq!(home.check(Family::Bars).await, 1);
+}
+
 /// Given poison that is in quarantine when the family's commit fails, then the run that goes on after it tells of it all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_quarantined_before_a_commit_failed_is_told() {

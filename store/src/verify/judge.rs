@@ -70,10 +70,13 @@ pub(super) fn judge(
             let first = of.claims.iter().map(|claim| claim.from + 1).min().unwrap_or(0);
             let end = of.claims.iter().map(|claim| claim.to + 1).max().unwrap_or(0);
             let log = match log {
-                Some(log) => Some(LogPart::open(log.as_ref(), of.family, of.partition, &claims[&of.family], first, end)?),
+                Some(log) => {
+                    let end = end.max(of.poison_txn.unwrap_or(0));
+                    Some(LogPart::open(log.as_ref(), of.family, of.partition, &claims[&of.family], first, end)?)
+                }
                 None => None,
             };
-            judged.push((number, Judge::of(of, leaves, log).judge()?));
+            judged.push((number, Judge::of(of, end, leaves, log).judge()?));
         }
     };
     let judged: Vec<Vec<_>> = std::thread::scope(|scope| {
@@ -92,6 +95,8 @@ pub(super) fn judge(
 /// At work on one partition.
 struct Judge {
     of: Partition,
+    /// Offset behind all that is claimed.
+    end: i64,
     leaves: Sorted<LEAF_BYTES>,
     log: Option<LogPart>,
     compared: u64,
@@ -101,8 +106,8 @@ struct Judge {
 }
 
 impl Judge {
-    fn of(of: Partition, leaves: Sorted<LEAF_BYTES>, log: Option<LogPart>) -> Judge {
-        Judge { of, leaves, log, compared: 0, follower: Follower::default(), findings: Vec::new(), told: HashMap::new() }
+    fn of(of: Partition, end: i64, leaves: Sorted<LEAF_BYTES>, log: Option<LogPart>) -> Judge {
+        Judge { of, end, leaves, log, compared: 0, follower: Follower::default(), findings: Vec::new(), told: HashMap::new() }
     }
 
     fn judge(mut self) -> Result<Judged, Error> {
@@ -225,16 +230,20 @@ impl Judge {
             missing.extend(holes(expected, claim.to, &claim.absent));
             self.conclude(&claim, &tree, &missing, repeated);
         }
+        let mut poison = None;
         while let Some(leaf) = pending {
             let offset = leaf.offset;
-            // Quarantine comes first: of a commit that is under way, or was broken off, it has the poison already.
+            pending = self.next()?;
+            // Quarantine comes first: of a commit that is under way, or was broken off, it has the poison already. That it is the log's only the log tells.
             if leaf.is_poison() && self.of.poison_txn.is_some_and(|txn| offset < txn) {
-                pending = self.next()?;
+                match poison.replace(offset) == Some(offset) {
+                    true => self.tell("repeated", (offset, offset), || "more than one row".into()),
+                    false => self.compare(offset, &leaf.hash)?,
+                }
                 continue;
             }
             highest = Some(offset);
             self.tell("unclaimed", (offset, offset), || "a row that no commit claims".into());
-            pending = self.next()?;
         }
         self.compare_rest()?;
         Ok(highest)
@@ -296,7 +305,7 @@ impl Judge {
 
     fn compare_rest(&mut self) -> Result<(), Error> {
         let Some(mut log) = self.log.take() else { return Ok(()) };
-        while let Some((unstored, _)) = log.peek()? {
+        while let Some((unstored, _)) = log.peek()?.filter(|(at, _)| *at < self.end) {
             self.unstored(unstored);
             log.pass();
         }
@@ -304,7 +313,11 @@ impl Judge {
         Ok(())
     }
 
+    /// What stands behind all that is claimed waits to be stored.
     fn unstored(&mut self, offset: i64) {
+        if offset >= self.end {
+            return;
+        }
         self.tell("unstored", (offset, offset), || "the log has a record here, and no row holds it".into());
     }
 }
