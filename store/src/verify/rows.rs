@@ -202,9 +202,11 @@ impl Looked<'_> {
 
     /// The column of a bad record's row that the store would have written otherwise: how a cell is spelled no proof of the record covers.
     fn rewritten(&self, row: usize, family: Family) -> Option<&'static str> {
-        // What cannot be made again is told as unreadable, with its file. A range has no record.
-        let (_, partition, offset, record) =
-            record::rebuild_quarantined(&self.rows.slice(row, 1)).ok()?.pop().filter(|_| self.family == Family::Quarantine)?;
+        if self.family != Family::Quarantine {
+            return None;
+        }
+        // What cannot be made again is told as unreadable, with its file.
+        let (_, partition, offset, record) = record::rebuild_quarantined(&self.rows.slice(row, 1)).ok()?.pop()?;
         let cells = [
             ("_log_ts", self.long("_log_ts", row) == record.ts_ms.checked_mul(NS_PER_MS)),
             ("_key", self.bytes("_key", row) == Some(record::key_cell(record.key.as_ref()).as_ref())),
