@@ -86,6 +86,18 @@ pub enum Error {
         /// Partition.
         partition: i32,
     },
+    /// `quarantine` says that it has a bad record, and has not.
+    #[error(
+        "{name}[{partition}]: the record at offset {offset} cannot be decoded, and by its transaction table quarantine has it already, but no row of it is that record: somebody wrote to the table's log, or took rows away; the record would be lost, so nothing more is stored: tape verify --against-log tells what else was changed; bring quarantine back from a copy, or store everything anew into other tables (--tables)"
+    )]
+    NotQuarantined {
+        /// Topic name.
+        name: String,
+        /// Partition.
+        partition: i32,
+        /// Offset of the record.
+        offset: i64,
+    },
     /// A table was made from another log.
     #[error(
         "table {table} was stored from another log ({stored}) than this one ({given}): what both logs hold would be stored twice; use the log that the tables were made from, or give this one tables of its own (--tables)"
@@ -151,6 +163,7 @@ impl Error {
                 eventlog::Error::Restored { .. } => false,
                 eventlog::Error::MemberTaken { .. } => true,
             },
+            Error::NotQuarantined { .. } => false,
             Error::Schema(_) | Error::Ahead { .. } | Error::Rewritten { .. } | Error::OtherLog { .. } | Error::TxnLost { .. } => false,
             Error::Rows { .. } | Error::Ended { .. } | Error::GaveUp { .. } => false,
         }

@@ -2,7 +2,8 @@
 
 use crate::ledger::{Ledger, app_id};
 use crate::place::{self, Begin, Lost, Place};
-use crate::proof::Hasher;
+use crate::proof::{Hash, Hasher, Leaves};
+use crate::record;
 use crate::tail::{self, Tail};
 use crate::{Error, Report, decode, info};
 use eventlog::{EventLog, Partitions, Start, TopicInfo, Watermarks};
@@ -49,6 +50,17 @@ async fn txns(table: &mut Table, topic: &TopicInfo) -> Result<BTreeMap<i32, i64>
         txns.extend(table.txn_version(&app_id).await?.map(|next| (partition, next)));
     }
     Ok(txns)
+}
+
+/// The next offset to store of every partition that the family's own table says it of.
+pub(crate) async fn ends(lake: &Lake, topics: &HashMap<Family, TopicInfo>) -> Result<HashMap<(Family, i32), i64>, Error> {
+    let mut ends = HashMap::new();
+    for family in Family::ALL {
+        let Some(mut table) = lake.find(family).await? else { continue };
+        let txns = txns(&mut table, &topics[&family]).await?;
+        ends.extend(txns.into_iter().map(|(partition, next)| ((family, partition), next)));
+    }
+    Ok(ends)
 }
 
 /// Refuses a log whose record at a tail is another one.
@@ -156,6 +168,9 @@ impl Tables {
     }
 }
 
+/// Offsets and hashes of records of log partitions.
+pub(crate) type Held = HashMap<(Family, i32), HashMap<i64, Hash>>;
+
 /// All tables and the log, as they were found.
 pub(crate) struct Opened {
     pub(crate) cluster_id: String,
@@ -163,6 +178,8 @@ pub(crate) struct Opened {
     pub(crate) names: HashMap<Family, String>,
     /// What hashes the records of each partition.
     pub(crate) hashers: HashMap<(Family, i32), Hasher>,
+    /// What `quarantine` holds of those partitions in which it is ahead of the family's table.
+    pub(crate) held: Held,
     pub(crate) tables: Tables,
     pub(crate) places: HashMap<(Family, i32), Place>,
     pub(crate) starts: Vec<Start>,
@@ -179,6 +196,7 @@ impl Opened {
             names: topics.iter().map(|(family, topic)| (*family, topic.name.clone())).collect(),
             topics: topics.clone(),
             hashers: HashMap::new(),
+            held: Held::new(),
             tables,
             places: HashMap::new(),
             starts: Vec::new(),
@@ -199,6 +217,7 @@ impl Opened {
                 if let Some(next) = place.quarantine.filter(|_| family != Family::Quarantine && place.is_between()) {
                     // To be compared with the log; it is no record of the family's table, and no commit of it names it.
                     place = place.with(opened.side_tail(topic, partition, next).await?);
+                    opened.held.insert((family, partition), HashMap::new());
                 }
                 let begin = place::begin(family, topic, partition, &place, watermarks)?;
                 opened.hashers.insert((family, partition), Hasher::new(&opened.cluster_id, topic, partition));
@@ -210,6 +229,7 @@ impl Opened {
         }
         // Nothing is written, and the log told nothing, before it is known to be the one that the tables were stored from.
         refuse_rewritten(log, tails, &opened.topics).await?;
+        opened.hold().await?;
         for (family, topic, partition, lost) in lost {
             opened.refuse_moved(family, topic, partition).await?;
             report.lost += opened.note_gap(family, topic, partition, lost).await?;
@@ -254,6 +274,28 @@ impl Opened {
     async fn side_tail(&self, topic: &TopicInfo, partition: i32, next: i64) -> Result<Option<Tail>, Error> {
         let Some(table) = self.tables.open.get(&Family::Quarantine) else { return Ok(None) };
         Ok(info::tails(table, &topic.id, &BTreeMap::from([(partition, next)])).await?.get(&partition).copied())
+    }
+
+    /// Reads what `quarantine` holds behind the ends of the families' tables: a crash came between the two commits, or another store is between
+    /// them. Its transaction alone would make the store pass over records that nobody has.
+    async fn hold(&mut self) -> Result<(), Error> {
+        let Some(table) = self.tables.open.get(&Family::Quarantine).filter(|_| !self.held.is_empty()) else { return Ok(()) };
+        let by_name: HashMap<&str, Family> = self.names.iter().map(|(family, name)| (name.as_str(), *family)).collect();
+        for file in table.snapshot().files() {
+            for rows in self.tables.lake.read(Family::Quarantine, file).await? {
+                for (topic, partition, offset, record) in record::rebuild_quarantined(&rows?)? {
+                    let place = by_name.get(topic.as_str()).map(|family| (*family, partition));
+                    let held = place.and_then(|place| Some((place, self.held.get_mut(&place)?)));
+                    let Some((place, held)) = held.filter(|(place, _)| self.places[place].txn.is_none_or(|next| offset >= next)) else {
+                        continue;
+                    };
+                    let mut leaves = Leaves::default();
+                    leaves.record(&self.hashers[&place], offset, &record);
+                    held.extend(leaves.hashes().into_iter().map(|hash| (offset, hash)));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self, family: Family, partition: i32, begin: Begin) {

@@ -1,15 +1,17 @@
 //! Reads and decodes ahead of the commits: one thread polls the log while another one decodes what came before, its work shared out.
 
 use crate::ledger::{Ledger, Span, Verdict, follow};
+use crate::opened::Held;
 use crate::proof::{Hash, Hasher, Leaves};
 use crate::tail::Tail;
 use crate::{Error, decode};
 use arrow::array::RecordBatch;
-use eventlog::{Event, EventLog, Start};
+use eventlog::{Event, EventLog, Polled, Start};
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -31,6 +33,8 @@ pub(crate) struct ReadAhead {
     pub(crate) ledger: Ledger,
     pub(crate) names: HashMap<Family, String>,
     pub(crate) hashers: HashMap<(Family, i32), Hasher>,
+    /// What `quarantine` holds of those partitions in which it is ahead of the family's table.
+    pub(crate) held: Held,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -84,18 +88,25 @@ impl ReadAhead {
                     }
                 }
             });
-            for polled in polls {
-                let polled = polled?;
-                killpoint::here!("store.polled");
-                let mut decoded = self.decode(polled.events)?;
-                killpoint::here!("store.decoded");
-                decoded.at_end = polled.at_end;
-                if queue.blocking_send(Ok(decoded)).is_err() {
-                    break;
-                }
-            }
-            Ok(())
+            let decoded = self.decode_all(polls, queue);
+            // A log that has nothing more to give would not notice that nobody listens.
+            self.stop.store(true, Ordering::Relaxed);
+            decoded
         })
+    }
+
+    fn decode_all(&mut self, polls: Receiver<Result<Polled, eventlog::Error>>, queue: &mpsc::Sender<Message>) -> Result<(), Error> {
+        for polled in polls {
+            let polled = polled?;
+            killpoint::here!("store.polled");
+            let mut decoded = self.decode(polled.events)?;
+            killpoint::here!("store.decoded");
+            decoded.at_end = polled.at_end;
+            if queue.blocking_send(Ok(decoded)).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn decode(&mut self, mut events: Vec<Event>) -> Result<Decoded, Error> {
@@ -140,12 +151,24 @@ impl ReadAhead {
         })
     }
 
+    /// Refuses to pass over a bad record that `quarantine` should have by its transaction, and has not.
+    fn refuse_unheld(&self, family: Family, event: &Event) -> Result<(), Error> {
+        let place = (family, event.partition);
+        let mut leaves = Leaves::default();
+        leaves.event(&self.hashers[&place], event);
+        let held = self.held.get(&place).and_then(|held| held.get(&event.offset));
+        match held.is_some_and(|hash| leaves.hashes()[..] == [*hash]) {
+            true => Ok(()),
+            false => Err(Error::NotQuarantined { name: self.names[&family].clone(), partition: event.partition, offset: event.offset }),
+        }
+    }
+
     fn piece(&self, family: Family, events: &[Event], absent: &[Option<(i64, i64)>]) -> Result<Piece, Error> {
         let mut decoded = decode::decode(family, events)?;
-        decoded.bad.retain(|bad| {
-            let event = &events[bad.index];
-            !self.ledger.is_quarantined(family, event.partition, event.offset)
-        });
+        let is_quarantined = |bad: &decode::Bad| self.ledger.is_quarantined(family, events[bad.index].partition, events[bad.index].offset);
+        for bad in decoded.bad.extract_if(.., |bad| is_quarantined(bad)) {
+            self.refuse_unheld(family, &events[bad.index])?;
+        }
         let quarantine = match decoded.bad.is_empty() {
             true => None,
             false => Some(decode::quarantine(&self.names[&family], events, &decoded.bad)?),

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A frame belongs to the family that its schema id names, whatever topic it was written to. The note is read after the writer is there, which
-//! fences an earlier one: who comes second finds all that the first one did. The new record has the time of its second publication:
+//! fences an earlier one: who comes second finds all that the first one did. What stands where the family's own table has not come to is left alone:
+//! no commit proves it yet. The new record has the time of its second publication:
 //! at its first nobody could know it. Its headers `tape-requeued-*` say where it stood.
 
 use crate::Error;
@@ -63,7 +64,7 @@ pub struct Requeued {
     pub published: BTreeMap<&'static str, u64>,
     /// Records that were published again before.
     pub already: u64,
-    /// Records that still cannot be decoded, by the table of their topic and the reason of today.
+    /// Records that still cannot be decoded, or are left alone, by the table of their topic and the reason of today.
     pub still_bad: BTreeMap<&'static str, BTreeMap<String, u64>>,
     /// Bad rows of sources, which have no frame that could be published.
     pub sources: Vec<BadSource>,
@@ -139,6 +140,9 @@ struct BadRecord {
 
 /// Why a record is left alone that another log had first.
 const REPLAYED: &str = "it was replayed to this log: requeue it in the log that it comes from, and replay that";
+/// Why a record is left alone that stands behind all that its family's table claims.
+const UNPROVEN: &str =
+    "its table has not come to its offset, so that no commit proves it yet: tape store --once, then tape verify --against-log";
 /// Numbers of a source's bad records that are named.
 const NAMED_MAX: usize = 10;
 
@@ -147,7 +151,10 @@ const NAMED_MAX: usize = 10;
 pub async fn requeue(log: &Arc<dyn EventLog>, lake: &Lake, options: &Options) -> Result<Requeued, Error> {
     opened::refuse_other_log(log, lake).await?;
     let (_, topics) = opened::look(log).await?;
-    let quarantine = Quarantine { lake: lake.clone(), files: files(lake, Family::Quarantine).await?, topics, options: options.clone() };
+    // Before the rows: of a row that comes meanwhile it is then not known that a commit proves it.
+    let ends = opened::ends(lake, &topics).await?;
+    let quarantine =
+        Quarantine { lake: lake.clone(), files: files(lake, Family::Quarantine).await?, topics, ends, options: options.clone() };
     let settled = blocking(log, |log| Ok(Notes::read(log))).await??;
     let (stands, sources) = quarantine.look(&settled).await?;
     let records: u64 = stands.values().map(|part| part.records).sum();
@@ -161,7 +168,7 @@ pub async fn requeue(log: &Arc<dyn EventLog>, lake: &Lake, options: &Options) ->
         let mut notes = Notes::read(log)?;
         for part in parts(&stands) {
             let records = runtime.block_on(quarantine.records(&part))?;
-            publish(&quarantine.topics, records, writer.as_mut(), &mut notes, &mut requeued)?;
+            publish(&quarantine, records, writer.as_mut(), &mut notes, &mut requeued)?;
         }
         Ok(requeued)
     };
@@ -224,6 +231,8 @@ struct Quarantine {
     lake: Lake,
     files: Vec<Arc<FileInfo>>,
     topics: HashMap<Family, TopicInfo>,
+    /// Where the families' own tables end.
+    ends: HashMap<(Family, i32), i64>,
     options: Options,
 }
 
@@ -366,21 +375,24 @@ fn without_place(reason: &str) -> &str {
     }
 }
 
-/// Publishes what decodes, a transaction at a time; without a writer it only says what it would publish.
+/// Publishes what decodes and stands before the end of its family's table, a transaction at a time; without a writer it only says what it would publish.
 fn publish(
-    topics: &HashMap<Family, TopicInfo>,
+    quarantine: &Quarantine,
     records: Vec<Stood>,
     mut writer: Option<&mut Box<dyn Writer>>,
     notes: &mut Notes,
     requeued: &mut Requeued,
 ) -> Result<(), Error> {
+    let topics = &quarantine.topics;
     let (before, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|stood| notes.has(&topics[&stood.family].id, stood));
     requeued.already += before.len() as u64;
     let mut pending = Pending::default();
     for stood in records {
         let family = family_of(&stood);
         let event = event(&stood, family);
+        let is_proven = quarantine.ends.get(&(stood.family, stood.partition)).is_some_and(|end| stood.offset < *end);
         let bad = match Origin::of(&stood.record.headers) {
+            _ if !is_proven => Some(UNPROVEN.to_string()),
             // The log that it comes from may have done it, and both would be replayed here.
             Some(_) => Some(REPLAYED.to_string()),
             None => decode(family, std::slice::from_ref(&event))?.bad.first().map(|bad| bad.reason.clone()),

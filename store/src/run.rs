@@ -180,6 +180,7 @@ impl Store {
             ledger: opened.ledger,
             names: opened.names,
             hashers: opened.hashers,
+            held: opened.held,
             stop: stop.clone(),
         };
         let reading = tokio::task::spawn_blocking(move || reader.run(&sender));

@@ -6,6 +6,7 @@
 //! rows.rs      and what of the row the record does not hold: it must follow from it ────────────────────────┤
 //! log.rs     the records that the log still has ──► leaf hash, where it is asked for ──────────────────────┤
 //! complete.rs  the numbers of sources that declare their sequence complete ──► holes ───────────────────────┤
+//! losses.rs  what gaps says was lost ──► as its commits noted it, and nothing that is stored ──────────────┤
 //! judge.rs                             per partition, in the order of offsets: a finding, or nothing ◄─────┘
 //! ```
 //!
@@ -16,13 +17,14 @@ mod complete;
 mod judge;
 mod leaves;
 mod log;
+mod losses;
 mod rows;
 mod sequences;
 
 use crate::ledger::app_id;
 use crate::{Error, opened};
 use claims::Claims;
-use eventlog::EventLog;
+use eventlog::{EventLog, TopicInfo, Watermarks};
 use judge::{Judged, Partition};
 use lake::{Lake, Table};
 use leaves::{Doubles, Read, Spools};
@@ -100,7 +102,10 @@ pub async fn verify(lake: &Lake, progress: &mut (dyn FnMut(u64) + Send)) -> Resu
 /// Like [`verify`], and compares every record that `log` still has with what the tables make of it.
 pub async fn verify_against(lake: &Lake, log: &Arc<dyn EventLog>, progress: &mut (dyn FnMut(u64) + Send)) -> Result<Verified, Error> {
     opened::refuse_other_log(log, lake).await?;
-    let mut verified = verify_beside(lake, Some(log.clone()), progress).await?;
+    let (_, topics) = opened::look(log).await?;
+    // Before the tables: what the log has lost by now a store that goes on meanwhile does not bring any more.
+    let beside = Beside { log: log.clone(), topics, watermarks: opened::watermarks(log).await? };
+    let mut verified = verify_beside(lake, Some(beside), progress).await?;
     for family in Family::ALL {
         let commits = verified.tables.get(family.topic().name).map_or(0, |looked| looked.commits);
         if commits == 0 {
@@ -119,7 +124,26 @@ async fn unstored(log: &Arc<dyn EventLog>, family: Family) -> Result<Option<Find
     Ok(has_records.then(|| Finding::of_table(family, "unstored", what.into())))
 }
 
-async fn verify_beside(lake: &Lake, log: Option<Arc<dyn EventLog>>, progress: &mut (dyn FnMut(u64) + Send)) -> Result<Verified, Error> {
+/// The log that the tables are compared with, as it was before they were opened.
+struct Beside {
+    log: Arc<dyn EventLog>,
+    topics: HashMap<Family, TopicInfo>,
+    watermarks: HashMap<(Family, i32), Watermarks>,
+}
+
+impl Beside {
+    /// What the log lost and neither the tables nor `gaps` have.
+    fn unnoted(&self, read: &Read, claims: &HashMap<Family, Claims>) -> Vec<Finding> {
+        let mut begun: Vec<_> = self.watermarks.iter().filter(|(_, watermarks)| watermarks.low > 0).collect();
+        begun.sort_by_key(|(place, _)| **place);
+        let unnoted = |((family, partition), watermarks): (&(Family, i32), &Watermarks)| {
+            losses::unnoted(*family, &self.topics[family].name, *partition, watermarks.low, read, claims)
+        };
+        begun.into_iter().flat_map(unnoted).collect()
+    }
+}
+
+async fn verify_beside(lake: &Lake, beside: Option<Beside>, progress: &mut (dyn FnMut(u64) + Send)) -> Result<Verified, Error> {
     let mut verified = Verified::default();
     let mut tables = tables(lake, &mut verified).await?;
     let there = lake.tables().await?;
@@ -160,6 +184,11 @@ async fn verify_beside(lake: &Lake, log: Option<Arc<dyn EventLog>>, progress: &m
     verified.findings.extend(lost_elsewhere(&read, &claims));
     verified.findings.extend(side_transactions(&poison_txns, &claims, &read));
     let sources = read.sources.clone();
+    if let Some(noted) = losses::noted(&tables).await {
+        verified.findings.extend(losses::findings(&noted, &read, &claims));
+    }
+    verified.findings.extend(beside.as_ref().map_or_else(Vec::new, |beside| beside.unnoted(&read, &claims)));
+    let log = beside.map(|beside| beside.log);
     let blocking = move || {
         let Spools { leaves, mut doubles, mut numbers } = spools;
         let judged = judge::judge(partitions, leaves, log.as_ref(), &claims)?;

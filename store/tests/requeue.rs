@@ -5,14 +5,14 @@ use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 use eventlog::embedded::{Embedded, Options as LogOptions};
 use eventlog::origin::Origin;
-use eventlog::{Batch, EventLog, Reader, Records, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Whole, Writer};
-use lake::Lake;
+use eventlog::{Batch, Event, EventLog, Reader, Records, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Whole, Writer};
+use lake::{Lake, Txn};
 use schemas::{Family, Rows, frame, record};
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::requeue::{Options as Requeue, Requeued, requeue};
 use store::verify::verify_against;
-use store::{Options, Store};
+use store::{Options, Store, decode};
 
 struct Home {
     _dir: tempfile::TempDir,
@@ -189,6 +189,52 @@ async fn a_publish_whose_answer_is_lost_doubles_nothing() {
         home.store().await;
         assert_eq!(home.bars().await, [0, 1, 2]);
     }
+}
+
+/// Given a row of `quarantine` about an offset that the store has not come to, which somebody wrote with its transaction, then it is left alone,
+/// counted, and told beside the log; and a bad record that then comes there is not lost unseen.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_commit_proves_is_left_alone() {
+    let home = home().await;
+    let topic = home.log.topic(Family::Trades).unwrap();
+    let end = |partition: i32| home.log.watermarks(Family::Trades).unwrap()[partition as usize].high;
+    let partition = (0..topic.partitions).find(|partition| end(*partition) > 0).unwrap();
+    let offset = end(partition);
+    let forged = rows(Family::Trades, 3).slice(2, 1);
+    let value = Some(frames(Family::Trades, &forged).remove(0));
+    let event = |value: Option<Bytes>| Event {
+        family: Family::Trades,
+        partition,
+        offset,
+        ts_ms: 1_764_000_000_000,
+        ts_type: record::TimestampType::LogAppend,
+        key: Some("T.DATA/TOK".into()),
+        value,
+        headers: Vec::new(),
+    };
+    let bad = decode::Bad { index: 0, field: None, reason: "schema id 1002 is not known on this topic".into() };
+    let row = decode::quarantine(&topic.name, &[event(value)], &[bad]).unwrap();
+    let mut quarantine = home.lake.existing(Family::Quarantine).await.unwrap().unwrap();
+    let app_id = format!("quarantine/{}/{partition}", topic.id);
+    let from = quarantine.txn_version(&app_id).await.unwrap();
+    quarantine.commit(&[row], &[Txn { app_id, from, to: offset + 1_000 }], serde_json::Map::new()).await.unwrap();
+
+    let told = home.requeue(&Requeue { dry_run: true, ..Requeue::default() }).await;
+    assert_eq!((told.looked, told.published.get("trades"), told.published["bars"]), (5, None, 3), "{told:?}");
+    assert!(told.still_bad["trades"].iter().any(|(why, count)| why.contains("no commit proves it") && *count == 1), "{told:?}");
+    assert!(!told.is_clean());
+    let kinds = || async {
+        let findings = verify_against(&home.lake, &home.log, &mut |_| {}).await.unwrap().findings;
+        findings.iter().map(|finding| (finding.kind, finding.offsets)).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds().await, [("unlogged", Some((offset, offset)))], "the log has nothing there");
+    // Now a real one comes, which cannot be decoded either.
+    let whole = Whole { partition, key: None, value: Some("no frame".into()), headers: Vec::new() };
+    home.log.writer("client").unwrap().publish(&Batch { wholes: vec![(Family::Trades, vec![whole])], ..Batch::default() }).unwrap();
+    assert_eq!(kinds().await, [("differs", Some((offset, offset)))], "it has another record there");
+    let refused = Store::new(home.log.clone(), home.lake.clone(), Options::default()).run_once(&mut |_| {}).await;
+    let why = refused.expect_err("the record would be in no table").to_string();
+    assert!(why.contains(&format!("{}[{partition}]: the record at offset {offset} cannot be decoded", topic.name)), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,7 @@ use object_store::{
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 use schemas::{Family, frame};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -285,6 +285,30 @@ impl Home {
         concat_batches(schema, &batches).unwrap()
     }
 
+    /// Table and kind of what a verification finds, each once; beside the log or without it.
+    async fn found(&self, beside: bool) -> Vec<(&'static str, &'static str)> {
+        let log = Arc::new(Shared(self.log.clone())) as Arc<dyn EventLog>;
+        let verified = match beside {
+            true => store::verify::verify_against(&self.lake, &log, &mut |_| {}).await,
+            false => store::verify::verify(&self.lake, &mut |_| {}).await,
+        };
+        let findings = verified.unwrap().findings;
+        findings.iter().map(|finding| (finding.table, finding.kind)).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Path and text of every entry of a table's log.
+    fn entries(&self, table: &str) -> Vec<(std::path::PathBuf, String)> {
+        let folder = std::fs::read_dir(self.directory.path().join(table).join("_delta_log")).unwrap();
+        let paths = folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|ext| ext == "json"));
+        paths.map(|path| (path.clone(), std::fs::read_to_string(&path).unwrap())).collect()
+    }
+
+    /// Puts rows into `gaps` as somebody would who is not the store.
+    async fn note(&self, rows: RecordBatch) {
+        let mut gaps = self.lake.existing(Family::Gaps).await.unwrap().unwrap();
+        gaps.commit(&[rows], &[], serde_json::Map::new()).await.unwrap();
+    }
+
     /// Every event of the family is a row that tells it exactly, or is in quarantine with its bytes; each once. Returns how many were bad.
     async fn check(&self, family: Family) -> usize {
         let verified = store::verify::verify(&self.lake, &mut |_| {}).await.unwrap();
@@ -481,6 +505,28 @@ async fn a_crash_between_quarantine_and_family() {
     }
 }
 
+/// Given a crash after the commit to quarantine, and somebody who takes away what it brought, then the store does not pass over the poison as if it
+/// were there: it says which record would be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_that_quarantine_does_not_have_is_not_passed_over() {
+    let home = Home::new();
+    home.lake.table(Family::Bars).await.unwrap();
+    let poison = home.raw(Family::Bars, None, Some(Bytes::from_static(b"poison")));
+    *home.disk.before.lock().unwrap() = Some("bars");
+    let store = Store::new(Arc::new(Shared(home.log.clone())), home.lake.clone(), Options { tries_max: 1, ..Options::default() });
+    store.run_once(&mut |_| {}).await.unwrap_err();
+    let whole = home.entries("quarantine");
+    for (path, entry) in &whole {
+        std::fs::write(path, entry.lines().filter(|line| !line.contains("\"add\"")).collect::<Vec<_>>().join("\n")).unwrap();
+    }
+    let refused = home.store(small()).run_once(&mut |_| {}).await;
+    let is_refused = matches!(&refused, Err(store::Error::NotQuarantined { offset, partition, .. }) if (*partition, *offset) == (poison.partition, poison.offset));
+    assert!(is_refused, "{refused:?}");
+    whole.iter().for_each(|(path, entry)| std::fs::write(path, entry).unwrap());
+    home.once().await;
+    assert_eq!(home.check(Family::Bars).await, 1);
+}
+
 /// Given poison that is in quarantine when the family's commit fails, then the run that goes on after it tells of it all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_quarantined_before_a_commit_failed_is_told() {
@@ -552,6 +598,70 @@ async fn holes_are_named_and_losses_are_gaps() {
     let findings = store::verify::verify(&home.lake, &mut |_| {}).await.unwrap().findings;
     let lost = |offsets: (i64, i64)| findings.iter().any(|finding| finding.kind == "lost" && finding.offsets == Some(offsets));
     assert!(lost((0, 99)) && lost((129, end - 1)), "{findings:?}");
+}
+
+/// Given a loss behind all that is stored, when its row of `gaps` is taken away, made smaller, or joined by one about what is stored, then that
+/// is found. Before, the tables were whole again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_cannot_be_wiped_out() {
+    let home = Home::new();
+    let family = Family::Bars;
+    for seed in [8, 9, 10] {
+        home.publish(family, &wire(family, seed, 10));
+        if seed == 8 {
+            home.once().await;
+        }
+    }
+    let (stored, end) = (
+        home.lake.find(family).await.unwrap().unwrap().txn_version("bars/id-of-bars/0").await.unwrap().unwrap(),
+        home.log.next((family, 0)),
+    );
+    assert!(stored > 0 && end > stored + 2);
+    // Before the store has seen it, the log alone tells.
+    home.log.low.lock().unwrap().insert((family, 0), end);
+    assert_eq!(home.found(true).await, [("bars", "gap")]);
+    home.once().await;
+    assert_eq!(home.found(true).await, [("bars", "lost")]);
+    let whole = home.entries("gaps");
+    assert_eq!(whole.iter().filter(|(_, entry)| entry.contains("\"add\"")).count(), 1);
+    for (path, entry) in &whole {
+        std::fs::write(path, entry.lines().filter(|line| !line.contains("\"add\"")).collect::<Vec<_>>().join("\n")).unwrap();
+    }
+    assert_eq!(home.found(false).await, [("gaps", "missing")]);
+    assert_eq!(home.found(true).await, [("bars", "gap"), ("gaps", "missing")]);
+    // Another row in its place, which says that one offset was lost.
+    home.note(store::decode::gap("tape.bars", 0, end - 1, end - 1).unwrap()).await;
+    assert_eq!(home.found(false).await, [("bars", "lost"), ("gaps", "missing")]);
+    home.note(store::decode::gap("tape.bars", 0, stored, end - 2).unwrap()).await;
+    assert_eq!(home.found(false).await, [("bars", "lost"), ("gaps", "unclaimed")], "all is told, by a row that nobody noted");
+
+    whole.iter().for_each(|(path, entry)| std::fs::write(path, entry).unwrap());
+    for (path, _) in home.entries("gaps").into_iter().filter(|(path, _)| !whole.iter().any(|(known, _)| known == path)) {
+        std::fs::remove_file(path).unwrap();
+    }
+    assert_eq!(home.found(true).await, [("bars", "lost")]);
+    home.note(store::decode::gap("tape.bars", 0, 0, stored - 1).unwrap()).await;
+    assert_eq!(home.found(false).await, [("bars", "lost"), ("gaps", "overlap"), ("gaps", "unclaimed")]);
+}
+
+/// Given losses that were noted one after the other before anything was stored again, then their rows together explain the hole.
+#[tokio::test(flavor = "multi_thread")]
+async fn losses_that_follow_each_other_explain_one_hole() {
+    let home = Home::new();
+    let family = Family::Bars;
+    home.publish(family, &wire(family, 8, 40));
+    let end = home.log.next((family, 0));
+    for low in [2, end] {
+        home.log.low.lock().unwrap().insert((family, 0), low);
+        // The first time all that is left of the partition waits, as after a crash.
+        *home.disk.before.lock().unwrap() = (low == 2).then_some("bars");
+        let store = Store::new(Arc::new(Shared(home.log.clone())), home.lake.clone(), Options { tries_max: 1, ..Options::default() });
+        assert_eq!(store.run_once(&mut |_| {}).await.is_ok(), low == end);
+    }
+    home.publish(family, &wire(family, 9, 40));
+    home.once().await;
+    assert_eq!(home.rows(Family::Gaps).await.num_rows(), 2);
+    assert_eq!(home.found(true).await, [("bars", "lost")]);
 }
 
 /// Given a log that ends before what the tables have, then the store says so and touches nothing.

@@ -398,6 +398,32 @@ async fn a_note_of_the_store_that_it_did_not_write() {
     }
 }
 
+/// How the cells of such a note are spelled follows from the record that it keeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_of_the_store_in_another_spelling() {
+    let family = Family::Quarantine;
+    type Forge = fn(&ArrayRef) -> ArrayRef;
+    let forgeries: [(&str, Forge); 4] = [
+        ("_log_ts", |old| Arc::new(Int64Array::from(vec![Int64Array::from(old.to_data()).value(0) + 999_999]))),
+        ("_headers", |_| Arc::new(arrow::array::BinaryArray::from(vec![Some(&b""[..])]))),
+        ("field", |_| Arc::new(arrow::array::StringArray::from(vec!["price"]))),
+        ("_ts_type", |_| Arc::new(Int32Array::from(vec![7]))),
+    ];
+    for (name, forge) in forgeries {
+        let home = Home::new().await;
+        let file = home.lake.find(family).await.unwrap().unwrap().snapshot().files()[0].clone();
+        let change = |batch: RecordBatch| {
+            assert_eq!(batch.num_rows(), 1);
+            let at = family.topic().column(name);
+            let mut columns = batch.columns().to_vec();
+            columns[at] = forge(&columns[at]);
+            RecordBatch::try_new(batch.schema(), columns).unwrap()
+        };
+        home.edit_in(family, &file, change).await;
+        assert!(home.found().await.contains(&"unclaimed"), "{name}: {:?}", home.verify().await.findings);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_and_a_schema_that_no_log_gave() {
     let home = Home::new().await;

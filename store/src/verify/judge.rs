@@ -3,6 +3,7 @@
 use super::claims::{Claim, Claims};
 use super::leaves::{LEAF_BYTES, Leaf, Leaves, Read};
 use super::log::LogPart;
+use super::losses;
 use super::sequences::{Follower, Sources, UNFOLLOWED, Venue};
 use super::{Finding, TOLD_MAX};
 use crate::Error;
@@ -42,8 +43,7 @@ pub(super) struct Judged {
 impl Partition {
     pub(super) fn new(family: Family, partition: i32, claims: &[Claim], read: &Read, of: &Claims, txns: [Option<i64>; 2]) -> Partition {
         let [txn, poison_txn] = txns;
-        let of_it = |(topic, p, ..): &&(String, i32, i64, i64)| *topic == of.topic.name && *p == partition;
-        let lost = read.lost.iter().filter(of_it).map(|(.., from, to)| (*from, *to)).collect();
+        let lost = losses::lost(read, &of.topic.name, partition);
         Partition { family, partition, claims: claims.to_vec(), lost, txn, poison_txn, sources: read.sources.clone() }
     }
 }
@@ -70,10 +70,13 @@ pub(super) fn judge(
             let first = of.claims.iter().map(|claim| claim.from + 1).min().unwrap_or(0);
             let end = of.claims.iter().map(|claim| claim.to + 1).max().unwrap_or(0);
             let log = match log {
-                Some(log) => Some(LogPart::open(log.as_ref(), of.family, of.partition, &claims[&of.family], first, end)?),
+                Some(log) => {
+                    let end = end.max(of.poison_txn.unwrap_or(0));
+                    Some(LogPart::open(log.as_ref(), of.family, of.partition, &claims[&of.family], first, end)?)
+                }
                 None => None,
             };
-            judged.push((number, Judge::of(of, leaves, log).judge()?));
+            judged.push((number, Judge::of(of, end, leaves, log).judge()?));
         }
     };
     let judged: Vec<Vec<_>> = std::thread::scope(|scope| {
@@ -92,6 +95,8 @@ pub(super) fn judge(
 /// At work on one partition.
 struct Judge {
     of: Partition,
+    /// Offset behind all that is claimed.
+    end: i64,
     leaves: Sorted<LEAF_BYTES>,
     log: Option<LogPart>,
     compared: u64,
@@ -101,8 +106,8 @@ struct Judge {
 }
 
 impl Judge {
-    fn of(of: Partition, leaves: Sorted<LEAF_BYTES>, log: Option<LogPart>) -> Judge {
-        Judge { of, leaves, log, compared: 0, follower: Follower::default(), findings: Vec::new(), told: HashMap::new() }
+    fn of(of: Partition, end: i64, leaves: Sorted<LEAF_BYTES>, log: Option<LogPart>) -> Judge {
+        Judge { of, end, leaves, log, compared: 0, follower: Follower::default(), findings: Vec::new(), told: HashMap::new() }
     }
 
     fn judge(mut self) -> Result<Judged, Error> {
@@ -147,13 +152,14 @@ impl Judge {
                 self.found("overlap", Some((first, next - 1)), what);
             }
             if first > next {
-                let noted = self.of.lost.iter().any(|(from, to)| *from <= next && first - 1 <= *to);
-                let kind = if noted { "lost" } else { "gap" };
-                let what = match noted {
-                    true => LOST.to_string(),
-                    false => format!("no commit before version {} claims these offsets, and no row of gaps explains them", claim.version),
-                };
-                self.found(kind, Some((next, first - 1)), what);
+                let unexplained = holes(next, first - 1, &self.of.lost);
+                for lost in holes(next, first - 1, &unexplained) {
+                    self.found("lost", Some(lost), LOST.to_string());
+                }
+                for gap in unexplained {
+                    let what = format!("no commit before version {} claims these offsets, and no row of gaps explains them", claim.version);
+                    self.found("gap", Some(gap), what);
+                }
             }
             next = next.max(claim.to + 1);
         }
@@ -165,7 +171,10 @@ impl Judge {
 
     /// The partition's transaction is the next offset to read, and behind every row.
     fn transaction(&mut self, highest: Option<i64>) {
-        let (txn, next) = (self.of.txn, self.of.claims.iter().map(|claim| claim.to + 1).max());
+        let claimed = self.of.claims.iter().map(|claim| claim.to + 1);
+        // A note of what the topic `gaps` itself lost moves the transaction of its records.
+        let noted = self.of.lost.iter().map(|(_, to)| to.saturating_add(1)).filter(|_| self.of.family == Family::Gaps);
+        let (txn, next) = (self.of.txn, claimed.chain(noted).max());
         let show = |version: Option<i64>| version.map_or("none".to_string(), |version| version.to_string());
         if txn != next {
             let what = format!("its transaction is {}, by its commits it should be {}", show(txn), show(next));
@@ -221,16 +230,20 @@ impl Judge {
             missing.extend(holes(expected, claim.to, &claim.absent));
             self.conclude(&claim, &tree, &missing, repeated);
         }
+        let mut poison = None;
         while let Some(leaf) = pending {
             let offset = leaf.offset;
-            // Quarantine comes first: of a commit that is under way, or was broken off, it has the poison already.
+            pending = self.next()?;
+            // Quarantine comes first: of a commit that is under way, or was broken off, it has the poison already. That it is the log's only the log tells.
             if leaf.is_poison() && self.of.poison_txn.is_some_and(|txn| offset < txn) {
-                pending = self.next()?;
+                match poison.replace(offset) == Some(offset) {
+                    true => self.tell("repeated", (offset, offset), || "more than one row".into()),
+                    false => self.compare(offset, &leaf.hash)?,
+                }
                 continue;
             }
             highest = Some(offset);
             self.tell("unclaimed", (offset, offset), || "a row that no commit claims".into());
-            pending = self.next()?;
         }
         self.compare_rest()?;
         Ok(highest)
@@ -292,7 +305,7 @@ impl Judge {
 
     fn compare_rest(&mut self) -> Result<(), Error> {
         let Some(mut log) = self.log.take() else { return Ok(()) };
-        while let Some((unstored, _)) = log.peek()? {
+        while let Some((unstored, _)) = log.peek()?.filter(|(at, _)| *at < self.end) {
             self.unstored(unstored);
             log.pass();
         }
@@ -300,20 +313,24 @@ impl Judge {
         Ok(())
     }
 
+    /// What stands behind all that is claimed waits to be stored.
     fn unstored(&mut self, offset: i64) {
+        if offset >= self.end {
+            return;
+        }
         self.tell("unstored", (offset, offset), || "the log has a record here, and no row holds it".into());
     }
 }
 
 /// The offsets from `first` to `last` that are not said to be absent.
-fn holes(first: i64, last: i64, absent: &[(i64, i64)]) -> Vec<(i64, i64)> {
+pub(super) fn holes(first: i64, last: i64, absent: &[(i64, i64)]) -> Vec<(i64, i64)> {
     let mut holes = Vec::new();
     let mut next = first;
     for (from, to) in absent.iter().filter(|(from, to)| *to >= first && *from <= last) {
         if *from > next {
             holes.push((next, from - 1));
         }
-        next = next.max(to + 1);
+        next = next.max(to.saturating_add(1));
     }
     if next <= last {
         holes.push((next, last));

@@ -37,7 +37,7 @@ pub(super) fn has_records(log: &dyn EventLog, family: Family) -> Result<bool, Er
     Ok(false)
 }
 
-/// A partition of the log from its beginning up to what is stored.
+/// A partition of the log from its beginning up to what is stored, in `quarantine` too.
 pub(super) struct LogPart {
     reader: Option<Box<dyn Reader>>,
     place: (Family, i32),

@@ -3,10 +3,11 @@
 
 use super::claims::Claims;
 use crate::decode;
-use crate::record::NS_PER_MS;
+use crate::record::{self, NS_PER_MS};
 use arrow::array::{Array, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
+use eventlog::Event;
 use schemas::{Error, Family, Topic, frame};
 use std::collections::HashMap;
 
@@ -169,6 +170,9 @@ impl Looked<'_> {
             "_headers",
             "_ts_type",
         ];
+        /// What it has of a record, and not of a range.
+        const OF_RECORDS: &[&str] = &["origin_offset", "field", "raw", "_log_ts", "_key", "_headers", "_ts_type"];
+        let writes = |name: &str| FREE.contains(&name) && !(self.family == Family::Gaps && OF_RECORDS.contains(&name));
         let fixed = self.text("change", row) == Some("new")
             && self.int("revision", row) == Some(0)
             && self.bytes("source_id", row) == Some(&[0; 16])
@@ -176,7 +180,7 @@ impl Looked<'_> {
             && self.long("source_byte", row) == Some(0);
         let schema = self.rows.schema_ref();
         let more = (0..self.rows.num_columns())
-            .find(|at| self.rows.column(*at).is_valid(row) && !FREE.contains(&schema.field(*at).name().as_str()))
+            .find(|at| self.rows.column(*at).is_valid(row) && !writes(schema.field(*at).name()))
             .map(|at| schema.field(at).name().as_str());
         let dataset = match self.family {
             Family::Quarantine => {
@@ -187,10 +191,49 @@ impl Looked<'_> {
         match (fixed, more) {
             (_, Some(column)) => Some(format!("a row of the store's own with a {column}, which it never writes")),
             (false, None) => Some("a row of the store's own that is not new, or names a source".into()),
-            (true, None) => {
-                (self.text("dataset", row) != Some(dataset)).then(|| format!("a row of the store's own whose dataset is not {dataset}"))
+            (true, None) if self.text("dataset", row) != Some(dataset) => {
+                Some(format!("a row of the store's own whose dataset is not {dataset}"))
             }
+            (true, None) => self
+                .rewritten(row, family)
+                .map(|column| format!("a row of the store's own whose {column} is not what the store writes of its record")),
         }
+    }
+
+    /// The column of a bad record's row that the store would have written otherwise: how a cell is spelled no proof of the record covers.
+    fn rewritten(&self, row: usize, family: Family) -> Option<&'static str> {
+        if self.family != Family::Quarantine {
+            return None;
+        }
+        // What cannot be made again is told as unreadable, with its file.
+        let (_, partition, offset, record) = record::rebuild_quarantined(&self.rows.slice(row, 1)).ok()?.pop()?;
+        let cells = [
+            ("_log_ts", self.long("_log_ts", row) == record.ts_ms.checked_mul(NS_PER_MS)),
+            ("_key", self.bytes("_key", row) == Some(record::key_cell(record.key.as_ref()).as_ref())),
+            ("_headers", self.bytes("_headers", row) == record::headers_cell(&record.headers).as_deref()),
+            ("_ts_type", self.int("_ts_type", row) == record::ts_type_cell(record.ts_type)),
+        ];
+        if let Some((column, _)) = cells.into_iter().find(|(_, is_written)| !is_written) {
+            return Some(column);
+        }
+        let event = Event {
+            family,
+            partition,
+            offset,
+            ts_ms: record.ts_ms,
+            ts_type: record.ts_type,
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+        };
+        let today = decode::decode(family, std::slice::from_ref(&event)).ok()?.bad.pop();
+        let field = self.text("field", row);
+        let is_written = match today.filter(|bad| Some(bad.reason.as_str()) == self.text("reason", row)) {
+            Some(bad) => field == bad.field.as_deref(),
+            // Another version gave another reason: it named a column all the same.
+            None => field.is_none_or(|field| family.topic().wire_schema().column_with_name(field).is_some()),
+        };
+        (!is_written).then_some("field")
     }
 
     /// Where the row keeps the bytes of its value, its columns are what those say: the proof is of the bytes.

@@ -120,3 +120,61 @@ fn without_a_log_what_needs_one_says_so() {
     said(&home, &["verify"], 0);
     said(&home, &["verify", "--tables", "/nowhere/at/all"], 2);
 }
+
+/// What docs/auditing.md tells a witness to keep elsewhere.
+const WITNESS: &str = "SELECT table_name, version, partition, from_offset, to_offset, absent_offsets, root FROM tape.intervals";
+
+/// Given rows that were taken away with their claims, over which the commit before them was stretched as if there were no records, then no root is
+/// another one and the tables are whole; what a witness kept of intervals and absent offsets is not what they say any more.
+#[test]
+fn a_witness_notices_a_stretched_interval() {
+    let home = Home::embedded();
+    for part in 0..3 {
+        let path = home.path(&format!("trades-{part}.csv"));
+        feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(part * 1_000, (part + 1) * 1_000)].concat());
+        home.ingest(&path, &[]);
+        home.store();
+    }
+    let told = |sql: &str| -> Vec<String> { csv(&home, &format!("{sql} WHERE table_name = 'trades'")).lines().map(String::from).collect() };
+    let roots = "SELECT version, partition, root FROM tape.intervals";
+    let (kept, kept_roots) = (told(WITNESS), told(roots));
+
+    let log = home.path("tables").join("trades/_delta_log");
+    let mut entries: Vec<(std::path::PathBuf, Vec<Value>)> = std::fs::read_dir(&log)
+        .expect("the table's log")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "json"))
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).expect("text");
+            (path, text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect())
+        })
+        .collect();
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let claims = "/commitInfo/tokentape/partitions";
+    let stored: Vec<usize> = (0..entries.len())
+        .filter(|at| entries[*at].1.iter().any(|action| action.pointer(claims).is_some_and(|all| all != &serde_json::json!([]))))
+        .collect();
+    assert_eq!(stored.len(), 3);
+    let mut removed = Vec::new();
+    for action in &mut entries[stored[1]].1 {
+        removed.extend(action.pointer_mut(claims).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default());
+    }
+    entries[stored[1]].1.retain(|action| action.get("add").is_none());
+    let stretched = entries[stored[0]].1.iter_mut().find_map(|action| action.pointer_mut(claims)?.as_array_mut()).expect("claims");
+    for gone in &removed {
+        let before = stretched.iter_mut().find(|before| before["partition"] == gone["partition"]).expect("each file has all symbols");
+        let first = gone["from"].as_i64().expect("an offset") + 1;
+        before["absent"].as_array_mut().expect("absences").push(serde_json::json!([first, gone["to"], "control_or_aborted"]));
+        before["to"] = gone["to"].clone();
+    }
+    for at in [stored[0], stored[1]] {
+        let (path, actions) = &entries[at];
+        std::fs::write(path, actions.iter().map(|action| format!("{action}\n")).collect::<String>()).expect("written");
+    }
+
+    said(&home, &["verify"], 0);
+    let (now, roots_now) = (told(WITNESS), told(roots));
+    assert!(!removed.is_empty() && roots_now.iter().all(|root| kept_roots.contains(root)), "no root that is there is another one");
+    let changed = now.iter().filter(|line| !kept.contains(line)).count();
+    assert_eq!(changed, removed.len(), "{now:#?}");
+}
