@@ -1,7 +1,7 @@
 //! The tables as they stood at one moment: every family is there, an empty one too, and a catalog never changes once it is made.
 //!
-//! This file is the boundary to `lake`: a [`Listing`] says which files each table consists of. When the hot tail comes, its rows belong beside
-//! `files` in [`TableFiles`], and [`crate::table::TapeTable`] puts them in union with the scan: one value, so that files and tail have one cut.
+//! `files.rs` says which files each table consists of. When the hot tail comes, its rows belong beside `files` in [`TableFiles`], and
+//! [`crate::table::TapeTable`] puts them in union with the scan: one value, so that files and tail have one cut.
 
 use crate::about::{Asked, ExplainedTable, view_schema};
 use crate::error::Error;
@@ -12,7 +12,6 @@ use crate::units::InstrumentUnits;
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
 use datafusion::execution::runtime_env::RuntimeEnv;
-use futures::future::BoxFuture;
 use schemas::Family;
 use schemas::about::{self, View};
 use sha2::{Digest, Sha256};
@@ -24,10 +23,6 @@ use url::Url;
 pub const CATALOG: &str = "tokentape";
 /// Name of the SQL schema that holds the families; it is the default one.
 pub const SCHEMA: &str = "tape";
-
-/// Says how the tables stand now. A family without a table is left out.
-pub type Listing =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<TableFiles>, Box<dyn std::error::Error + Send + Sync + 'static>>> + Send + Sync>;
 
 /// What identifies the state of a table: its root and version.
 type Standing = (Url, i64);

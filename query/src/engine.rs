@@ -3,10 +3,11 @@
 use crate::about::Asked;
 use crate::average::RoundedAverage;
 use crate::bounds;
-use crate::catalog::{CATALOG, Catalog, Listing, SCHEMA};
+use crate::catalog::{CATALOG, Catalog, SCHEMA};
 use crate::checked::CheckArithmetic;
 use crate::error::Error;
 use crate::exact::StayExact;
+use crate::files::Listing;
 use crate::octets::OctetLength;
 use crate::planner::Planner;
 use crate::room::Roomed;

@@ -1,6 +1,6 @@
 //! What one version of a table consists of, as `lake` lists it.
 
-use crate::catalog::Listing;
+use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use lake::{FileInfo, Lake, Snapshot};
 use object_store::path::{Path, PathPart};
@@ -33,6 +33,10 @@ impl fmt::Debug for TableFiles {
         write!(f, "{} version {} at {}: {} files", self.family.topic().name, self.version, self.root, self.files.len())
     }
 }
+
+/// Says how the tables stand now. A family without a table is left out.
+pub type Listing =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<TableFiles>, Box<dyn std::error::Error + Send + Sync + 'static>>> + Send + Sync>;
 
 /// A file of a version that is not there as the table's log states it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -45,7 +45,7 @@ mod units;
 mod watch;
 
 pub use about::{Asked, Asker, Cell};
-pub use catalog::{Catalog, Listing};
+pub use catalog::Catalog;
 pub use engine::{Engine, Options, Principal};
 pub use error::Error;
-pub use files::{TableFiles, listing};
+pub use files::{Listing, TableFiles, listing};

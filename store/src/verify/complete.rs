@@ -4,7 +4,7 @@
 //! within each symbol of it). What is declared is checked over all partitions, whatever the order of the records: one that was requeued later fills its
 //! hole. Of any other source nothing is asked: a DBN file may be filtered by symbol.
 
-use super::sequences::{Source, Sources};
+use super::sequences::{Source, Sources, Within};
 use super::{Finding, TOLD_MAX};
 use crate::Error;
 use crate::spool::Spool;
@@ -18,13 +18,6 @@ const DECLARED: &str = "sequence_complete";
 /// Numbers of one series that are put in order at a time, as a power of two.
 const BUCKET_BITS: u32 = 20;
 const ENTRY_BYTES: usize = 29;
-
-/// Within what a source's numbers count up by one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Within {
-    Source,
-    Symbol,
-}
 
 /// Numbers by source, series and bucket: the number, then where its record stands. The number comes first, so they come in its order.
 pub(super) type Numbers = Spool<Bucket, ENTRY_BYTES>;

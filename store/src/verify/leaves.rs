@@ -2,9 +2,9 @@
 //! decoded, written back as records and hashed by as many threads as there are cores.
 
 use super::claims::Claims;
-use super::complete::{self, Number, Numbers, Within};
+use super::complete::{self, Number, Numbers};
 use super::rows::{self, Fault, Known};
-use super::sequences::{self, Source, Sources, UNFOLLOWED};
+use super::sequences::{self, Source, Sources, UNFOLLOWED, Within};
 use super::{Finding, TOLD_MAX, Verified};
 use crate::Error;
 use crate::proof::{self, Hash, Hasher};

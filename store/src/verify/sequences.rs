@@ -3,7 +3,6 @@
 //! Numbers of records are ours: within one partition they never go back. Sequence numbers and flags are the venue's: they are counted and told.
 //! Holes are judged of those sources alone that declare their sequence complete (complete.rs): a DBN file may be filtered by symbol.
 
-use super::complete::Within;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -35,6 +34,13 @@ pub struct SourceLooked {
 pub(super) type Source = u32;
 /// A record whose source is not to be followed: it was published later than its neighbours, or is none of a family.
 pub(super) const UNFOLLOWED: Source = Source::MAX;
+
+/// Within what a source's numbers count up by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Within {
+    Source,
+    Symbol,
+}
 
 /// Steps of sequence numbers of one source: back, and on the same place.
 pub(super) type Venue = HashMap<Source, (u64, u64)>;
