@@ -106,6 +106,8 @@ const DEPTH_MAX: usize = 50;
 const PLACES: usize = 32;
 /// How long a statement waits for a place.
 const PLACE_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of footers and page indexes of files that are kept.
+const FOOTER_BYTES_MAX: usize = 256 << 20;
 /// How many of the largest holders of memory an error names.
 const HOLDERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("3 is not 0");
 
@@ -123,6 +125,7 @@ impl Engine {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(options.memory_limit), HOLDERS_NAMED)))
             .with_disk_manager_builder(disk)
+            .with_metadata_cache_limit(FOOTER_BYTES_MAX)
             .build_arc()
             .map_err(starting)?;
         let tables = listing().await.map_err(Error::Listing)?;

@@ -30,6 +30,7 @@ use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use futures::future::join_all;
 use lake::FileInfo;
 use object_store::{ObjectMeta, ObjectStore};
 use parquet::file::metadata::{ParquetMetaData, SortingColumn};
@@ -180,11 +181,15 @@ impl TapeTable {
     async fn orders_of(&self, files: &[PartitionedFile], kept: &[usize]) -> Vec<LexOrdering> {
         let sort_key = self.family.topic().sort_key;
         let Some(open) = self.open.as_ref().filter(|_| files.len() <= FILES_IN_ORDER_MAX) else { return Vec::new() };
-        for file in files {
-            let footer = DFParquetMetadata::new(&open.store, &file.object_meta).with_file_metadata_cache(Some(open.footers.clone()));
-            if !footer.fetch_metadata().await.is_ok_and(|footer| is_sorted_by(&footer, sort_key)) {
-                return Vec::new();
+        let is_sorted = |file: &PartitionedFile| {
+            let file = file.object_meta.clone();
+            async move {
+                let footer = DFParquetMetadata::new(&open.store, &file).with_file_metadata_cache(Some(open.footers.clone()));
+                footer.fetch_metadata().await.is_ok_and(|footer| is_sorted_by(&footer, sort_key))
             }
+        };
+        if !join_all(files.iter().map(is_sorted)).await.into_iter().all(|sorted| sorted) {
+            return Vec::new();
         }
         // Where no file has a NULL in it, it is as much the order that has NULL last, as SQL does.
         let whole = sort_key.iter().all(|name| kept.iter().all(|file| self.facts.nulls(*file, name) == Some(0)));
