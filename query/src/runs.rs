@@ -11,6 +11,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::PhysicalExpr;
@@ -107,10 +108,12 @@ impl ExecutionPlan for RunsExec {
     }
 
     fn execute(&self, stream: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.aggregate.input().execute(stream, context)?;
         let metrics = BaselineMetrics::new(&self.metrics, stream);
         let runs = Runs::new(&self.aggregate)?;
-        let groups = futures::stream::try_unfold((input, runs, false), move |(mut input, mut runs, ended)| {
+        // A group may hold much: all of its values, or all different ones.
+        let held = MemoryConsumer::new(format!("RunsExec[{stream}]")).register(context.memory_pool());
+        let input = self.aggregate.input().execute(stream, context)?;
+        let groups = futures::stream::try_unfold((input, runs, held, false), move |(mut input, mut runs, held, ended)| {
             let metrics = metrics.intermediate();
             async move {
                 if ended {
@@ -118,11 +121,15 @@ impl ExecutionPlan for RunsExec {
                 }
                 while let Some(rows) = input.next().await.transpose()? {
                     let _timer = metrics.elapsed_compute().timer();
-                    if let Some(groups) = runs.take(&rows)? {
-                        return Ok(Some((groups, (input, runs, false))));
+                    let groups = runs.take(&rows)?;
+                    held.try_resize(runs.size())?;
+                    if let Some(groups) = groups {
+                        return Ok(Some((groups, (input, runs, held, false))));
                     }
                 }
-                Ok(runs.end()?.map(|groups| (groups, (input, runs, true))))
+                let last = runs.end()?;
+                held.try_resize(runs.size())?;
+                Ok(last.map(|groups| (groups, (input, runs, held, true))))
             }
         });
         let groups = groups.inspect({
@@ -208,6 +215,11 @@ impl Runs {
     fn end(&mut self) -> Result<Option<RecordBatch>> {
         let Some(open) = self.open.take() else { return Ok(None) };
         self.emit(open, EmitTo::All).map(Some)
+    }
+
+    /// Bytes that the accumulators hold.
+    fn size(&self) -> usize {
+        self.accumulators.iter().map(|accumulator| accumulator.size()).sum()
     }
 
     fn emit(&mut self, mut columns: Vec<ArrayRef>, which: EmitTo) -> Result<RecordBatch> {

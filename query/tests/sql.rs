@@ -223,6 +223,23 @@ async fn groups_of_sorted_rows_are_those_of_any_rows() {
     assert_eq!(csv(&engine, "SELECT symbol, count(*) AS n FROM trades WHERE size = 99 GROUP BY symbol").await, "symbol,n\n");
 }
 
+/// A run may be the whole table, and a group all of its values: they count as what any other group holds.
+#[tokio::test]
+async fn a_group_of_sorted_rows_holds_no_more_than_it_may() {
+    let mut fixture = Fixture::new();
+    let placed = |i: i64| trade("A", T0 + i, i128::from(i), i).i32("_partition", 0).i64("_offset", i);
+    fixture.write(Family::Trades, &(0..60_000).map(placed).collect::<Vec<_>>());
+    let sql = "SELECT symbol, array_agg(ts_event) AS times FROM trades GROUP BY symbol";
+    let mut small = options();
+    small.memory_limit = 256 << 10;
+    let engine = fixture.engine_with(small).await;
+    let plan = explain(&engine, &format!("EXPLAIN {sql}")).await;
+    assert!(plan.contains("RunsExec"), "{plan}");
+    let refused = fixture::run(&engine, sql).await;
+    assert!(matches!(&refused, Err(Error::Memory(why)) if why.contains("RunsExec")), "{refused:?}");
+    assert_eq!(count(fixture.engine().await.as_ref(), &format!("SELECT CAST(cardinality(times) AS bigint) FROM ({sql})")).await, 60_000);
+}
+
 #[tokio::test]
 async fn counting_all_rows_reads_no_file() {
     let mut fixture = Fixture::new();
