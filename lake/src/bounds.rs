@@ -43,6 +43,10 @@ pub(crate) fn of_file(topic: &'static Topic, log: &Stats, unnamed: &[String], me
     if groups != whole {
         broken.push(format!("its footer states {whole} rows, and its row groups {groups}"));
     }
+    if file.row_groups().iter().any(|group| group.num_rows() == 0) {
+        // Its neighbours would not be held against each other.
+        broken.push("it has a row group without rows, and tape writes none".to_string());
+    }
     if let Some(rows) = log.rows.filter(|rows| i64::try_from(*rows) != Ok(whole)) {
         broken.push(format!("the table's log states {rows} rows, and the file has {whole}"));
     }

@@ -543,6 +543,23 @@ async fn rows_out_of_the_order_that_is_stated() {
     }
 }
 
+/// A row group without rows would stand between two that are not in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_group_without_rows() {
+    let home = Home::new().await;
+    let file = home.files().await.remove(0);
+    let rows = home.rows(&file).await;
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    let (mut writer, columns) = writer.into_serialized_writer().unwrap();
+    let empty = columns.create_column_writers(1).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    empty.into_iter().for_each(|column| column.close().unwrap().append_to_row_group(&mut group).unwrap());
+    group.close().unwrap();
+    home.replace(&file, &writer.into_inner().unwrap());
+    assert_eq!(home.found_of("row group without rows").await, ["misstated"]);
+}
+
 /// The table's log says which columns there are, and every reader but ours believes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_and_statistics_that_the_log_misstates() {
