@@ -108,14 +108,16 @@ pub struct Noted {
     pub at_ms: Option<i64>,
 }
 
-/// What a version of table `gaps` notes about topics; nothing for versions of other tables.
+/// What a version of table `gaps` notes about topics; nothing for versions of other tables, and for those with records of the topic `gaps`, which
+/// move the table's own transactions.
 pub fn noted(commit: &Commit) -> Vec<Noted> {
-    let Some(stored) = commit.stored.as_ref().filter(|_| commit.table == Family::Gaps.topic().name) else { return Vec::new() };
+    let is_note = |stored: &&Stored| commit.table == Family::Gaps.topic().name && stored.intervals.is_empty();
+    let Some(stored) = commit.stored.as_ref().filter(is_note) else { return Vec::new() };
     let note = |(app_id, next): &(String, i64)| {
         let partition = app_id.strip_prefix(&format!("{}/{}/", commit.table, stored.topic_id))?.parse().ok()?;
         Some(Noted { topic: stored.topic.clone(), partition, last: next - 1, at_ms: commit.entry.committed_at_ms() })
     };
-    commit.entry.txns.iter().filter_map(note).collect()
+    commit.entry.txns.iter().filter(|(_, next)| *next > 0).filter_map(note).collect()
 }
 
 /// `None` where it is no part of a log: offsets begin at 0, and a hole is within its interval.

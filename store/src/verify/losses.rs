@@ -8,8 +8,7 @@ use super::Finding;
 use super::claims::Claims;
 use super::judge::holes;
 use super::leaves::Read;
-use crate::commits;
-use crate::ledger::app_id;
+use crate::commits::{self, Noted};
 use lake::Table;
 use schemas::Family;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,16 +20,10 @@ type Place = (String, i32);
 pub(super) async fn noted(tables: &[Table]) -> Option<BTreeMap<Place, BTreeSet<i64>>> {
     let mut noted: BTreeMap<Place, BTreeSet<i64>> = BTreeMap::new();
     let Some(table) = tables.iter().find(|table| table.family() == Family::Gaps) else { return Some(noted) };
-    let name = Family::Gaps.topic().name;
     let mut commits = commits::of(table);
     while let Some(commit) = commits.next().await.ok()? {
-        // A commit of records moves the table's own transactions, and claims them.
-        let Some(said) = commit.stored.filter(|said| said.intervals.is_empty()) else { continue };
-        for (id, next) in commit.entry.txns.iter().filter(|(_, next)| *next > 0) {
-            let partition = id.rsplit('/').next().and_then(|partition| partition.parse().ok());
-            if let Some(partition) = partition.filter(|partition| *id == app_id(name, &said.topic_id, *partition)) {
-                noted.entry((said.topic.clone(), partition)).or_default().insert(*next);
-            }
+        for Noted { topic, partition, last, .. } in commits::noted(&commit) {
+            noted.entry((topic, partition)).or_default().insert(last.saturating_add(1));
         }
     }
     Some(noted)
