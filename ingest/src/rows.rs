@@ -2,11 +2,11 @@
 
 use crate::Error;
 use crate::position::SourceId;
-use crate::source::{Bad, Given, Parser, SEQUENCE_COMPLETE};
+use crate::source::{Bad, Given, Parser};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
-use schemas::{Family, Rows};
+use schemas::{Family, Rows, SEQUENCE_COMPLETE};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

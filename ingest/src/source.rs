@@ -53,9 +53,6 @@ impl Given {
     }
 }
 
-/// Under which `sources.path_facts` says what is declared of a source's sequence.
-pub const SEQUENCE_COMPLETE: &str = "sequence_complete";
-
 /// Facts of a file's header, for the `sources` table. Absent facts are `None`.
 #[derive(Debug, Clone, Default)]
 pub struct Header {

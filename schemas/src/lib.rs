@@ -45,6 +45,9 @@ pub use field::{Field, Kind};
 pub use rows::Rows;
 pub use topic::{Family, Topic};
 
+/// Under which `path_facts` of `sources` says within what (`source`, `symbol`) the numbers of `sequence` are declared to count up by one.
+pub const SEQUENCE_COMPLETE: &str = "sequence_complete";
+
 /// What can go wrong between a batch and its frames.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -10,11 +10,9 @@ use crate::Error;
 use crate::spool::Spool;
 use arrow::array::{Array, AsArray, RecordBatch};
 use lake::{Lake, Table};
-use schemas::Family;
+use schemas::{Family, SEQUENCE_COMPLETE};
 use std::collections::HashMap;
 
-/// Under which `sources.path_facts` says what is declared.
-const DECLARED: &str = "sequence_complete";
 /// Numbers of one series that are put in order at a time, as a power of two.
 const BUCKET_BITS: u32 = 20;
 const ENTRY_BYTES: usize = 29;
@@ -83,7 +81,7 @@ fn declare(rows: &RecordBatch, sources: &Sources) {
     let facts = rows.column(topic.column("path_facts")).as_string::<i32>();
     for row in (0..rows.num_rows()).filter(|row| facts.is_valid(*row)) {
         let facts: HashMap<String, String> = serde_json::from_str(facts.value(row)).unwrap_or_default();
-        match facts.get(DECLARED).map(String::as_str) {
+        match facts.get(SEQUENCE_COMPLETE).map(String::as_str) {
             Some("source") => sources.declare(ids.value(row), Within::Source),
             Some("symbol") => sources.declare(ids.value(row), Within::Symbol),
             _ => {}

@@ -2,12 +2,11 @@
 
 use super::template::Template;
 use crate::Error;
-use crate::source::SEQUENCE_COMPLETE;
 use crate::sources::clock::Clock;
 use crate::sources::records::Shape;
 use regex::Regex;
 use schemas::field::Kind;
-use schemas::{Family, Topic};
+use schemas::{Family, SEQUENCE_COMPLETE, Topic};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
