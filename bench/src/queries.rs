@@ -170,6 +170,7 @@ async fn ask(tables: &Path, place: &Path, questions: &[Question], runs: usize) -
         target_partitions: threads(),
         temp_dir: place.join("spill"),
         temp_limit: SPILL_BYTES_MAX,
+        tail_limit: 0,
         timeout: TIMEOUT,
     };
     let lake = Lake::open(tables.to_str().context("the temporary folder has a plain name")?)?;

@@ -106,6 +106,7 @@ async fn engine(lake: Lake, place: &Path) -> Result<Engine> {
         target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
         temp_dir: place.join("spill"),
         temp_limit: SPILL_BYTES_MAX,
+        tail_limit: 0,
         timeout: TIMEOUT,
     };
     Ok(Engine::open(options, query::listing(lake), query::Asked::nobody()).await?)

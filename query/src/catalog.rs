@@ -1,13 +1,14 @@
 //! The tables as they stood at one moment: every family is there, an empty one too, and a catalog never changes once it is made.
 //!
-//! `files.rs` says which files each table consists of. When the hot tail comes, its rows belong beside `files` in [`TableFiles`], and
-//! [`crate::table::TapeTable`] puts them in union with the scan: one value, so that files and tail have one cut.
+//! `files.rs` says which files each table consists of, and up to where of the log they have everything: the cut, from which on
+//! [`crate::table::TapeTable`] puts the rows of the hot tail in union with the scan.
 
 use crate::about::{Asked, ExplainedTable, view_schema};
 use crate::error::Error;
 use crate::files::TableFiles;
 use crate::priced::PricedTable;
 use crate::table::TapeTable;
+use crate::tail::{Followed, Place};
 use crate::units::InstrumentUnits;
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
@@ -24,8 +25,8 @@ pub const CATALOG: &str = "tokentape";
 /// Name of the SQL schema that holds the families; it is the default one.
 pub const SCHEMA: &str = "tape";
 
-/// What identifies the state of a table: its root and version.
-type Standing = (Url, i64);
+/// What identifies the state of a table: its root, its version, and which log it has up to where.
+type Standing = (Url, i64, BTreeMap<i32, i64>);
 
 /// All tables at one moment.
 #[derive(Debug)]
@@ -35,11 +36,33 @@ pub struct Catalog {
     rows: BTreeMap<Family, u64>,
     tapes: BTreeMap<Family, Arc<TapeTable>>,
     units: Arc<InstrumentUnits>,
+    tail: TailAt,
+}
+
+/// Of the tail, what a catalog was made with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TailAt {
+    /// The log whose cuts the tables were asked for.
+    pub(crate) followed: Option<Arc<Followed>>,
+    /// [`crate::Tail::instruments`] at that time.
+    pub(crate) instruments: u64,
+}
+
+impl PartialEq for TailAt {
+    fn eq(&self, other: &TailAt) -> bool {
+        self.instruments == other.instruments && self.followed.as_ref().map(Arc::as_ptr) == other.followed.as_ref().map(Arc::as_ptr)
+    }
 }
 
 impl Catalog {
     /// The catalog over these tables and what is asked; `earlier` lends what has not changed since.
-    pub fn new(tables: Vec<TableFiles>, asked: &Asked, runtime: &RuntimeEnv, earlier: Option<&Catalog>) -> Result<Catalog, Error> {
+    pub(crate) fn new(
+        tables: Vec<TableFiles>,
+        tail: TailAt,
+        asked: &Asked,
+        runtime: &RuntimeEnv,
+        earlier: Option<&Catalog>,
+    ) -> Result<Catalog, Error> {
         let mut listed: BTreeMap<Family, TableFiles> = tables.into_iter().map(|table| (table.family, table)).collect();
         let standing: BTreeMap<Family, Standing> = standing(listed.values());
         let rows = listed.iter().map(|(family, table)| (*family, table.rows())).collect();
@@ -53,7 +76,7 @@ impl Catalog {
         }
         let instruments = tapes[&Family::Instruments].clone();
         let units = earlier
-            .filter(|earlier| earlier.standing.get(&Family::Instruments) == standing.get(&Family::Instruments))
+            .filter(|earlier| earlier.tail == tail && earlier.standing.get(&Family::Instruments) == standing.get(&Family::Instruments))
             .map_or_else(|| Arc::new(InstrumentUnits::new(instruments)), |earlier| earlier.units.clone());
         let sources = tapes[&Family::Sources].clone();
         let schema = MemorySchemaProvider::new();
@@ -74,22 +97,32 @@ impl Catalog {
         }
         let provider = MemoryCatalogProvider::new();
         provider.register_schema(SCHEMA, Arc::new(schema)).map_err(building)?;
-        Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units })
+        Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units, tail })
     }
 
-    /// True when `tables` is what this catalog was made of.
-    pub fn is_of(&self, tables: &[TableFiles]) -> bool {
-        self.standing == standing(tables)
+    /// True when this is what the catalog was made of.
+    pub(crate) fn is_of(&self, tables: &[TableFiles], tail: &TailAt) -> bool {
+        self.tail == *tail && self.standing == standing(tables)
     }
 
-    /// Rows of a family's table.
+    /// Of the tail, what it was made with.
+    pub(crate) fn tail(&self) -> &TailAt {
+        &self.tail
+    }
+
+    /// The next offset of a partition of the followed log that the tables do not have; `None` where their table cannot be read.
+    pub fn cut(&self, (family, partition): Place) -> Option<i64> {
+        self.tapes[&family].cut(partition)
+    }
+
+    /// Rows of a family's files.
     pub fn rows(&self, family: Family) -> u64 {
         self.rows.get(&family).copied().unwrap_or(0)
     }
 
     /// Delta version of a family's table; `None` where there is no table yet.
     pub fn version(&self, family: Family) -> Option<i64> {
-        self.standing.get(&family).map(|(_, version)| *version)
+        self.standing.get(&family).map(|(_, version, _)| *version)
     }
 
     /// A family's table with nothing added to it.
@@ -107,7 +140,7 @@ impl Catalog {
 }
 
 fn standing<'a>(tables: impl IntoIterator<Item = &'a TableFiles>) -> BTreeMap<Family, Standing> {
-    tables.into_iter().map(|table| (table.family, (table.root.clone(), table.version))).collect()
+    tables.into_iter().map(|table| (table.family, (table.root.clone(), table.version, table.cut.clone()))).collect()
 }
 
 /// `tape.schemas`: what `_schema` in a row refers to.

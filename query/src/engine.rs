@@ -3,7 +3,7 @@
 use crate::about::Asked;
 use crate::average::RoundedAverage;
 use crate::bounds;
-use crate::catalog::{CATALOG, Catalog, SCHEMA};
+use crate::catalog::{CATALOG, Catalog, SCHEMA, TailAt};
 use crate::checked::CheckArithmetic;
 use crate::error::Error;
 use crate::exact::StayExact;
@@ -13,6 +13,7 @@ use crate::planner::Planner;
 use crate::room::Roomed;
 use crate::runs::GroupRuns;
 use crate::sum::ExactSum;
+use crate::tail::{Moment, Tail};
 use crate::together::ReadTogether;
 use crate::watch::{MARGIN_BYTES, Watch};
 use arrow::array::RecordBatch;
@@ -60,6 +61,8 @@ pub struct Options {
     pub temp_dir: PathBuf,
     /// Bytes that may be in `temp_dir`.
     pub temp_limit: u64,
+    /// Bytes of rows that the tables do not have yet: beside `memory_limit`.
+    pub tail_limit: usize,
     /// How long a query may take, from its text to its last row.
     pub timeout: Duration,
 }
@@ -83,6 +86,7 @@ impl Principal {
 pub struct Engine {
     options: Options,
     listing: Listing,
+    tail: Arc<Tail>,
     asked: Asked,
     workers: Handle,
     planner: Planner,
@@ -90,6 +94,8 @@ pub struct Engine {
     watch: Watch,
     runtime: Arc<RuntimeEnv>,
     current: RwLock<Published>,
+    /// One refresh at a time: what is published is never older than what was.
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 /// A catalog with the session state that every query over it begins from.
@@ -128,25 +134,42 @@ impl Engine {
             .with_metadata_cache_limit(FOOTER_BYTES_MAX)
             .build_arc()
             .map_err(starting)?;
-        let tables = listing().await.map_err(Error::Listing)?;
-        let catalog = Catalog::new(tables, &asked, &runtime, None)?;
+        let tables = listing(None).await.map_err(Error::Listing)?;
+        let catalog = Catalog::new(tables, TailAt::default(), &asked, &runtime, None)?;
         let current = RwLock::new(publish(catalog, &options, &runtime));
         let watch = Watch::over((options.memory_limit as u64).saturating_add(MARGIN_BYTES))
             .map_err(|e| Error::Execution { doing: "starting the thread that watches memory", what: e.to_string() })?;
         let places = Arc::new(Semaphore::new(PLACES));
-        Ok(Engine { options, listing, asked, workers: Handle::current(), planner: Planner::new(), places, watch, runtime, current })
+        let (workers, planner, refreshing) = (Handle::current(), Planner::new(), tokio::sync::Mutex::default());
+        let tail = Arc::new(Tail::new(options.tail_limit));
+        Ok(Engine { options, listing, tail, asked, workers, planner, places, watch, runtime, current, refreshing })
+    }
+
+    /// The rows that the log has and the tables have not: empty as long as nobody fills it.
+    pub fn tail(&self) -> &Arc<Tail> {
+        &self.tail
+    }
+
+    /// Why a query that begins now may not see the newest records of the log: `None` where it does, and where no log is followed.
+    pub fn behind(&self) -> Option<String> {
+        self.tail.behind()
     }
 
     /// Takes the tables' newest versions for queries that begin from now on; a running query keeps its own. True when something is new.
     pub async fn refresh(&self) -> Result<bool, Error> {
-        let tables = (self.listing)().await.map_err(Error::Listing)?;
+        let _one = self.refreshing.lock().await;
+        let tail = TailAt { followed: self.tail.followed(), instruments: self.tail.instruments() };
+        let tables = (self.listing)(tail.followed.clone()).await.map_err(Error::Listing)?;
         let earlier = self.catalog();
-        if earlier.is_of(&tables) {
+        if earlier.is_of(&tables, &tail) {
             return Ok(false);
         }
-        let catalog = Catalog::new(tables, &self.asked, &self.runtime, Some(&earlier))?;
+        let catalog = Catalog::new(tables, tail, &self.asked, &self.runtime, Some(&earlier))?;
         let published = publish(catalog, &self.options, &self.runtime);
-        *self.current.write().expect("no holder of this lock can panic") = published;
+        let mut current = self.current.write().expect("no holder of this lock can panic");
+        // Under the lock: a query takes catalog and tail together.
+        self.tail.trim(|place| published.catalog.cut(place));
+        *current = published;
         Ok(true)
     }
 
@@ -165,6 +188,14 @@ impl Engine {
         self.current.read().expect("no holder of this lock can panic").clone()
     }
 
+    /// What a query sees that begins now: the tables at one version each, and the rows of the log beyond them.
+    fn moment(&self) -> (Published, Moment) {
+        let current = self.current.read().expect("no holder of this lock can panic");
+        let followed = self.tail.followed();
+        let same = followed.is_some() && current.catalog.tail().followed.as_ref().map(Arc::as_ptr) == followed.as_ref().map(Arc::as_ptr);
+        (current.clone(), if same { self.tail.freeze() } else { Moment::default() })
+    }
+
     /// Answers one statement. The query runs while the stream is polled and ends when it is dropped; an error in the stream is an
     /// engine error that [`Error::from_engine`] turns into ours.
     pub async fn run(&self, principal: &Principal, sql: &str) -> Result<(SchemaRef, SendableRecordBatchStream), Error> {
@@ -174,7 +205,7 @@ impl Engine {
         let place = tokio::time::timeout_at(begun + limit.min(PLACE_WAIT), self.places.clone().acquire_owned()).await;
         let place = place.map_err(|_| Error::Full(PLACES))?.expect("this semaphore is never closed");
         let mut watch = self.watch.anew();
-        let planning = plan_and_start(self.published(), sql.to_string());
+        let planning = plan_and_start(self.moment(), sql.to_string());
         let stream = tokio::select! {
             planned = self.planner.plan(&self.workers, begun + limit, limit, planning) => planned?,
             held = watch.struck() => return Err(Error::too_much_held(held)),
@@ -189,9 +220,13 @@ impl Engine {
     }
 }
 
-async fn plan_and_start(Published { catalog, state }: Published, sql: String) -> Result<SendableRecordBatchStream, Error> {
+async fn plan_and_start(
+    (Published { catalog, state }, moment): (Published, Moment),
+    sql: String,
+) -> Result<SendableRecordBatchStream, Error> {
     // A context of its own gives the query its own now().
-    let state = SessionContext::new_with_state(state).state();
+    let mut state = SessionContext::new_with_state(state).state();
+    state.config_mut().set_extension(Arc::new(moment));
     let planning = |e| Error::from_engine("planning the query", e);
     bounds::check_text(&sql)?;
     let statement = one_statement(&sql)?;

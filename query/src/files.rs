@@ -1,14 +1,16 @@
-//! What one version of a table consists of, as `lake` lists it.
+//! What one version of a table consists of, as `lake` lists it, and how far it has each partition of the log.
 
+use crate::tail::Followed;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
-use lake::{FileInfo, Lake, Snapshot};
+use lake::{FileInfo, Lake, Snapshot, Table};
 use object_store::path::{Path, PathPart};
 use object_store::{ObjectMeta, ObjectStore};
 use schemas::Family;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use tokio::sync::Mutex;
 use url::Url;
 
 /// The files that one version of a table consists of.
@@ -24,6 +26,8 @@ pub struct TableFiles {
     pub version: i64,
     /// The files of that version.
     pub files: Vec<Arc<FileInfo>>,
+    /// The next offset that the files do not have, of each partition of the followed log of which they have any.
+    pub cut: BTreeMap<i32, i64>,
     /// Why its version and files are not known: a query that names the table fails with this, the others do not.
     pub fault: Option<String>,
 }
@@ -34,9 +38,10 @@ impl fmt::Debug for TableFiles {
     }
 }
 
-/// Says how the tables stand now. A family without a table is left out.
-pub type Listing =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<TableFiles>, Box<dyn std::error::Error + Send + Sync + 'static>>> + Send + Sync>;
+/// Says how the tables stand now, and how far they have the log that is followed. A family without a table is left out.
+pub type Listing = Arc<dyn Fn(Option<Arc<Followed>>) -> BoxFuture<'static, Result<Vec<TableFiles>, Fault>> + Send + Sync>;
+
+type Fault = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// A file of a version that is not there as the table's log states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,25 +63,51 @@ impl fmt::Display for Lost {
     }
 }
 
-/// Lists the newest version of every table of the lake whenever it is asked.
+/// Lists the newest version of every table of the lake whenever it is asked. Tables stay open: a table that has not changed costs two small
+/// requests, however long its log is.
 pub fn listing(lake: Lake) -> Listing {
-    let lake = Arc::new(lake);
-    Arc::new(move || {
-        let lake = lake.clone();
+    let (lake, open) = (Arc::new(lake), Arc::new(Mutex::new(BTreeMap::new())));
+    Arc::new(move |followed| {
+        let (lake, open) = (lake.clone(), open.clone());
         async move {
+            let open = &mut *open.lock().await;
+            let families = lake.tables().await?;
+            open.retain(|family, _| families.contains(family));
             let mut tables = Vec::new();
-            for family in lake.tables().await? {
+            for family in families {
+                let partitions = followed.as_ref().and_then(|followed| followed.get(&family)).map_or(&[][..], Vec::as_slice);
                 // A table that cannot be read fails whoever asks for it, and nobody else.
-                match lake.find(family).await {
-                    Ok(None) => {}
-                    Ok(Some(table)) => tables.push(TableFiles::of(&lake, &table.snapshot())?),
-                    Err(why) => tables.push(TableFiles::unreadable(&lake, family, why.to_string())?),
+                match files_of(&lake, family, partitions, open).await {
+                    Ok(found) => tables.extend(found),
+                    Err(why) => {
+                        open.remove(&family);
+                        tables.push(TableFiles::unreadable(&lake, family, why.to_string())?);
+                    }
                 }
             }
             Ok(tables)
         }
         .boxed()
     })
+}
+
+async fn files_of(
+    lake: &Lake,
+    family: Family,
+    partitions: &[String],
+    open: &mut BTreeMap<Family, Table>,
+) -> Result<Option<TableFiles>, Fault> {
+    if let Some(table) = open.get_mut(&family) {
+        table.refresh().await?;
+    } else if let Some(table) = lake.find(family).await? {
+        open.insert(family, table);
+    }
+    let Some(table) = open.get_mut(&family) else { return Ok(None) };
+    let mut cut = BTreeMap::new();
+    for (partition, app_id) in (0..).zip(partitions) {
+        cut.extend(table.txn_version(app_id).await?.map(|next| (partition, next)));
+    }
+    Ok(Some(TableFiles { cut, ..TableFiles::of(lake, &table.snapshot())? }))
 }
 
 impl TableFiles {
@@ -91,7 +122,15 @@ impl TableFiles {
 
     fn unreadable(lake: &Lake, family: Family, fault: String) -> Result<TableFiles, url::ParseError> {
         let root = lake.root().join(&format!("{}/", family.topic().name))?;
-        Ok(TableFiles { family, root, store: lake.object_store().clone(), version: -1, files: Vec::new(), fault: Some(fault) })
+        Ok(TableFiles {
+            family,
+            root,
+            store: lake.object_store().clone(),
+            version: -1,
+            files: Vec::new(),
+            cut: BTreeMap::new(),
+            fault: Some(fault),
+        })
     }
 
     /// Rows of all files, as far as the log states them.
@@ -153,6 +192,7 @@ mod tests {
         };
         let table = |paths: &[&str]| TableFiles {
             fault: None,
+            cut: BTreeMap::new(),
             family: Family::Trades,
             root: Url::parse("memory:///t/trades/").unwrap(),
             store: store.clone(),

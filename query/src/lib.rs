@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! files.rs ──► catalog.rs ──► table.rs   one family = one table (times as TIMESTAMP(ns, UTC)); facts.rs prunes its files
+//!                  │      ┌─► tail.rs    the rows that the log has beyond those files
 //!                  │      └─► units.rs   currency and unit of a price, from the instruments
 //!                  ├─► priced.rs         both, as SQL shows a family with prices
 //!                  └─► about.rs          commits, intervals, lag; gaps and quarantine with what explains their rows
@@ -40,6 +41,7 @@ pub mod shell;
 pub mod statements;
 mod sum;
 pub mod table;
+pub mod tail;
 mod together;
 mod units;
 mod watch;
@@ -49,3 +51,4 @@ pub use catalog::Catalog;
 pub use engine::{Engine, Options, Principal};
 pub use error::Error;
 pub use files::{Listing, TableFiles, listing};
+pub use tail::Tail;

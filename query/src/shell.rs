@@ -201,8 +201,14 @@ impl Shell {
             if let Err(e) = self.engine.refresh().await {
                 writeln!(err, "warning: {e}; answering from the tables as they were before")?;
             }
+            let behind = self.engine.behind();
             let (_, stream) = self.engine.run(&self.principal, sql).await?;
-            output::write(self.format, &self.style, begun, stream, *out).await
+            let written = output::write(self.format, &self.style, begun, stream, *out).await?;
+            if let Some(why) = behind {
+                out.flush()?;
+                writeln!(err, "note: the newest records may be missing here: {why}")?;
+            }
+            Ok(written)
         };
         self.runtime.block_on(async {
             tokio::select! {

@@ -1,11 +1,12 @@
 //! One family as a SQL table over a fixed list of Parquet files: files are pruned by what the log states of them, row groups and pages by their
-//! statistics, and what SQL shows as `TIMESTAMP(ns, UTC)` is the Int64 that stands in the file.
+//! statistics, and what SQL shows as `TIMESTAMP(ns, UTC)` is the Int64 that stands in the file. Beside the files stand the rows of the hot tail.
 
 use crate::error::Error;
 use crate::facts::Facts;
 use crate::files::TableFiles;
+use crate::tail::Moment;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{SortOptions, cast};
+use arrow::compute::{SortOptions, cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -13,6 +14,7 @@ use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
@@ -26,16 +28,19 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::reassign_expr_columns;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::union::UnionExec;
 use futures::future::join_all;
 use lake::FileInfo;
 use object_store::{ObjectMeta, ObjectStore};
 use parquet::file::metadata::{ParquetMetaData, SortingColumn};
 use schemas::{Family, Kind};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -66,6 +71,8 @@ pub struct TapeTable {
     files: Vec<PartitionedFile>,
     /// Of each of `files`.
     facts: Facts,
+    /// The next offset that `files` do not have, of each partition of the followed log of which they have any.
+    cut: BTreeMap<i32, i64>,
     /// What opens them.
     open: Option<Opener>,
     /// Why `files` is not known.
@@ -91,6 +98,7 @@ impl TapeTable {
         let fault = |what: String| Error::Table { table: name, root: root.clone(), version, what };
         let mut tape = TapeTable::empty(table.family);
         tape.fault = table.fault.clone();
+        tape.cut = table.cut.clone();
         tape.store = store_url(name, table.root.as_str());
         runtime.register_object_store(tape.store.as_ref(), table.store.clone());
         let footers = runtime.cache_manager.get_file_metadata_cache();
@@ -129,7 +137,7 @@ impl TapeTable {
             .collect();
         let store = store_url(family.topic().name, "");
         let facts = Facts::new(schema.clone(), Vec::new(), Vec::new());
-        TapeTable { family, schema, scanned, position, store, files: Vec::new(), facts, open: None, fault: None }
+        TapeTable { family, schema, scanned, position, store, files: Vec::new(), facts, cut: BTreeMap::new(), open: None, fault: None }
     }
 
     /// True where it has no files, and is not known to be unreadable.
@@ -140,6 +148,11 @@ impl TapeTable {
     /// The family stored in the table.
     pub fn family(&self) -> Family {
         self.family
+    }
+
+    /// The next offset of a partition of the followed log that the files do not have; `None` where it is not known.
+    pub(crate) fn cut(&self, partition: i32) -> Option<i64> {
+        self.fault.is_none().then(|| self.cut.get(&partition).copied().unwrap_or(0))
     }
 
     /// Positions of the files that may hold a row that passes the filters: by their partition, then by their statistics.
@@ -267,9 +280,28 @@ impl TableProvider for TapeTable {
         }
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.unwrap_or(&all);
+        let stored = self.scan_files(state, projection, filters, limit).await?;
+        let tail = self.scan_tail(state, projection, filters)?;
+        match (stored, tail) {
+            (None, None) => Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(projection)?)))),
+            (Some(one), None) | (None, Some(one)) => Ok(one),
+            (Some(stored), Some(tail)) => UnionExec::try_new(vec![stored, tail]),
+        }
+    }
+}
+
+impl TapeTable {
+    /// The rows of the files; `None` where no file may have one that passes the filters.
+    async fn scan_files(
+        &self,
+        state: &dyn Session,
+        projection: &[usize],
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let kept = self.prune(state, filters)?;
         if kept.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(projection)?))));
+            return Ok(None);
         }
         let mut statistics = Statistics::new_unknown(self.scanned.table_schema());
         statistics.num_rows = row_count(kept.iter().map(|file| self.facts.rows(*file)));
@@ -298,7 +330,37 @@ impl TableProvider for TapeTable {
             .with_limit(limit)
             .with_projection_indices(Some(projection.iter().map(|column| self.position[*column]).collect()))?
             .build();
-        Ok(DataSourceExec::from_data_source(config))
+        Ok(Some(DataSourceExec::from_data_source(config)))
+    }
+
+    /// The rows of the moment that the query began at, from the cut on; `None` where there are none. The filters that the scan takes on alone
+    /// are applied here.
+    fn scan_tail(&self, state: &dyn Session, projection: &[usize], filters: &[Expr]) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(moment) = state.config().get_extension::<Moment>() else { return Ok(None) };
+        let filters: Vec<&Expr> = filters.iter().filter(|filter| self.is_of_partition_at_most(filter)).collect();
+        let named = filters.iter().flat_map(|filter| filter.column_refs()).map(|column| self.schema.index_of(&column.name));
+        let mut columns = projection.to_vec();
+        columns.extend(named.collect::<std::result::Result<Vec<_>, _>>()?);
+        let schema = Arc::new(self.schema.project(&columns)?);
+        let cut = |partition| self.cut.get(&partition).copied().unwrap_or(0);
+        let mut rows = moment.rows(self.family, cut, &columns, &schema)?;
+        let names = DFSchema::try_from(self.schema.clone())?;
+        for filter in filters {
+            let filter = state.create_physical_expr(filter.clone(), &names)?;
+            let filter = reassign_expr_columns(filter, &schema)?;
+            for batch in &mut rows {
+                let verdict = cast(&filter.evaluate(batch)?.into_array(batch.num_rows())?, &DataType::Boolean)?;
+                *batch = filter_record_batch(batch, verdict.as_boolean())?;
+            }
+        }
+        rows.retain(|batch| batch.num_rows() > 0);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let shown: Vec<usize> = (0..projection.len()).collect();
+        let rows = rows.iter().map(|batch| batch.project(&shown)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let exec = MemorySourceConfig::try_new_exec(&[rows], Arc::new(self.schema.project(projection)?), None)?;
+        Ok(Some(exec))
     }
 }
 

@@ -3,14 +3,14 @@
 use crate::settings::{LogAt, Settings, WrongUse};
 use anyhow::{Context, Result, bail};
 use eventlog::EventLog;
-use eventlog::embedded::Options;
+use eventlog::embedded::{Embedded, Options};
 use eventlog::kafka::{Kafka, KafkaOptions};
 use eventlog::socket::Socket;
 use lake::Lake;
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
@@ -66,6 +66,31 @@ pub fn existing_log(settings: &Settings) -> Result<Arc<dyn EventLog>> {
             Err(WrongUse(format!("there is no log in {}: name its home with --home, or Kafka with --brokers", dir.display())).into())
         }
         LogAt::Embedded { .. } | LogAt::Kafka { .. } => log(settings),
+    }
+}
+
+/// A log that is there to be followed.
+pub enum Reach {
+    /// There is none.
+    None,
+    /// Others write to it meanwhile.
+    Served(Arc<dyn EventLog>),
+    /// An embedded one that nobody serves: as long as this is held, nobody else has it. And the folder it is in.
+    Alone(Arc<dyn EventLog>, PathBuf),
+}
+
+/// The log as it can be reached now, without waiting for a process that keeps it to itself.
+pub fn reach(settings: &Settings) -> Result<Reach> {
+    let dir = match &settings.log {
+        LogAt::Kafka { .. } => return Ok(Reach::Served(Arc::new(kafka(settings)?))),
+        LogAt::Embedded { dir, .. } => dir,
+    };
+    if matches!(dir.try_exists(), Ok(false)) {
+        return Ok(Reach::None);
+    }
+    match Socket::connect(&eventlog::home::socket_path(dir)) {
+        Ok(log) => Ok(Reach::Served(Arc::new(log))),
+        Err(_) => Ok(Reach::Alone(Arc::new(Embedded::open(dir, &embedded_options(settings))?), dir.clone())),
     }
 }
 

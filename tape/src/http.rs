@@ -5,7 +5,7 @@ use crate::registry;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::future::ready;
@@ -32,6 +32,9 @@ pub fn routes(engine: Arc<Engine>, prefix: &str) -> Router {
 /// What is there, for who asks for something else.
 const ROUTES: &str = "POST /v1/sql takes a statement, GET /healthz and GET /subjects answer; see docs/http.md";
 
+/// Why the newest records of the log may be missing in an answer; absent where they are not.
+const BEHIND: &str = "tape-behind";
+
 /// What a result can come as; where a client takes several alike, the first.
 const FORMS: [(Format, &str); 5] = [
     (Format::Json, "application/json"),
@@ -55,8 +58,15 @@ async fn sql(State(engine): State<Arc<Engine>>, headers: HeaderMap, body: Bytes)
         let says = format!("this result comes as {}: name one of them in Accept\n", FORMS.map(|(_, media_type)| media_type).join(", "));
         return (StatusCode::NOT_ACCEPTABLE, says).into_response();
     };
+    let behind = engine.behind();
     match answer(&engine, statement, format).await {
-        Ok(body) => ([("content-type", media_type)], body).into_response(),
+        Ok(body) => {
+            let mut answer = ([("content-type", media_type)], body).into_response();
+            if let Some(why) = behind.and_then(|why| HeaderValue::from_str(&why.replace('\n', " ")).ok()) {
+                answer.headers_mut().insert(BEHIND, why);
+            }
+            answer
+        }
         Err(why) => (status(&why), format!("{why}\n")).into_response(),
     }
 }

@@ -5,6 +5,7 @@ mod accept;
 mod args;
 mod background;
 mod commands;
+mod follow;
 mod held;
 mod home;
 mod http;

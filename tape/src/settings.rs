@@ -59,6 +59,7 @@ struct StoreFile {
 #[serde(deny_unknown_fields)]
 struct QueryFile {
     memory_mib: Option<usize>,
+    tail_mib: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,6 +98,8 @@ pub struct Settings {
     pub store_age_max: Option<Duration>,
     /// Memory of one engine. 2 GiB leaves room on a small machine for ingest and store.
     pub query_memory: usize,
+    /// Memory for rows that the log has and the tables have not yet: some hundred thousand trades, what a store leaves behind for seconds.
+    pub query_tail: usize,
     /// How often a running store looks after its tables; `None` = never. Ten minutes: a day that commits every five seconds then has some hundred
     /// files at its worst, and merging them takes seconds.
     pub upkeep_every: Option<Duration>,
@@ -110,6 +113,8 @@ pub const PREFIX: &str = "tape.";
 const QUERY_MEMORY_MIB: usize = 2048;
 /// Below the lower end no sort begins; the upper one is a tebibyte, more than a slip of the unit (bytes, KiB) leaves.
 const QUERY_MEMORY_MIB_RANGE: RangeInclusive<usize> = 16..=1 << 20;
+const QUERY_TAIL_MIB: usize = 256;
+const QUERY_TAIL_MIB_RANGE: RangeInclusive<usize> = 1..=1 << 20;
 /// A commit of no rows is none; one of more than these does not fit into memory.
 const STORE_ROWS: RangeInclusive<usize> = 1..=100_000_000;
 const UPKEEP_EVERY_SECONDS: usize = 600;
@@ -155,6 +160,7 @@ pub fn settle(typed: &Common) -> Result<Settings> {
         document_bytes_max: file.ingest.document_mib_max.map(|mib| mib.saturating_mul(1 << 20)),
         store_rows_max: ranged(file.store.rows_max, STORE_ROWS, "[store] rows_max", &path)?,
         store_age_max: file.store.age_max_seconds.map(Duration::from_secs),
+        query_tail: ranged(file.query.tail_mib, QUERY_TAIL_MIB_RANGE, "[query] tail_mib", &path)?.unwrap_or(QUERY_TAIL_MIB) << 20,
         query_memory: ranged(file.query.memory_mib, QUERY_MEMORY_MIB_RANGE, "[query] memory_mib", &path)?.unwrap_or(QUERY_MEMORY_MIB) << 20,
     })
 }

@@ -1,6 +1,7 @@
 //! The lake's tables as the query engine lists them, and the engine over them.
 
 use crate::args::Format;
+use crate::follow::{Follower, follow};
 use crate::settings::Settings;
 use crate::{about, home};
 use anyhow::{Context, Result};
@@ -13,6 +14,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+/// How long a command waits for the records that the log has when it begins.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
 /// Bytes that sorts and joins may put on disk.
 const SPILL_BYTES_MAX: u64 = 50 << 30;
 
@@ -24,15 +27,18 @@ pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
         target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
         temp_dir: spill_folder()?,
         temp_limit: SPILL_BYTES_MAX,
+        tail_limit: settings.query_tail,
         timeout,
     };
     let asked = about::asked(settings, lake.clone());
     Ok(Engine::open(options, listing(lake), asked).await?)
 }
 
-/// An engine with workers of its own: what a query computes without a pause keeps nobody else from being served or told to stop.
+/// An engine with workers of its own, and what feeds its tail: what a query computes without a pause keeps nobody else from being served or told
+/// to stop.
 pub struct Queries {
     pub engine: Arc<Engine>,
+    _follower: Follower,
     workers: Option<Runtime>,
 }
 
@@ -41,7 +47,13 @@ impl Queries {
     pub fn open(settings: &Settings, timeout: Duration) -> Result<Queries> {
         let workers = home::query_runtime()?;
         let engine = Arc::new(workers.block_on(engine(settings, timeout))?);
-        Ok(Queries { engine, workers: Some(workers) })
+        let follower = follow(engine.clone(), settings, workers.handle())?;
+        Ok(Queries { engine, _follower: follower, workers: Some(workers) })
+    }
+
+    /// Waits until the tail has the records that the log has now, as long as a person would.
+    pub fn wait_for_tail(&self) {
+        self.engine.tail().wait_for_beginning(FIRST_WAIT);
     }
 }
 
@@ -57,7 +69,7 @@ impl Drop for Queries {
 /// The files of all tables, as their newest versions list them; an error where one of them cannot be read.
 pub async fn listed(settings: &Settings) -> Result<Vec<TableFiles>> {
     let listing = listing(home::lake(settings)?);
-    let tables = listing().await.map_err(anyhow::Error::from_boxed).context("listing the tables")?;
+    let tables = listing(None).await.map_err(anyhow::Error::from_boxed).context("listing the tables")?;
     match tables.iter().find_map(|table| table.fault.clone()) {
         Some(fault) => Err(anyhow::Error::msg(fault).context("listing the tables")),
         None => Ok(tables),

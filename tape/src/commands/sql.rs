@@ -18,6 +18,7 @@ pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
     panics::become_errors_of_their_query();
     let runtime = home::runtime()?;
     let queries = Queries::open(settings, Duration::from_secs(args.timeout))?;
+    queries.wait_for_tail();
     let engine = queries.engine.clone();
     let terminal = stdout().is_terminal();
     let width = terminal.then(|| console::Term::stdout().size().1.into());
@@ -47,11 +48,16 @@ pub fn run(args: &Sql, settings: &Settings) -> Result<Code> {
 
 /// Draws the answer to one statement. A table that was cut is seen by whoever reads only the exit code, too.
 async fn drawn(engine: &Engine, sql: &str, style: &TableStyle, writers: &mut Writers<'_>) -> Result<Code, query::Error> {
+    let behind = engine.behind();
     let answered = tokio::select! {
         biased;
         () = ctrl_c()() => Err(query::Error::Cancelled),
         answered = answer(engine, sql, output::Format::Table, style, writers.out) => answered,
     };
+    if let (Some(why), Ok(_)) = (behind, &answered) {
+        writers.out.flush()?;
+        writeln!(writers.err, "tape: the newest records may be missing here: {why}")?;
+    }
     match answered {
         Ok(Written { complete: true, .. }) => Ok(Code::Fine),
         Ok(Written { rows, .. }) => {
