@@ -12,10 +12,12 @@ ONCE ?=
 RUNS ?=
 # Seconds that `make fuzz` gives each parser.
 SECONDS_EACH ?= 60
+# Length of `make seam` on each log.
+SECONDS_LONG ?= 600
 # Deaths of `make soak`.
 ROUNDS ?= 500
 
-.PHONY: help setup setup-test check test up bench fuzz soak sim
+.PHONY: help setup setup-test check test up bench fuzz soak seam sim
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +48,9 @@ fuzz: setup ## mutate inputs of every parser, SECONDS_EACH=60 each
 
 soak: setup-test ## kill ingest, store and upkeep ROUNDS=500 times on both logs, count what is lost or doubled (half an hour)
 	scripts/soak.sh $(ROUNDS)
+
+seam: setup-test ## ask without pause while ingest, store, upkeep and the asked service go on and die: SECONDS_LONG=600 each log
+	scripts/seam.sh $(SECONDS_LONG)
 
 sim: setup ## RUNS=1000000 simulated histories of sources, log, stores and tables; TAPE_SEED replays one
 	cargo build --locked --workspace --bin sim

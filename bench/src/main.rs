@@ -7,6 +7,7 @@
 //!
 //! `bench/run.sh` builds, starts a broker, and runs this. How to read what it prints: docs/benchmarks.md.
 
+mod freshness;
 mod input;
 mod memory;
 mod queries;
@@ -79,6 +80,8 @@ pub enum What {
     Proof,
     /// Queries over twenty days, beside DuckDB and Polars.
     Queries,
+    /// From a publisher's commit to an answer that has its records.
+    Freshness,
 }
 
 /// Sizes of a run.
@@ -172,6 +175,12 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
                 notes.iter().for_each(|note| report.note(note));
             }
             None => report.note("no --python: the queries were not measured"),
+        }
+    }
+    if wanted(What::Freshness) {
+        match &args.brokers {
+            Some(brokers) => freshness::measure(&tape(args)?, brokers, place, args.quick)?.into_iter().for_each(|row| report.add(row)),
+            None => report.note("no --brokers: freshness was not measured"),
         }
     }
     if wanted(What::Size) {

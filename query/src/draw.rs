@@ -18,11 +18,13 @@ pub struct TableStyle {
     pub expanded: bool,
     /// Say how long it took.
     pub timing: bool,
+    /// Draw a result that can be one as a picture, not as a table.
+    pub plots: bool,
 }
 
 impl Default for TableStyle {
     fn default() -> TableStyle {
-        TableStyle { width: None, color: false, rows_max: ROWS_DRAWN_MAX, expanded: false, timing: true }
+        TableStyle { width: None, color: false, rows_max: ROWS_DRAWN_MAX, expanded: false, timing: true, plots: false }
     }
 }
 

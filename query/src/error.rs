@@ -91,6 +91,11 @@ pub enum Error {
         /// Why not, and what to do.
         what: String,
     },
+    /// The result is no picture.
+    #[error(
+        "a plot shows two columns, a time, a date or a number and then a number; this result has: {0}; CAST what is text, or take another format"
+    )]
+    Plot(String),
     /// The query began and could not go on.
     #[error("{doing}: {what}")]
     Execution {
@@ -228,6 +233,7 @@ impl Error {
             | Error::Plan(_)
             | Error::Inexact(_)
             | Error::Replay(_)
+            | Error::Plot(_)
             | Error::TooLarge(_) => true,
             Error::Busy
             | Error::Full(_)

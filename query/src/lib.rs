@@ -11,7 +11,7 @@
 //!        bounds.rs   no plan far larger than its text          exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
 //!        planner.rs  plans are made beside the workers         average.rs                     and avg: exact, or an error
 //!                                │
-//!        (principal, SQL) ──► engine.rs ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables)
+//!        (principal, SQL) ──► engine.rs ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables) · plot.rs
 //!                                                             └─► shell.rs
 //!        tables ──► replay.rs ──► JSON lines, Avro, DBN, another log, another home
 //! ```
@@ -33,6 +33,7 @@ pub mod files;
 mod octets;
 pub mod output;
 pub mod planner;
+mod plot;
 mod priced;
 pub mod replay;
 mod room;

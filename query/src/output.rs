@@ -3,6 +3,7 @@
 use crate::draw::{self, Cell};
 pub use crate::draw::{ROWS_DRAWN_MAX, TableStyle, Written};
 use crate::error::Error;
+use crate::plot::{self, Plot};
 use arrow::array::{Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -30,11 +31,13 @@ pub enum Format {
     JsonLines,
     /// Arrow's IPC stream.
     Arrow,
+    /// A picture of two columns for people.
+    Plot,
 }
 
 impl Format {
     /// The names that [`Format::from_str`] knows.
-    pub const NAMES: [&str; 5] = ["table", "csv", "json", "jsonl", "arrow"];
+    pub const NAMES: [&str; 6] = ["table", "csv", "json", "jsonl", "arrow", "plot"];
 }
 
 impl FromStr for Format {
@@ -47,6 +50,7 @@ impl FromStr for Format {
             "json" => Ok(Format::Json),
             "jsonl" => Ok(Format::JsonLines),
             "arrow" => Ok(Format::Arrow),
+            "plot" => Ok(Format::Plot),
             other => Err(format!("unknown format {other:?}: one of {}", Format::NAMES.join(", "))),
         }
     }
@@ -64,6 +68,7 @@ pub async fn write(
     mut stream: SendableRecordBatchStream,
     out: &mut (dyn Write + Send),
 ) -> Result<Written, Error> {
+    let format = if format == Format::Table && style.plots && plot::is_drawable(&stream.schema()) { Format::Plot } else { format };
     let mut encoder = Encoder::new(format, style, begun, &stream.schema())?;
     while !encoder.is_full()
         && let Some(batch) = stream.next().await
@@ -126,6 +131,7 @@ enum Shape {
     Csv { header: String },
     Json { keys: Vec<String>, marks: JsonMarks },
     Arrow(Box<StreamWriter<Vec<u8>>>),
+    Plot { begun: Instant, timing: bool, plot: Plot },
 }
 
 impl Encoder {
@@ -136,6 +142,7 @@ impl Encoder {
             Format::Csv => Shape::Csv { header: csv_header(schema) },
             Format::Json => json(JSON_ARRAY),
             Format::JsonLines => json(JSON_LINES),
+            Format::Plot => Shape::Plot { begun, timing: style.timing, plot: Plot::new(schema, style)? },
             Format::Arrow => Shape::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema).map_err(formatting)?)),
         };
         Ok(Encoder { shape, rows: 0 })
@@ -143,7 +150,11 @@ impl Encoder {
 
     /// Does it take no more rows?
     fn is_full(&self) -> bool {
-        matches!(self.shape, Shape::Table { complete: false, .. })
+        match &self.shape {
+            Shape::Table { complete, .. } => !complete,
+            Shape::Plot { plot, .. } => plot.is_full(),
+            Shape::Csv { .. } | Shape::Json { .. } | Shape::Arrow(_) => false,
+        }
     }
 
     fn batch(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, Error> {
@@ -154,6 +165,10 @@ impl Encoder {
                 *complete = batch.num_rows() <= room;
                 cells(&batch.slice(0, batch.num_rows().min(room)), longest, rows)?;
                 self.rows = rows.len() as u64;
+                return Ok(Vec::new());
+            }
+            Shape::Plot { plot, .. } => {
+                plot.take(batch, |column, row| Ok(Some(text(&formatter(column)?, row)?)))?;
                 return Ok(Vec::new());
             }
             Shape::Csv { header } => {
@@ -178,6 +193,11 @@ impl Encoder {
                 written.complete = complete;
                 let took = style.timing.then(|| begun.elapsed());
                 draw::table(&columns, &rows, &style, &written, took).into_bytes()
+            }
+            Shape::Plot { begun, timing, plot } => {
+                let (picture, drawn) = plot.end(timing.then(|| begun.elapsed()));
+                written = drawn;
+                picture.into_bytes()
             }
             Shape::Csv { header } => header.into_bytes(),
             Shape::Json { marks, .. } => if self.rows == 0 { marks.none } else { marks.close }.into(),

@@ -84,6 +84,7 @@ SELECT …;        a query, on as many lines as it takes, ended by ;
 \\d               the tables
 \\d NAME          columns of a table, with type, unit and meaning
 \\x               one line per column instead of one per row, on and off
+\\plot            results of two columns (time or number, number) as pictures, on and off
 \\timing          how long each statement took, on and off
 \\q               leave (also exit, quit, Ctrl-D)
 \\?               this text (also help)
@@ -229,6 +230,10 @@ impl Shell {
                 self.style.expanded = !self.style.expanded;
                 said(writers, "expanded display", self.style.expanded)?
             }
+            ("plot", None, None) => {
+                self.style.plots = !self.style.plots;
+                said(writers, "plots of two columns", self.style.plots)?
+            }
             ("timing", None, None) => {
                 self.style.timing = !self.style.timing;
                 said(writers, "timing", self.style.timing)?
@@ -286,7 +291,7 @@ impl Shell {
         let batch = columns.and_then(|columns| RecordBatch::try_new(schema.clone(), columns));
         let batch = batch.map_err(|e| Error::Execution { doing: "listing", what: e.to_string() })?;
         let stream = Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)])));
-        let style = TableStyle { expanded: false, timing: false, ..self.style.clone() };
+        let style = TableStyle { expanded: false, timing: false, plots: false, ..self.style.clone() };
         self.runtime.block_on(output::write(self.format, &style, Instant::now(), stream, writers.out))?;
         Ok(Went::Well)
     }

@@ -76,11 +76,13 @@ impl Tail {
         Tail { held: Mutex::default(), changed: Condvar::new(), bytes_max }
     }
 
-    /// From now on this log is followed. What was held of another is let go.
+    /// From now on this log is followed. What is held of the same one stays, what was held of another is let go.
     pub fn begin(&self, followed: Followed) {
         let mut held = self.held();
-        held.let_go();
-        held.followed = Some(Arc::new(followed));
+        if held.followed.as_deref() != Some(&followed) {
+            held.let_go();
+            held.followed = Some(Arc::new(followed));
+        }
     }
 
     /// No log is followed any more, and nothing is held.
@@ -90,9 +92,16 @@ impl Tail {
         held.followed = None;
     }
 
-    /// Rows of a partition come from this offset on: it must be the cut of the engine's catalog, or before it.
-    pub fn start(&self, place: Place, from: i64) {
-        self.held().lanes.insert(place, Lane { from, next: from, chunks: Arc::default() });
+    /// Gives the offset from which on rows of a partition are to come: where it goes on, or for one that is not held, or of which more is held
+    /// than the log has now, `cut`. That must be the cut of the engine's catalog, or before it.
+    pub fn start(&self, place: Place, cut: i64, end: i64) -> i64 {
+        let mut held = self.held();
+        if let Some(lane) = held.lanes.get(&place).filter(|lane| lane.next <= end.max(cut)) {
+            return lane.next;
+        }
+        held.drop_lane(place);
+        held.lanes.insert(place, Lane { from: cut, next: cut, chunks: Arc::default() });
+        cut
     }
 
     /// Takes the good rows among all records of a partition up to `next`, in the order of their offsets. A column that `rows` lacks is NULL.
@@ -197,14 +206,14 @@ impl Tail {
             let Some(cut) = cut(*place) else { continue };
             if cut < lane.from {
                 gone_back.push(*place);
+                continue;
             }
             let before = lane.chunks.len();
             freed += lane.trim(cut);
             instruments += u64::from(place.0 == Family::Instruments && lane.chunks.len() < before);
         }
         for place in gone_back {
-            let lane = held.lanes.remove(&place).expect("it was just there");
-            freed += lane.chunks.iter().map(|chunk| chunk.bytes).sum::<usize>();
+            held.drop_lane(place);
         }
         held.bytes -= freed;
         held.instruments += instruments;
@@ -222,6 +231,13 @@ impl Held {
         self.lanes.clear();
         self.bytes = 0;
         self.instruments += 1;
+    }
+
+    fn drop_lane(&mut self, place: Place) {
+        if let Some(lane) = self.lanes.remove(&place) {
+            self.bytes -= lane.chunks.iter().map(|chunk| chunk.bytes).sum::<usize>();
+            self.instruments += u64::from(place.0 == Family::Instruments);
+        }
     }
 }
 
@@ -400,7 +416,7 @@ mod tests {
         fn from_the_cut_on_every_row_once(steps in prop::collection::vec((0..40usize, 1..4i64, any::<bool>()), 1..60), salt in 0..1000i64) {
             let tail = Tail::new(usize::MAX);
             tail.begin(Followed::new());
-            tail.start(PLACE, 0);
+            tail.start(PLACE, 0, 0);
             let (mut next, mut cut, mut all) = (0, 0, Vec::new());
             let mut earlier: Vec<(Moment, i64, Vec<i64>)> = Vec::new();
             for (count, step, stored) in steps {
@@ -429,7 +445,7 @@ mod tests {
     #[test]
     fn a_table_that_went_back_leaves_no_hole() {
         let tail = Tail::new(usize::MAX);
-        tail.start(PLACE, 10);
+        tail.start(PLACE, 10, 10);
         tail.append(PLACE, 12, &rows(&[10, 11])).unwrap();
         tail.trim(|_| Some(9));
         assert_eq!((tail.ends(), tail.bytes()), (BTreeMap::new(), 0));
@@ -440,7 +456,7 @@ mod tests {
     #[test]
     fn there_is_room_again_when_the_table_has_the_rows() {
         let tail = Tail::new(1);
-        tail.start(PLACE, 0);
+        tail.start(PLACE, 0, 0);
         assert!(tail.has_room(Duration::ZERO));
         tail.append(PLACE, 2, &rows(&[0, 1])).unwrap();
         assert!(!tail.has_room(Duration::ZERO));

@@ -206,6 +206,8 @@ pub enum Format {
     Json,
     Jsonl,
     Arrow,
+    /// A picture of two columns: a time, date or number, and a number
+    Plot,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -163,8 +163,8 @@ impl Following {
                     watermarks.low - 1
                 );
             }
-            self.tail().start(*place, cut);
-            starts.push(Start { family: *family, partition: *partition, offset: cut });
+            let offset = self.tail().start(*place, cut, watermarks.high);
+            starts.push(Start { family: *family, partition: *partition, offset });
         }
         Ok(starts)
     }

@@ -6,8 +6,9 @@ use crate::running::{Running, start, until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-struct Served {
-    running: Running,
+/// A query service.
+pub struct Served {
+    pub running: Running,
     address: String,
 }
 
@@ -22,18 +23,35 @@ fn served_with(flags: &[&str]) -> (Home, Served) {
     assert_eq!(home.ingest(&path, &[]).code, 0);
     home.store();
     let running = start(&home, &[&["query", "--listen", "127.0.0.1:0"], flags].concat());
-    let address = || Some(running.said().split_once("http://")?.1.split_once('/')?.0.to_string());
-    until("the address", || address().is_some());
-    let address = address().expect("just seen");
-    (home, Served { running, address })
+    (home, Served::over(running))
 }
 
 impl Served {
+    /// The service that was just started, when it says where it is.
+    pub fn over(running: Running) -> Served {
+        let address = || Some(running.said().split_once("http://")?.1.split_once('/')?.0.to_string());
+        until("the address", || address().is_some());
+        let address = address().expect("just seen");
+        Served { running, address }
+    }
+
+    /// The whole answer to a question about numbers, row by row; `None` where it was cut, or nobody answered.
+    pub fn rows(&self, sql: &str) -> Option<Vec<Vec<i64>>> {
+        let mut stream = TcpStream::connect(&self.address).ok()?;
+        stream.set_read_timeout(Some(crate::running::DEADLINE)).expect("a limit");
+        stream.write_all(request("text/csv", sql).as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let (head, pieces) = std::str::from_utf8(&answer).ok()?.split_once("\r\n\r\n")?;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head} {pieces}");
+        let body = whole(pieces)?;
+        let cell = |cell: &str| cell.parse().unwrap_or_else(|_| panic!("a number: {body}"));
+        Some(body.lines().skip(1).map(|line| line.split(',').map(cell).collect()).collect())
+    }
+
     /// Everything that comes back, to the end of the connection.
     fn ask(&self, accept: &str, sql: &str) -> String {
-        let length = sql.len();
-        let head = format!("POST /v1/sql HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAccept: {accept}\r\nContent-Length: {length}\r\n\r\n");
-        self.send(&(head + sql))
+        self.send(&request(accept, sql))
     }
 
     /// What comes back to these bytes, to the end of the connection.
@@ -53,6 +71,26 @@ impl Served {
 
     fn is_healthy(&self) -> bool {
         self.send("GET /healthz HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").ends_with("ok\n")
+    }
+}
+
+fn request(accept: &str, sql: &str) -> String {
+    let length = sql.len();
+    format!("POST /v1/sql HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAccept: {accept}\r\nContent-Length: {length}\r\n\r\n{sql}")
+}
+
+/// The pieces of a transfer as one; `None` where the last is missing.
+fn whole(mut pieces: &str) -> Option<String> {
+    let mut body = String::new();
+    loop {
+        let (length, rest) = pieces.split_once("\r\n")?;
+        match usize::from_str_radix(length, 16).ok()? {
+            0 => return Some(body),
+            length => {
+                body += rest.get(..length)?;
+                pieces = rest.get(length + 2..)?;
+            }
+        }
     }
 }
 

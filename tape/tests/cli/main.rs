@@ -19,6 +19,7 @@ mod owner;
 #[path = "../real_files/run.rs"]
 mod run;
 mod running;
+mod seam;
 mod soak;
 mod story;
 mod trial;

@@ -59,6 +59,11 @@ impl Trial {
         if self.kafka.is_some() { "kafka" } else { "embedded" }
     }
 
+    /// Lines that were given so far.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
     /// The file has so many more lines.
     pub fn grow(&mut self, lines: u64) {
         let mut bytes = std::fs::read(&self.file).expect("it was written");

@@ -1,0 +1,147 @@
+//! The seam between log and tables: whatever ingest, store, upkeep and the query service itself do or suffer, every answer shows of each partition
+//! all records from its first to some last one, each once; and what was published is shown though nobody stores it.
+
+use crate::http::Served;
+use crate::run::{self, text};
+use crate::running::{start, start_as, until};
+use crate::trial::{Count, Trial};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+/// Lines published at a time.
+const LINES: u64 = 150;
+/// Of each partition, what is shown of it. Sums of offsets tell sets apart that have as many.
+const SHOWN: &str = "SELECT _partition, count(*) AS n, count(DISTINCT _offset) AS places, max(_offset) AS last, \
+    CAST(sum(_offset) AS BIGINT) AS total FROM trades GROUP BY 1";
+const ALL: &str = "SELECT _partition, _offset FROM trades ORDER BY 1, 2";
+const COUNT: &str = "SELECT count(*) FROM trades";
+
+/// A partition in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Shown {
+    partition: i64,
+    rows: i64,
+    places: i64,
+    last: i64,
+    total: i64,
+}
+
+#[test]
+fn every_answer_during_ingest_commits_merges_and_deaths_has_each_record_once() {
+    let seconds: u64 = std::env::var("TAPE_SEAM_SECONDS").map_or(12, |text| text.parse().expect("TAPE_SEAM_SECONDS is a number"));
+    let broker = run::broker();
+    let logs = [None, broker.as_deref()].into_iter().take(1 + usize::from(broker.is_some()));
+    for log in logs {
+        seam(Trial::new(log), Duration::from_secs(seconds));
+    }
+}
+
+fn seam(mut trial: Trial, time: Duration) {
+    if trial.name() == "kafka" {
+        let made = trial.run("topics", None);
+        assert!(made.status.success(), "{}", text(&made));
+    }
+    trial.grow(LINES);
+    trial.finish("ingest");
+    trial.finish("store");
+    let service = RwLock::new(serve(&trial));
+    let stop = AtomicBool::new(false);
+    let (answers, broken) = (Mutex::new(BTreeMap::<Shown, u64>::new()), AtomicU64::new(0));
+    let (mut deaths, mut services, mut merges) = (0, 1, 0);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let Some(rows) = service.read().expect("nobody panics with it").rows(SHOWN) else {
+                    broken.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                };
+                let mut answers = answers.lock().expect("nobody panics with it");
+                for row in rows {
+                    let [partition, rows, places, last, total] = row[..] else { panic!("five numbers: {row:?}") };
+                    *answers.entry(Shown { partition, rows, places, last, total }).or_default() += 1;
+                }
+            }
+        });
+        // Whatever fails here must end the asking, too.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut store = start(&trial.home, &["store"]);
+            while began.elapsed() < time {
+                match trial.random.below(6) {
+                    0 => {
+                        store.kill();
+                        deaths += 1;
+                        // Nobody stores, and it is shown all the same.
+                        trial.grow(LINES);
+                        trial.finish("ingest");
+                        see_all(&trial, &service.read().expect("nobody panics with it"));
+                        store = start(&trial.home, &["store"]);
+                    }
+                    1 => {
+                        let mut upkeep = start_as(&trial.home, "upkeep", &["upkeep"], &[]);
+                        trial.grow(LINES);
+                        trial.finish("ingest");
+                        upkeep.end();
+                        merges += 1;
+                    }
+                    2 => {
+                        let mut service = service.write().expect("nobody panics with it");
+                        service.running.kill();
+                        *service = serve(&trial);
+                        services += 1;
+                    }
+                    _ => {
+                        trial.grow(LINES);
+                        trial.finish("ingest");
+                    }
+                }
+            }
+            see_all(&trial, &service.read().expect("nobody panics with it"));
+            let (status, said) = store.signal("TERM");
+            assert!(status.success(), "{said}");
+        }));
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = ended {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let service = service.into_inner().expect("nobody panics with it");
+    let all = service.rows(ALL).expect("an answer");
+    assert_eq!(all.len() as u64, trial.lines());
+    let mut offsets: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for row in &all {
+        offsets.entry(row[0]).or_default().push(row[1]);
+    }
+    let answers = answers.into_inner().expect("nobody panics with it");
+    assert!(!answers.is_empty(), "somebody asked");
+    for shown in answers.keys() {
+        let of = &offsets[&shown.partition];
+        let until = of.partition_point(|offset| *offset <= shown.last);
+        let truth = Shown { rows: until as i64, places: until as i64, last: of[until - 1], total: of[..until].iter().sum(), ..*shown };
+        assert_eq!(*shown, truth, "an answer that is not the beginning of its partition");
+    }
+    println!(
+        "{}: {} records in {:.0} s; {} answers of partitions, 0 gaps, 0 doubled; {} answers cut by the death of their service; \
+         {deaths} deaths of the store, {services} services, {merges} looks of upkeep",
+        trial.name(),
+        all.len(),
+        began.elapsed().as_secs_f64(),
+        answers.values().sum::<u64>(),
+        broken.into_inner(),
+    );
+    drop(service);
+    trial.finish("store");
+    assert_eq!(trial.count(), Count::default());
+}
+
+fn serve(trial: &Trial) -> Served {
+    Served::over(start_as(&trial.home, "query", &["query", "--listen", "127.0.0.1:0"], &[]))
+}
+
+/// Waits until everything that was published is shown.
+fn see_all(trial: &Trial, service: &Served) {
+    let wanted = vec![vec![i64::try_from(trial.lines()).expect("few")]];
+    until("all that was published", || service.rows(COUNT).as_ref() == Some(&wanted));
+}
