@@ -42,6 +42,7 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{SetExpr, Statement as Sql};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use futures::StreamExt;
+use schemas::Family;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
@@ -176,6 +177,13 @@ impl Engine {
     /// The tables that the next query will see.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.published().catalog
+    }
+
+    /// Rows of every family that the next query will see.
+    pub fn rows(&self) -> Vec<(Family, u64)> {
+        let (Published { catalog, .. }, moment) = self.moment();
+        let beyond = |family| moment.count(family, |partition| catalog.cut((family, partition)));
+        Family::ALL.into_iter().map(|family| (family, catalog.rows(family) + beyond(family))).collect()
     }
 
     /// The tables, and the state that a query over them begins from, for plans that no SQL says.

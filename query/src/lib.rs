@@ -32,6 +32,7 @@ mod facts;
 pub mod files;
 mod octets;
 pub mod output;
+mod pager;
 pub mod planner;
 mod plot;
 mod priced;

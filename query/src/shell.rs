@@ -6,6 +6,7 @@ use crate::draw;
 use crate::engine::{Engine, Principal};
 use crate::error::Error;
 use crate::output::{self, Format, TableStyle, Written};
+use crate::pager::Pager;
 use crate::statements::{is_blank, split};
 use arrow::array::{RecordBatch, StringArray};
 use arrow::compute::cast;
@@ -51,6 +52,8 @@ pub struct Shell {
     interrupt: Interrupt,
     format: Format,
     style: TableStyle,
+    /// For what is longer than a terminal, where there is one.
+    pager: Option<Pager>,
 }
 
 /// Where a conversation is written to: results and what is said about them.
@@ -84,6 +87,7 @@ SELECT …;        a query, on as many lines as it takes, ended by ;
 \\d               the tables
 \\d NAME          columns of a table, with type, unit and meaning
 \\x               one line per column instead of one per row, on and off
+\\pager           what is longer than the terminal through PAGER, or less; on and off
 \\plot            results of two columns (time or number, number) as pictures, on and off
 \\timing          how long each statement took, on and off
 \\q               leave (also exit, quit, Ctrl-D)
@@ -101,7 +105,7 @@ impl Shell {
         format: Format,
         style: TableStyle,
     ) -> Shell {
-        Shell { engine, principal, runtime, interrupt, format, style }
+        Shell { engine, principal, runtime, interrupt, format, style, pager: None }
     }
 
     /// Reads statements from a terminal until the person leaves; `history` is made where it does not exist.
@@ -110,6 +114,7 @@ impl Shell {
         let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).build();
         let mut editor: Editor<Words, DefaultHistory> = Editor::with_config(config).map_err(terminal)?;
         editor.set_helper(Some(Words::new()));
+        self.pager = Some(Pager::of_environment());
         // A first conversation has no history yet.
         let _absent = history.as_ref().map(|path| editor.load_history(path));
         writeln!(writers.out, "tokentape: SQL over the tape. \\? for help, \\q to leave.")?;
@@ -121,8 +126,9 @@ impl Shell {
                 Err(ReadlineError::Eof) => break,
                 Err(e) => return Err(terminal(e)),
             };
-            if let Some((columns, _)) = editor.dimensions() {
+            if let Some((columns, lines)) = editor.dimensions() {
                 self.style.width = Some(usize::from(columns));
+                self.pager.iter_mut().for_each(|pager| pager.height = usize::from(lines));
             }
             if self.typed(&typed, writers)? == After::Quit {
                 break;
@@ -204,7 +210,18 @@ impl Shell {
             }
             let behind = self.engine.behind();
             let (_, stream) = self.engine.run(&self.principal, sql).await?;
-            let written = output::write(self.format, &self.style, begun, stream, *out).await?;
+            let written = match &self.pager {
+                None => output::write(self.format, &self.style, begun, stream, *out).await?,
+                Some(pager) => {
+                    let mut drawn = Vec::new();
+                    let written = output::write(self.format, &self.style, begun, stream, &mut drawn).await?;
+                    if !pager.shows(&drawn)? {
+                        out.write_all(&drawn)?;
+                        out.flush()?;
+                    }
+                    written
+                }
+            };
             if let Some(why) = behind {
                 out.flush()?;
                 writeln!(err, "note: the newest records may be missing here: {why}")?;
@@ -230,6 +247,13 @@ impl Shell {
                 self.style.expanded = !self.style.expanded;
                 said(writers, "expanded display", self.style.expanded)?
             }
+            ("pager", None, None) => {
+                let on = self.pager.as_mut().is_some_and(|pager| {
+                    pager.on = !pager.on;
+                    pager.on
+                });
+                said(writers, "the pager", on)?
+            }
             ("plot", None, None) => {
                 self.style.plots = !self.style.plots;
                 said(writers, "plots of two columns", self.style.plots)?
@@ -250,12 +274,11 @@ impl Shell {
     }
 
     fn list_tables(&self, writers: &mut Writers<'_>) -> Result<Went, Error> {
-        let catalog = self.engine.catalog();
-        let row = |family: Family| {
+        let row = |(family, rows): (Family, u64)| {
             let topic = family.topic();
-            vec![Some(topic.name.to_string()), Some(catalog.rows(family).to_string()), Some(topic.doc.to_string())]
+            vec![Some(topic.name.to_string()), Some(rows.to_string()), Some(topic.doc.to_string())]
         };
-        let mut rows: Vec<_> = Family::ALL.into_iter().map(row).collect();
+        let mut rows: Vec<_> = self.engine.rows().into_iter().map(row).collect();
         // What the others show is only known when they are asked.
         let count = |view: &View| (view.name == about::SCHEMAS).then(|| Family::ALL.len().to_string());
         rows.extend(VIEWS.iter().map(|view| vec![Some(view.name.to_string()), count(view), Some(view.doc.to_string())]));

@@ -344,6 +344,17 @@ fn plain(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
 }
 
 impl Moment {
+    /// How many rows of a family it has from the cut of each partition on; none of those where it is not known.
+    pub(crate) fn count(&self, family: Family, cut: impl Fn(i32) -> Option<i64>) -> u64 {
+        let lanes = self.lanes.range((family, i32::MIN)..=(family, i32::MAX));
+        let beyond = |chunk: &Arc<Chunk>, cut| (chunk.rows() - chunk.offsets.values().partition_point(|offset| *offset < cut)) as u64;
+        let of = |((_, partition), chunks): (&Place, &Arc<Vec<Arc<Chunk>>>)| {
+            let cut = cut(*partition)?;
+            Some(chunks.iter().map(|chunk| beyond(chunk, cut)).sum::<u64>())
+        };
+        lanes.filter_map(of).sum()
+    }
+
     /// The rows of a family from the cut of each partition on, with these columns, `schema`, of the family.
     pub(crate) fn rows(
         &self,
