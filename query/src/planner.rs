@@ -16,6 +16,8 @@ const PLACES: usize = 8;
 const PLACE_WAIT: Duration = Duration::from_secs(5);
 /// Stack of a planning thread: a chain of operators takes some ten kilobytes for each, and a stack that overflows ends the process.
 const STACK_BYTES: usize = 256 << 20;
+/// Stacks of all that may plan at once.
+pub const STACKS_BYTES: usize = PLACES * STACK_BYTES;
 /// Name of a planning thread.
 pub const THREAD: &str = "tape-planner";
 

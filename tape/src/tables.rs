@@ -13,9 +13,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Bytes that sorts and joins may put on disk.
-const SPILL_BYTES_MAX: u64 = 50 << 30;
-
 /// An engine over the tables of the settings, as they stand now.
 pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
     let lake = home::lake(settings)?;
@@ -23,7 +20,7 @@ pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
         memory_limit: settings.query_memory,
         target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
         temp_dir: spill_folder()?,
-        temp_limit: SPILL_BYTES_MAX,
+        temp_limit: settings.query_spill,
         timeout,
     };
     let asked = about::asked(settings, lake.clone());

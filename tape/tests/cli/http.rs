@@ -1,63 +1,8 @@
 //! SQL over HTTP: an answer comes whole, or it is seen that it did not.
 
-use crate::feed;
-use crate::run::Home;
-use crate::running::{Running, start, until};
+use crate::running::{resident, until};
+use crate::served::{WHOLE, served, served_with};
 use std::io::{Read, Write};
-use std::net::TcpStream;
-
-struct Served {
-    running: Running,
-    address: String,
-}
-
-fn served() -> (Home, Served) {
-    served_with(&[])
-}
-
-fn served_with(flags: &[&str]) -> (Home, Served) {
-    let home = Home::embedded();
-    let path = home.path("trades.csv");
-    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, 3)].concat());
-    assert_eq!(home.ingest(&path, &[]).code, 0);
-    home.store();
-    let running = start(&home, &[&["query", "--listen", "127.0.0.1:0"], flags].concat());
-    let address = || Some(running.said().split_once("http://")?.1.split_once('/')?.0.to_string());
-    until("the address", || address().is_some());
-    let address = address().expect("just seen");
-    (home, Served { running, address })
-}
-
-impl Served {
-    /// Everything that comes back, to the end of the connection.
-    fn ask(&self, accept: &str, sql: &str) -> String {
-        let length = sql.len();
-        let head = format!("POST /v1/sql HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAccept: {accept}\r\nContent-Length: {length}\r\n\r\n");
-        self.send(&(head + sql))
-    }
-
-    /// What comes back to these bytes, to the end of the connection.
-    fn send(&self, request: &str) -> String {
-        let mut stream = self.connect();
-        stream.write_all(request.as_bytes()).expect("sent");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an end");
-        String::from_utf8(answer).expect("UTF-8")
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(crate::running::DEADLINE)).expect("a limit");
-        stream
-    }
-
-    fn is_healthy(&self) -> bool {
-        self.send("GET /healthz HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").ends_with("ok\n")
-    }
-}
-
-/// The mark after the last piece of a transfer: without it every client knows that something is missing.
-const WHOLE: &str = "\r\n0\r\n\r\n";
 
 #[test]
 fn results_come_in_pieces_and_a_broken_one_is_never_taken_for_whole() {
@@ -177,9 +122,8 @@ fn clients_that_do_not_read_keep_few_places() {
         .collect();
     until("no place is left", || served.ask("text/csv", "SELECT 1 AS n").starts_with("HTTP/1.1 503"));
     assert!(served.is_healthy());
-    let memory = std::fs::read_to_string(format!("/proc/{}/statm", served.running.pid())).expect("it runs");
-    let pages: u64 = memory.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
-    assert!(pages * 4096 < 1500 << 20, "{} MiB", (pages * 4096) >> 20);
+    let held = resident(served.running.child());
+    assert!(held < 1500 << 20, "{} MiB", held >> 20);
     drop(deaf);
     until("another statement's answer", || served.ask("text/csv", "SELECT 1 AS n").contains("n\n1\n"));
 }

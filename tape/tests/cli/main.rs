@@ -19,6 +19,8 @@ mod owner;
 #[path = "../real_files/run.rs"]
 mod run;
 mod running;
+mod served;
+mod service;
 mod soak;
 mod story;
 mod trial;
