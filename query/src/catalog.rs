@@ -6,6 +6,7 @@
 use crate::about::{Asked, ExplainedTable, view_schema};
 use crate::error::Error;
 use crate::files::TableFiles;
+use crate::folders::Folders;
 use crate::priced::PricedTable;
 use crate::table::TapeTable;
 use crate::units::InstrumentUnits;
@@ -35,11 +36,13 @@ pub struct Catalog {
     rows: BTreeMap<Family, u64>,
     tapes: BTreeMap<Family, Arc<TapeTable>>,
     units: Arc<InstrumentUnits>,
+    folders: Folders,
 }
 
 impl Catalog {
     /// The catalog over these tables and what is asked; `earlier` lends what has not changed since.
     pub fn new(tables: Vec<TableFiles>, asked: &Asked, runtime: &RuntimeEnv, earlier: Option<&Catalog>) -> Result<Catalog, Error> {
+        let folders = Folders::of(&tables);
         let mut listed: BTreeMap<Family, TableFiles> = tables.into_iter().map(|table| (table.family, table)).collect();
         let standing: BTreeMap<Family, Standing> = standing(listed.values());
         let rows = listed.iter().map(|(family, table)| (*family, table.rows())).collect();
@@ -74,7 +77,7 @@ impl Catalog {
         }
         let provider = MemoryCatalogProvider::new();
         provider.register_schema(SCHEMA, Arc::new(schema)).map_err(building)?;
-        Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units })
+        Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units, folders })
     }
 
     /// True when `tables` is what this catalog was made of.
@@ -99,6 +102,11 @@ impl Catalog {
 
     pub(crate) fn provider(&self) -> Arc<dyn CatalogProvider> {
         self.provider.clone()
+    }
+
+    /// Where the tables lie.
+    pub(crate) fn folders(&self) -> &Folders {
+        &self.folders
     }
 
     pub(crate) fn units(&self) -> &InstrumentUnits {
