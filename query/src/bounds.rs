@@ -2,6 +2,7 @@
 //! named, and an expression wherever its column is, so that thirty short lines can stand for a billion of either.
 
 use crate::error::Error;
+use crate::limits::{CHAIN, GATHERED, GROUPING_SETS, IN_LIST, JOINED, NODES, RELATIONS, STATEMENT_BYTES, TERMS, WITH_LEVELS};
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result as EngineResult, ScalarValue};
@@ -11,30 +12,15 @@ use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, GroupByExpr, ObjectName, 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 
-/// Most bytes of a statement. Its longest chain of operators is as deep as it is long, and a planner's stack holds that to be refused.
-const BYTES_MAX: usize = 1 << 20;
-/// Most relations of a statement. Each takes milliseconds to plan.
-const RELATIONS_MAX: u64 = 500;
-/// Most relations that one FROM joins: the time to plan them grows with the third power of their number.
-const JOINED_MAX: u64 = 100;
-/// Most operators of a chain or levels of an expression: the time to plan them grows with the square of their number.
-const DEPTH_MAX: usize = 2_000;
-/// Most sets that one GROUP BY groups by: every row is grouped once for each.
-const GROUPING_SETS_MAX: u64 = 64;
-/// Most rows before or after that a window may gather for each of its rows.
-const GATHERED_MAX: u64 = 1_000;
-/// Most columns that one value is computed of when everything between is written out.
-const TERMS_MAX: u64 = 10_000;
-
 /// Refuses what is too long to be parsed.
 pub(crate) fn check_text(sql: &str) -> Result<(), Error> {
-    match sql.len() <= BYTES_MAX {
+    match sql.len() <= STATEMENT_BYTES {
         true => Ok(()),
-        false => Err(Error::TooLarge(format!("it has {} bytes, and a statement may have {BYTES_MAX}: send it in parts", sql.len()))),
+        false => Err(Error::TooLarge(format!("it has {} bytes, and a statement may have {STATEMENT_BYTES}: send it in parts", sql.len()))),
     }
 }
 
-/// Refuses what would have too many relations, or a chain that is too long.
+/// Refuses what has too many parts, would have too many relations, or a chain that is too long.
 pub(crate) fn check_statement(statement: &Statement) -> Result<(), Error> {
     let sql = match statement {
         Statement::Statement(sql) => sql,
@@ -54,6 +40,7 @@ struct Size {
     /// The queries that are open, the innermost last.
     open: Vec<Open>,
     depth: usize,
+    nodes: usize,
 }
 
 /// A query that is being walked through. Its WITH queries come first, in order.
@@ -61,24 +48,37 @@ struct Size {
 struct Open {
     /// Names of the WITH queries that are still to come.
     to_come: VecDeque<String>,
-    /// Relations of each WITH query that has been.
-    named: HashMap<String, u64>,
+    /// Relations of each WITH query that has been, and its level: one more than the highest that it names.
+    named: HashMap<String, (u64, u64)>,
     relations: u64,
+    /// The highest level of a WITH query that is named.
+    level: u64,
     /// Relations before each SELECT that is open.
     before: Vec<u64>,
 }
 
 impl Size {
-    /// Relations that a name stands for: those of the nearest WITH query of this name, else one.
-    fn of(&self, name: &ObjectName) -> u64 {
-        let [ObjectNamePart::Identifier(name)] = name.0.as_slice() else { return 1 };
+    /// Relations that a name stands for, and its level: those of the nearest WITH query of this name, else one of none.
+    fn of(&self, name: &ObjectName) -> (u64, u64) {
+        let [ObjectNamePart::Identifier(name)] = name.0.as_slice() else { return (1, 0) };
         let name = normal(name);
-        self.open.iter().rev().find_map(|query| query.named.get(&name)).copied().unwrap_or(1)
+        self.open.iter().rev().find_map(|query| query.named.get(&name)).copied().unwrap_or((1, 0))
     }
 
-    fn add(&mut self, relations: u64) {
+    fn add(&mut self, relations: u64, level: u64) {
         if let Some(query) = self.open.last_mut() {
             query.relations = query.relations.saturating_add(relations);
+            query.level = query.level.max(level);
+        }
+    }
+
+    fn count(&mut self) -> ControlFlow<String> {
+        self.nodes += 1;
+        match self.nodes <= NODES {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(format!(
+                "it has more than {NODES} parts (expressions, relations, queries): ask in parts, or for all rows and choose among them"
+            )),
         }
     }
 }
@@ -103,33 +103,39 @@ impl Visitor for Size {
     type Break = String;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
+        self.count()?;
         let to_come = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normal(&cte.alias.name)).collect();
         self.open.push(Open { to_come, ..Open::default() });
         ControlFlow::Continue(())
     }
 
     fn post_visit_query(&mut self, _: &Query) -> ControlFlow<String> {
-        let relations = self.open.pop().map_or(0, |query| query.relations);
+        let (relations, level) = self.open.pop().map_or((0, 0), |query| (query.relations, query.level));
         let around = self.open.last_mut();
         if let Some((query, name)) = around.and_then(|query| query.to_come.pop_front().map(|name| (query, name))) {
-            query.named.insert(name, relations);
-            return ControlFlow::Continue(());
+            query.named.insert(name, (relations, level + 1));
+            return match level < WITH_LEVELS {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(format!(
+                    "more than {WITH_LEVELS} WITH queries each name the one before: put some of the steps into one"
+                )),
+            };
         }
-        self.add(relations);
-        match relations <= RELATIONS_MAX {
+        self.add(relations, level);
+        match relations <= RELATIONS {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(format!(
                 "it stands for {relations} relations once its WITH queries are written out, each wherever it is named, and a statement may \
-                 have {RELATIONS_MAX}: name each fewer times, for example with a window function in place of a join with itself"
+                 have {RELATIONS}: name each fewer times, for example with a window function in place of a join with itself"
             )),
         }
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
         let sets = grouping_sets(&select.group_by);
-        if sets > GROUPING_SETS_MAX {
+        if sets > GROUPING_SETS {
             return ControlFlow::Break(format!(
-                "one GROUP BY groups by {sets} sets, and may by {GROUPING_SETS_MAX}: name those that are wanted with GROUPING SETS (…)"
+                "one GROUP BY groups by {sets} sets, and may by {GROUPING_SETS}: name those that are wanted with GROUPING SETS (…)"
             ));
         }
         if let Some(query) = self.open.last_mut() {
@@ -141,29 +147,39 @@ impl Visitor for Size {
     fn post_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
         let relations = self.open.last_mut().and_then(|query| Some(query.relations - query.before.pop()?)).unwrap_or(0);
         if relations == 0 {
-            self.add(1);
+            self.add(1, 0);
         }
         let joins = select.from.len() > 1 || select.from.iter().any(|from| !from.joins.is_empty());
-        match joins && relations > JOINED_MAX {
+        match joins && relations > JOINED {
             false => ControlFlow::Continue(()),
             true => ControlFlow::Break(format!(
-                "one FROM joins {relations} relations, its WITH queries written out, and may join {JOINED_MAX}: join fewer, or put rows \
+                "one FROM joins {relations} relations, its WITH queries written out, and may join {JOINED}: join fewer, or put rows \
                  under each other with UNION ALL and aggregate"
             )),
         }
     }
 
     fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<String> {
-        self.add(self.of(name));
-        ControlFlow::Continue(())
+        let (relations, level) = self.of(name);
+        self.add(relations, level);
+        self.count()
     }
 
-    fn pre_visit_expr(&mut self, _: &SqlExpr) -> ControlFlow<String> {
+    fn pre_visit_expr(&mut self, expr: &SqlExpr) -> ControlFlow<String> {
+        self.count()?;
+        if let SqlExpr::InList { list, .. } = expr
+            && list.len() > IN_LIST
+        {
+            return ControlFlow::Break(format!(
+                "an IN list has {} values, and may have {IN_LIST}: ask in parts, or join with a range or a table that has them",
+                list.len()
+            ));
+        }
         self.depth += 1;
-        match self.depth <= DEPTH_MAX {
+        match self.depth <= CHAIN {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(format!(
-                "an expression has more than {DEPTH_MAX} operators in a chain or inside each other: put the values into a list, as in IN (…), \
+                "an expression has more than {CHAIN} operators in a chain or inside each other: put the values into a list, as in IN (…), \
                  or into rows, as in SELECT sum(v) FROM (VALUES (…), (…)) AS t(v)"
             )),
         }
@@ -205,8 +221,8 @@ fn terms(plan: &LogicalPlan) -> EngineResult<Vec<u64>> {
     };
     columns.resize(width, 1);
     match columns.iter().max() {
-        Some(most) if *most > TERMS_MAX => Err(Error::TooLarge(format!(
-            "a column is computed of {most} others once all between is written out, and may be of {TERMS_MAX}: each level names the one \
+        Some(most) if *most > TERMS => Err(Error::TooLarge(format!(
+            "a column is computed of {most} others once all between is written out, and may be of {TERMS}: each level names the one \
              below it more than once"
         ))
         .into()),
@@ -222,7 +238,7 @@ fn gathers_little(expr: &Expr) -> EngineResult<()> {
         let gathers = matches!(name, "array_agg" | "string_agg");
         if gathers && !(frame.units == WindowFrameUnits::Rows && is_near(&frame.start_bound) && is_near(&frame.end_bound)) {
             return Err(Error::TooLarge(format!(
-                "{name} over a window gathers its rows anew for each of them, and may only in a frame as ROWS BETWEEN {GATHERED_MAX} PRECEDING \
+                "{name} over a window gathers its rows anew for each of them, and may only in a frame as ROWS BETWEEN {GATHERED} PRECEDING \
                  AND CURRENT ROW, or smaller: gather once with GROUP BY and join the result"
             ))
             .into());
@@ -236,7 +252,7 @@ fn is_near(bound: &WindowFrameBound) -> bool {
     match bound {
         WindowFrameBound::CurrentRow => true,
         WindowFrameBound::Preceding(rows) | WindowFrameBound::Following(rows) => {
-            matches!(rows.cast_to(&DataType::UInt64), Ok(ScalarValue::UInt64(Some(..=GATHERED_MAX))))
+            matches!(rows.cast_to(&DataType::UInt64), Ok(ScalarValue::UInt64(Some(..=GATHERED))))
         }
     }
 }
@@ -276,7 +292,11 @@ mod tests {
 
     #[test]
     fn a_with_query_counts_wherever_it_is_named() {
-        assert_eq!(refused(&tower(400, 1)), None);
+        assert_eq!(refused(&tower(64, 1)), None);
+        assert!(refused(&tower(66, 1)).expect("too high").contains("WITH queries each name the one before"));
+        let wide =
+            format!("WITH a AS (SELECT 1){} SELECT * FROM a", (0..300).map(|i| format!(", b{i} AS (SELECT * FROM a)")).collect::<String>());
+        assert_eq!(refused(&wide), None);
         assert_eq!(refused(&tower(7, 2)), None);
         let said = refused(&tower(8, 2)).expect("128 in one FROM");
         assert!(said.contains("one FROM joins 128 relations"), "{said}");
@@ -297,7 +317,7 @@ mod tests {
         let outer = "WITH a AS (SELECT 1), b AS (WITH a AS (SELECT * FROM a, a x, a y) SELECT * FROM a) SELECT * FROM b, b AS c, a";
         let statement = DFParser::parse_sql(outer).expect("SQL").pop_front().expect("a statement");
         let Statement::Statement(sql) = &statement else { panic!("{statement}") };
-        let mut size = Size { open: vec![Open::default()], depth: 0 };
+        let mut size = Size { open: vec![Open::default()], ..Size::default() };
         assert!(sql.visit(&mut size).is_continue());
         assert_eq!(size.open[0].relations, 7);
     }
@@ -305,8 +325,13 @@ mod tests {
     #[test]
     fn a_chain_is_as_deep_as_it_is_long() {
         let chain = |n: usize| format!("SELECT {}", vec!["1"; n].join(" + "));
-        assert_eq!(refused(&chain(DEPTH_MAX)), None);
-        assert!(refused(&chain(DEPTH_MAX + 1)).expect("too deep").contains("operators in a chain"));
-        assert_eq!(refused(&format!("SELECT 1 IN ({})", vec!["1"; 50_000].join(","))), None);
+        assert_eq!(refused(&chain(CHAIN)), None);
+        assert!(refused(&chain(CHAIN + 1)).expect("too deep").contains("operators in a chain"));
+        let among = |n: usize| format!("SELECT 1 IN ({})", vec!["1"; n].join(","));
+        assert_eq!(refused(&among(IN_LIST)), None);
+        assert!(refused(&among(IN_LIST + 1)).expect("too long").contains("an IN list has 5001 values"));
+        let columns = |n: usize| format!("SELECT {}", vec!["1"; n].join(","));
+        assert_eq!(refused(&columns(NODES - 2)), None);
+        assert!(refused(&columns(NODES)).expect("too many").contains("more than 20000 parts"));
     }
 }

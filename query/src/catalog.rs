@@ -6,6 +6,7 @@
 use crate::about::{Asked, ExplainedTable, view_schema};
 use crate::error::Error;
 use crate::files::TableFiles;
+use crate::folders::Folders;
 use crate::priced::PricedTable;
 use crate::table::TapeTable;
 use crate::tail::{Followed, Place};
@@ -37,6 +38,7 @@ pub struct Catalog {
     tapes: BTreeMap<Family, Arc<TapeTable>>,
     units: Arc<InstrumentUnits>,
     tail: TailAt,
+    folders: Folders,
 }
 
 /// Of the tail, what a catalog was made with.
@@ -63,6 +65,7 @@ impl Catalog {
         runtime: &RuntimeEnv,
         earlier: Option<&Catalog>,
     ) -> Result<Catalog, Error> {
+        let folders = Folders::of(&tables);
         let mut listed: BTreeMap<Family, TableFiles> = tables.into_iter().map(|table| (table.family, table)).collect();
         let standing: BTreeMap<Family, Standing> = standing(listed.values());
         let rows = listed.iter().map(|(family, table)| (*family, table.rows())).collect();
@@ -97,7 +100,7 @@ impl Catalog {
         }
         let provider = MemoryCatalogProvider::new();
         provider.register_schema(SCHEMA, Arc::new(schema)).map_err(building)?;
-        Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units, tail })
+        Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units, tail, folders })
     }
 
     /// True when this is what the catalog was made of.
@@ -132,6 +135,11 @@ impl Catalog {
 
     pub(crate) fn provider(&self) -> Arc<dyn CatalogProvider> {
         self.provider.clone()
+    }
+
+    /// Where the tables lie.
+    pub(crate) fn folders(&self) -> &Folders {
+        &self.folders
     }
 
     pub(crate) fn units(&self) -> &InstrumentUnits {

@@ -2,6 +2,7 @@
 //! its type. Every `+ - * / %`, shift and negation of a plan becomes a function that checks; a quotient of decimals is rounded, half away from
 //! zero, where DataFusion cuts it.
 
+use crate::concat;
 use crate::error::Inexact;
 use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, Datum, PrimitiveArray, Scalar, new_empty_array};
 use arrow::compute::kernels::arity::try_binary;
@@ -61,6 +62,9 @@ fn check_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 }
 
 fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if let Some(together) = concat::bounded(&expr, |operand| type_of(operand, schema))? {
+        return Ok(Transformed::yes(together));
+    }
     let (operation, operands) = match &expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_arithmetic(*op) => {
             (Operation::Binary(*op), vec![type_of(left, schema)?, type_of(right, schema)?])

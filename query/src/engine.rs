@@ -8,8 +8,12 @@ use crate::checked::CheckArithmetic;
 use crate::error::Error;
 use crate::exact::StayExact;
 use crate::files::Listing;
+use crate::functions;
+use crate::gate;
+use crate::limits::{PLACE_WAIT, PLACES};
 use crate::octets::OctetLength;
 use crate::planner::Planner;
+use crate::products;
 use crate::room::Roomed;
 use crate::runs::GroupRuns;
 use crate::sum::ExactSum;
@@ -24,12 +28,11 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
@@ -38,9 +41,6 @@ use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{SetExpr, Statement as Sql};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use futures::StreamExt;
 use schemas::Family;
 use std::num::NonZeroUsize;
@@ -106,13 +106,6 @@ struct Published {
     state: SessionState,
 }
 
-/// Most nested parentheses and operators of a statement: what the engine's own default allows.
-const DEPTH_MAX: usize = 50;
-/// Statements that run at once, from before they are planned until their last row is taken: what each holds besides the pool's memory, however
-/// slowly its reader reads, is held at most so many times.
-const PLACES: usize = 32;
-/// How long a statement waits for a place.
-const PLACE_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of footers and page indexes of files that are kept.
 const FOOTER_BYTES_MAX: usize = 256 << 20;
 /// How many of the largest holders of memory an error names.
@@ -236,16 +229,17 @@ async fn plan_and_start(
     let mut state = SessionContext::new_with_state(state).state();
     state.config_mut().set_extension(Arc::new(moment));
     let planning = |e| Error::from_engine("planning the query", e);
-    bounds::check_text(&sql)?;
-    let statement = one_statement(&sql)?;
-    bounds::check_statement(&statement)?;
+    let statement = gate::admit(&sql)?;
+    let explains = gate::explains(&statement);
     let plan = state.statement_to_plan(statement).await.map_err(planning)?;
-    verify_read_only(&plan)?;
+    gate::verify_read_only(&plan)?;
     bounds::check_plan(&plan)?;
     let plan = state.optimize(&plan).map_err(planning)?;
     catalog.units().load_for(&plan, &state).await.map_err(|e| Error::from_engine("reading the instruments", e))?;
     let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(planning)?;
-    execute_stream(plan, state.task_ctx()).map_err(|e| Error::from_engine("starting the query", e))
+    products::check_joins(&plan)?;
+    let stream = execute_stream(plan, state.task_ctx()).map_err(|e| Error::from_engine("starting the query", e))?;
+    Ok(if explains { catalog.folders().out_of(stream) } else { stream })
 }
 
 fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Published {
@@ -265,6 +259,7 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     // Ours have none; one that somebody put into a file would hide rows.
     settings.execution.parquet.bloom_filter_on_read = false;
     let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.clone()).with_default_features();
+    functions::keep_allowed(&mut builder);
     // The last function of a name is the one that is called.
     let aggregates = builder.aggregate_functions().get_or_insert_default();
     aggregates.push(Arc::new(AggregateUDF::from(ExactSum::default())));
@@ -283,72 +278,6 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     let state = builder.with_analyzer_rules(rules).with_physical_optimizer_rules(physical).build();
     state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
     Published { catalog: Arc::new(catalog), state }
-}
-
-/// Parses `sql` and lets through what only reads. DataFusion's own check of the plan comes after.
-fn one_statement(sql: &str) -> Result<Statement, Error> {
-    let syntax = |e: DataFusionError| Error::from_engine("parsing the statement", e);
-    let mut statements = DFParserBuilder::new(sql)
-        .with_dialect(&GenericDialect {})
-        .with_recursion_limit(DEPTH_MAX)
-        .build()
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(syntax)?;
-    let statement = statements
-        .pop_front()
-        .ok_or(Error::NotOneStatement("the statement is empty: type a query, for example SELECT * FROM trades LIMIT 10"))?;
-    if !statements.is_empty() {
-        return Err(Error::NotOneStatement("more than one statement in one call: send them one by one"));
-    }
-    match only_reads(&statement) {
-        true => Ok(statement),
-        false => Err(Error::Refused { statement: first_words(&statement.to_string()) }),
-    }
-}
-
-fn only_reads(statement: &Statement) -> bool {
-    match statement {
-        Statement::Statement(sql) => {
-            matches!(
-            sql.as_ref(),
-            Sql::Query(query) if !writes(&query.body))
-                || matches!(
-                    sql.as_ref(),
-                    Sql::Explain { .. }
-                        | Sql::ExplainTable { .. }
-                        | Sql::ShowTables { .. }
-                        | Sql::ShowColumns { .. }
-                        | Sql::ShowFunctions { .. }
-                        | Sql::ShowVariable { .. }
-                )
-        }
-        Statement::Explain(explain) => only_reads(&explain.statement),
-        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
-    }
-}
-
-/// `WITH … INSERT` is a query to the parser.
-fn writes(body: &SetExpr) -> bool {
-    matches!(body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_))
-}
-
-/// `CREATE TABLE x …` as `CREATE TABLE`.
-fn first_words(statement: &str) -> String {
-    let upper = |word: &&str| word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase());
-    let words: Vec<&str> = statement.split_whitespace().take(3).take_while(upper).collect();
-    if words.is_empty() { "this statement".into() } else { words.join(" ") }
-}
-
-fn verify_read_only(plan: &LogicalPlan) -> Result<(), Error> {
-    let statement = match plan {
-        LogicalPlan::Ddl(ddl) => ddl.name().to_string(),
-        LogicalPlan::Dml(dml) => dml.op.to_string(),
-        LogicalPlan::Statement(statement) => statement.name().to_string(),
-        LogicalPlan::Copy(_) => "COPY".to_string(),
-        _ => "this statement".to_string(),
-    };
-    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    read_only.verify_plan(plan).map_err(|_| Error::Refused { statement })
 }
 
 /// Why a query's task ended by itself.

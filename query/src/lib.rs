@@ -8,7 +8,9 @@
 //!                  └─► about.rs          commits, intervals, lag; gaps and quarantine with what explains their rows
 //!
 //!        together.rs, runs.rs   files in their order where somebody wants it, and groups without hashing
-//!        bounds.rs   no plan far larger than its text          exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
+//!        gate.rs     one statement, and it only reads (functions.rs: which functions; folders.rs: plans without places)
+//!        bounds.rs, products.rs   no plan far larger than its text, no join of all with all
+//!        limits.rs   every limit, once                        exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
 //!        planner.rs  plans are made beside the workers         average.rs                     and avg: exact, or an error
 //!                                │
 //!        (principal, SQL) ──► engine.rs ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables) · plot.rs
@@ -24,18 +26,24 @@ mod average;
 mod bounds;
 pub mod catalog;
 mod checked;
+mod concat;
 pub mod draw;
 pub mod engine;
 pub mod error;
 mod exact;
 mod facts;
 pub mod files;
+mod folders;
+mod functions;
+mod gate;
+pub mod limits;
 mod octets;
 pub mod output;
 mod pager;
 pub mod planner;
 mod plot;
 mod priced;
+mod products;
 pub mod replay;
 mod room;
 mod runs;

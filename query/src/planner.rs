@@ -1,6 +1,7 @@
 //! Planning on threads of its own: whatever a plan takes to make, it holds no worker of the runtime, and only so many are made at once.
 
 use crate::error::Error;
+use crate::limits::{PLACE_WAIT, PLANNING_PLACES};
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,12 +11,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-/// Statements that are planned at once. Most take milliseconds; one that does not cannot be stopped from outside and holds its place to its end.
-const PLACES: usize = 8;
-/// How long a statement waits for a place. Where none comes free in this time, all are held by statements that do not end.
-const PLACE_WAIT: Duration = Duration::from_secs(5);
 /// Stack of a planning thread: a chain of operators takes some ten kilobytes for each, and a stack that overflows ends the process.
 const STACK_BYTES: usize = 256 << 20;
+/// Stacks of all that may plan at once.
+pub const STACKS_BYTES: usize = PLANNING_PLACES * STACK_BYTES;
 /// Name of a planning thread.
 pub const THREAD: &str = "tape-planner";
 
@@ -28,7 +27,7 @@ pub(crate) struct Planner {
 
 impl Planner {
     pub(crate) fn new() -> Planner {
-        Planner { places: Arc::new(Semaphore::new(PLACES)), wait: PLACE_WAIT }
+        Planner { places: Arc::new(Semaphore::new(PLANNING_PLACES)), wait: PLACE_WAIT }
     }
 
     /// Runs `work` on a thread of its own, with what it spawns on `runtime`; an error comes at the deadline whatever the thread does. Dropped

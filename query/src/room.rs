@@ -2,6 +2,7 @@
 //! what a function holds while it computes.
 
 use crate::error::Error;
+use crate::limits::MADE_BYTES;
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::compute::kernels::length::length;
@@ -13,8 +14,6 @@ use datafusion::logical_expr::{
 };
 use std::sync::Arc;
 
-/// Most bytes that one call makes, for all rows of a batch.
-const BYTES_MAX: u64 = 32 << 20;
 /// Bytes of a number in a list.
 const NUMBER_BYTES: u64 = 8;
 const DAY_NS: i128 = 86_400_000_000_000;
@@ -32,6 +31,14 @@ enum Makes {
     Resized,
     /// ([start,] stop [, step]): a list of numbers or times.
     Series,
+    /// (text, what, by what, …): the text with one in the place of the other.
+    Replaced,
+    /// (list, text, …): the list's values with the text between them.
+    Joined,
+    /// (text, …): all of them, one after the other.
+    Together,
+    /// (between, text, …): all of them, with the first between two.
+    Separated,
 }
 
 /// One of DataFusion's functions with a limit.
@@ -50,6 +57,10 @@ impl Roomed {
             "array_repeat" => Makes::Elements,
             "array_resize" => Makes::Resized,
             "range" | "generate_series" => Makes::Series,
+            "replace" | "regexp_replace" => Makes::Replaced,
+            "array_to_string" => Makes::Joined,
+            "concat" => Makes::Together,
+            "concat_ws" => Makes::Separated,
             _ => return None,
         };
         Some(Roomed { own: own.clone(), makes })
@@ -67,9 +78,75 @@ impl Roomed {
             (Makes::Series, [stop]) => series(&ColumnarValue::Scalar(ScalarValue::Int64(Some(0))), stop, None, rows)?,
             (Makes::Series, [start, stop]) => series(start, stop, None, rows)?,
             (Makes::Series, [start, stop, step]) => series(start, stop, Some(step), rows)?,
+            (Makes::Replaced, [text, what, by, ..]) => {
+                // A pattern can match what is empty, before every character and after the last one.
+                let places = |text: u64, what: u64| if self.name() == "replace" { text / what.max(1) + 1 } else { text + 1 };
+                let (texts, whats, bys) = (lengths(text, rows)?, lengths(what, rows)?, lengths(by, rows)?);
+                let each = (0..rows).map(|row| texts[row].saturating_add(places(texts[row], whats[row]).saturating_mul(bys[row])));
+                each.fold(0, u64::saturating_add)
+            }
+            (Makes::Joined, [list, between, ..]) => {
+                let (held, texts) = (held(list).saturating_mul(if is_one(list) { rows as u64 } else { 1 }), lengths(between, rows)?);
+                // No value takes less than a bit in a list; most take bytes.
+                let longest = texts.into_iter().max().unwrap_or(0);
+                held.saturating_add(values(list).saturating_mul(if is_one(list) { rows as u64 } else { 1 }).saturating_mul(longest))
+            }
+            (Makes::Together, texts) => {
+                let each = texts.iter().map(|text| text_bytes(text, rows));
+                each.collect::<Result<Vec<u64>>>()?.into_iter().fold(0, u64::saturating_add)
+            }
+            (Makes::Separated, [between, texts @ ..]) => {
+                let each = texts.iter().map(|text| text_bytes(text, rows));
+                let between = text_bytes(between, rows)?.saturating_mul(texts.len().saturating_sub(1) as u64);
+                each.collect::<Result<Vec<u64>>>()?.into_iter().fold(between, u64::saturating_add)
+            }
             _ => 0,
         })
     }
+}
+
+/// An error where a function would make so many bytes.
+pub(crate) fn check(function: &str, bytes: u64) -> Result<()> {
+    match bytes <= MADE_BYTES {
+        true => Ok(()),
+        false => Err(Error::Plan(format!(
+            "{function} would make {bytes} bytes at once, and may make {MADE_BYTES}: ask for less, or for rows, as in SELECT … FROM \
+             generate_series(…)"
+        ))
+        .into()),
+    }
+}
+
+/// Bytes of a text in all rows.
+pub(crate) fn text_bytes(text: &ColumnarValue, rows: usize) -> Result<u64> {
+    Ok(lengths(text, rows)?.into_iter().fold(0, u64::saturating_add))
+}
+
+fn is_one(of: &ColumnarValue) -> bool {
+    matches!(of, ColumnarValue::Scalar(_))
+}
+
+/// Bytes of all values.
+fn held(of: &ColumnarValue) -> u64 {
+    match of {
+        ColumnarValue::Scalar(one) => one.size() as u64,
+        ColumnarValue::Array(array) => array.get_array_memory_size() as u64,
+    }
+}
+
+/// How many values are in all lists.
+fn values(of: &ColumnarValue) -> u64 {
+    let array = match of {
+        ColumnarValue::Scalar(one) => one.to_array().ok(),
+        ColumnarValue::Array(array) => Some(array.clone()),
+    };
+    let lists = array.as_ref().map(|array| match array.data_type() {
+        DataType::List(_) => array.as_list::<i32>().values().len(),
+        DataType::LargeList(_) => array.as_list::<i64>().values().len(),
+        DataType::FixedSizeList(_, _) => array.as_fixed_size_list().values().len(),
+        _ => 0,
+    });
+    lists.unwrap_or(0) as u64
 }
 
 fn product(of: u64, count: i64) -> u64 {
@@ -80,11 +157,16 @@ fn product(of: u64, count: i64) -> u64 {
 fn lengths(text: &ColumnarValue, rows: usize) -> Result<Vec<u64>> {
     Ok(match text {
         ColumnarValue::Scalar(text) => vec![text.try_as_str().flatten().map_or(0, |text| text.len() as u64); rows],
+        ColumnarValue::Array(texts) if !is_text(texts.data_type()) => vec![0; rows],
         ColumnarValue::Array(texts) => {
             let lengths = cast(&length(texts)?, &DataType::Int64)?;
             lengths.as_primitive::<Int64Type>().iter().map(|length| length.unwrap_or(0).unsigned_abs()).collect()
         }
     })
+}
+
+fn is_text(of: &DataType) -> bool {
+    matches!(of, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 /// The numbers of each row; none is none.
@@ -160,7 +242,11 @@ impl ScalarUDFImpl for Roomed {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        self.own.simplify(args, info)
+        match self.makes {
+            // What these are simplified to is the function without a limit.
+            Makes::Together | Makes::Separated | Makes::Replaced => Ok(ExprSimplifyResult::Original(args)),
+            _ => self.own.simplify(args, info),
+        }
     }
 
     fn documentation(&self) -> Option<&Documentation> {
@@ -168,15 +254,9 @@ impl ScalarUDFImpl for Roomed {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let is_one = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let bytes = self.bytes(&args.args, if is_one { 1 } else { args.number_rows })?;
-        match bytes <= BYTES_MAX {
-            true => self.own.invoke_with_args(args),
-            false => Err(Error::Plan(format!(
-                "{} would make {bytes} bytes at once, and may make {BYTES_MAX}: ask for less, or for rows, as in SELECT … FROM generate_series(…)",
-                self.own.name()
-            ))
-            .into()),
-        }
+        let all_one = args.args.iter().all(is_one);
+        let bytes = self.bytes(&args.args, if all_one { 1 } else { args.number_rows })?;
+        check(self.own.name(), bytes)?;
+        self.own.invoke_with_args(args)
     }
 }

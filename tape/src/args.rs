@@ -15,7 +15,7 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  tape up                                   everything in one process, with sample feeds
+  tape up                                   everything on one machine, with sample feeds
   tape ingest --home H trades.dbn.zst       publish a file (any known format, gz, zst and zip too)
   tape store  --home H --once               store what is in the log, then exit
   tape sql    --home H \"SELECT count(*) FROM trades\"
@@ -79,7 +79,7 @@ pub struct Common {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run everything in one process: embedded log, sample feeds, store, SQL
+    /// Run everything on one machine: embedded log, sample feeds, store, SQL
     Up(Up),
     /// Publish files to the log: DBN, CTP snapshots and bars, usage reports, price lists, request logs, CSV by a mapping
     Ingest(Ingest),
@@ -92,6 +92,9 @@ pub enum Command {
     Sql(Sql),
     /// Serve SQL over HTTP on one address, with health and the schema routes
     Query(Query),
+    /// The process that answers for `tape query` and `tape up`, which begin it
+    #[command(hide = true)]
+    QueryProcess(QueryProcess),
     /// Show the record families: columns, units, clocks; or serve the schema registry's read routes
     Schema(Schema),
     /// Create the missing topics and check all of them
@@ -217,6 +220,13 @@ pub struct Query {
     pub listen: String,
     /// Longest time of a statement until its last row is sent, in seconds
     #[arg(long, default_value_t = 600, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_SECONDS_MAX))]
+    pub timeout: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct QueryProcess {
+    /// Longest time of a statement until its last row is sent, in seconds
+    #[arg(long, value_name = "S")]
     pub timeout: u64,
 }
 

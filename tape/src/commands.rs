@@ -3,6 +3,7 @@
 mod doctor;
 mod ingest;
 mod query;
+mod query_process;
 mod replay;
 mod requeue;
 mod schema;
@@ -30,6 +31,13 @@ pub enum Code {
     Fault = 3,
 }
 
+impl Code {
+    /// What a process of this program ended with.
+    fn of_child(code: i32) -> Code {
+        [Code::Fine, Code::Found, Code::WrongUse].into_iter().find(|known| *known as i32 == code).unwrap_or(Code::Fault)
+    }
+}
+
 /// Runs one command.
 pub fn run(command: &Command, settings: &Settings) -> Result<Code> {
     match command {
@@ -38,6 +46,7 @@ pub fn run(command: &Command, settings: &Settings) -> Result<Code> {
         Command::Store(args) => store::run(args, settings),
         Command::Sql(args) => sql::run(args, settings),
         Command::Query(args) => query::run(args, settings),
+        Command::QueryProcess(args) => query_process::run(args, settings),
         Command::Schema(args) => schema::run(args, settings),
         Command::Topics(args) => topics::run(args, settings),
         Command::Upkeep(args) => upkeep::run(args, settings),

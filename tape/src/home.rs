@@ -12,27 +12,55 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 /// Stack of a worker: computing a long chain of operators goes as deep as the chain is long, and a stack that overflows ends the process.
 const STACK_BYTES: usize = 256 << 20;
 
+/// Stack of a thread that only serves connections.
+const SERVING_STACK_BYTES: usize = 2 << 20;
+
 /// Workers for queries beyond the number of cores: as many statements can compute without a pause, past their time limit, before others wait.
 const QUERY_WORKERS_MORE: usize = 6;
 
+/// Threads that wait for files on behalf of queries: each has a stack, which counts as memory of the process.
+const QUERY_FILE_THREADS: usize = 16;
+
 /// The runtime of a command.
 pub fn runtime() -> Result<Runtime> {
-    start(tokio::runtime::Builder::new_multi_thread().enable_all())
+    start(tokio::runtime::Builder::new_multi_thread().enable_all(), STACK_BYTES)
+}
+
+/// The runtime of a process that serves connections, and computes on [`query_runtime`].
+pub fn serving_runtime() -> Result<Runtime> {
+    start(tokio::runtime::Builder::new_multi_thread().enable_all(), SERVING_STACK_BYTES)
 }
 
 /// The runtime that queries compute on.
 pub fn query_runtime() -> Result<Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    start(tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(cores + QUERY_WORKERS_MORE))
+    let builder = &mut tokio::runtime::Builder::new_multi_thread();
+    start(builder.enable_all().worker_threads(query_workers()).max_blocking_threads(QUERY_FILE_THREADS), STACK_BYTES)
 }
 
-fn start(builder: &mut tokio::runtime::Builder) -> Result<Runtime> {
-    builder.thread_stack_size(STACK_BYTES).build().context("starting the runtime")
+/// Bytes that the stacks of the query engine's threads take of what the system counts, though little of them is ever used.
+pub fn query_stacks() -> u64 {
+    let of_runtime = (query_workers() + QUERY_FILE_THREADS) * STACK_BYTES;
+    (of_runtime + query::planner::STACKS_BYTES) as u64
+}
+
+fn query_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) + QUERY_WORKERS_MORE
+}
+
+fn start(builder: &mut tokio::runtime::Builder, stack_bytes: usize) -> Result<Runtime> {
+    builder.thread_stack_size(stack_bytes).build().context("starting the runtime")
+}
+
+/// Binds an address, to be handed down: connections wait there until somebody accepts them. On a runtime.
+pub async fn listen(address: &str) -> Result<std::net::TcpListener> {
+    let bound = TcpListener::bind(address).await.and_then(TcpListener::into_std);
+    bound.with_context(|| format!("listening on {address}; another address: --listen, make up LISTEN=…"))
 }
 
 /// Makes a folder of the home, and the home itself, where they are missing: for this user alone whatever the umask says, since what lies

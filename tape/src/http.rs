@@ -10,13 +10,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::future::ready;
 use futures::{StreamExt, TryStreamExt, stream};
+use query::limits::STATEMENT_BYTES;
 use query::output::{self, Format, TableStyle};
 use query::{Engine, Principal};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Longest statement in bytes: long lists of values are no question.
-const STATEMENT_BYTES_MAX: usize = 16 << 10;
 
 /// The routes: `GET /healthz`, `POST /v1/sql` (the statement as the body, the result as `Accept` asks), and the schema registry's.
 pub fn routes(engine: Arc<Engine>, prefix: &str) -> Router {
@@ -78,8 +76,8 @@ fn statement<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<&'a str, (Status
         let says = format!("a statement comes as plain text, not in Content-Encoding {encoding:?}\n");
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, says));
     }
-    if body.len() > STATEMENT_BYTES_MAX {
-        let says = format!("a statement has at most {STATEMENT_BYTES_MAX} bytes, this one has {}\n", body.len());
+    if body.len() > STATEMENT_BYTES {
+        let says = format!("a statement has at most {STATEMENT_BYTES} bytes, this one has {}\n", body.len());
         return Err((StatusCode::PAYLOAD_TOO_LARGE, says));
     }
     let text = std::str::from_utf8(body).map_err(|why| (StatusCode::BAD_REQUEST, format!("the statement is no UTF-8: {why}\n")))?;

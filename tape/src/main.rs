@@ -17,6 +17,7 @@ mod serve;
 mod settings;
 mod signals;
 mod summary;
+mod supervisor;
 mod tables;
 
 use clap::Parser;

@@ -4,6 +4,7 @@ use crate::args::Common;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,6 +61,8 @@ struct StoreFile {
 struct QueryFile {
     memory_mib: Option<usize>,
     tail_mib: Option<usize>,
+    process_mib: Option<usize>,
+    spill_mib: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -100,6 +103,11 @@ pub struct Settings {
     pub query_memory: usize,
     /// Memory for rows that the log has and the tables have not yet: some hundred thousand trades, what a store leaves behind for seconds.
     pub query_tail: usize,
+    /// Memory that the process of the query service may take from the system, the stacks of its threads aside: beyond it it dies, and is begun
+    /// again. Above what ends its statements (`query_memory` and 2 GiB), so that it dies only of what takes much at once.
+    pub query_process: usize,
+    /// Bytes that sorts and joins of one engine may put on disk together.
+    pub query_spill: u64,
     /// How often a running store looks after its tables; `None` = never. Ten minutes: a day that commits every five seconds then has some hundred
     /// files at its worst, and merging them takes seconds.
     pub upkeep_every: Option<Duration>,
@@ -115,6 +123,12 @@ const QUERY_MEMORY_MIB: usize = 2048;
 const QUERY_MEMORY_MIB_RANGE: RangeInclusive<usize> = 16..=1 << 20;
 const QUERY_TAIL_MIB: usize = 256;
 const QUERY_TAIL_MIB_RANGE: RangeInclusive<usize> = 1..=1 << 20;
+/// What the process may have beyond the memory of its statements.
+const QUERY_PROCESS_MORE_MIB: usize = 4096;
+/// Below the lower end a process with an empty home does not begin.
+const QUERY_PROCESS_MIB_RANGE: RangeInclusive<usize> = 256..=1 << 21;
+const QUERY_SPILL_MIB: usize = 50 << 10;
+const QUERY_SPILL_MIB_RANGE: RangeInclusive<usize> = 0..=1 << 24;
 /// A commit of no rows is none; one of more than these does not fit into memory.
 const STORE_ROWS: RangeInclusive<usize> = 1..=100_000_000;
 const UPKEEP_EVERY_SECONDS: usize = 600;
@@ -148,6 +162,9 @@ pub fn settle(typed: &Common) -> Result<Settings> {
         ranged(file.upkeep.every_seconds, UPKEEP_EVERY_SECONDS_RANGE, "[upkeep] every_seconds", &path)?.unwrap_or(UPKEEP_EVERY_SECONDS);
     let horizon_days =
         ranged(file.upkeep.horizon_days, UPKEEP_HORIZON_DAYS_RANGE, "[upkeep] horizon_days", &path)?.unwrap_or(UPKEEP_HORIZON_DAYS);
+    let memory_mib = ranged(file.query.memory_mib, QUERY_MEMORY_MIB_RANGE, "[query] memory_mib", &path)?.unwrap_or(QUERY_MEMORY_MIB);
+    let process_mib = ranged(file.query.process_mib, QUERY_PROCESS_MIB_RANGE, "[query] process_mib", &path)?;
+    let spill_mib = ranged(file.query.spill_mib, QUERY_SPILL_MIB_RANGE, "[query] spill_mib", &path)?.unwrap_or(QUERY_SPILL_MIB);
     Ok(Settings {
         upkeep_every: (every_seconds > 0).then(|| Duration::from_secs(every_seconds as u64)),
         upkeep_horizon: Duration::from_secs(horizon_days as u64 * 86_400),
@@ -161,7 +178,9 @@ pub fn settle(typed: &Common) -> Result<Settings> {
         store_rows_max: ranged(file.store.rows_max, STORE_ROWS, "[store] rows_max", &path)?,
         store_age_max: file.store.age_max_seconds.map(Duration::from_secs),
         query_tail: ranged(file.query.tail_mib, QUERY_TAIL_MIB_RANGE, "[query] tail_mib", &path)?.unwrap_or(QUERY_TAIL_MIB) << 20,
-        query_memory: ranged(file.query.memory_mib, QUERY_MEMORY_MIB_RANGE, "[query] memory_mib", &path)?.unwrap_or(QUERY_MEMORY_MIB) << 20,
+        query_memory: memory_mib << 20,
+        query_process: process_mib.unwrap_or(memory_mib + QUERY_PROCESS_MORE_MIB) << 20,
+        query_spill: (spill_mib as u64) << 20,
     })
 }
 
@@ -169,23 +188,27 @@ impl Settings {
     /// This program with another command, and what leads it to the same home, log and tables: to be typed as it stands.
     pub fn command(&self, command: &str) -> String {
         let program = std::env::current_exe().unwrap_or_else(|_| "tape".into());
-        let mut line = format!("{} {command} --home {}", word(&program.display().to_string()), word(&self.home.display().to_string()));
+        let flags = self.flags();
+        let words = flags.iter().map(|flag| word(&flag.to_string_lossy()));
+        [word(&program.display().to_string()), command.to_string()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What leads another process of this program to the same home, log and tables.
+    pub fn flags(&self) -> Vec<OsString> {
         let brokers = match &self.log {
             LogAt::Embedded { .. } => None,
-            LogAt::Kafka { brokers, .. } => Some(brokers.clone()),
+            LogAt::Kafka { brokers, .. } => Some(brokers.into()),
         };
+        let elsewhere = (Path::new(&self.tables) != self.home.join("tables")).then(|| self.tables.clone().into());
+        let prefix = (self.prefix != PREFIX).then(|| self.prefix.clone().into());
+        let config = self.config.as_ref().map(|path| path.clone().into());
+        let home = Some(self.home.clone().into());
+        let given = [("--home", home), ("--brokers", brokers), ("--tables", elsewhere), ("--prefix", prefix), ("--config", config)];
+        let mut flags: Vec<OsString> = given.into_iter().filter_map(|(flag, value)| Some([flag.into(), value?])).flatten().collect();
         if matches!(self.log, LogAt::Kafka { replayed: true, .. }) {
-            line += " --replayed";
+            flags.push("--replayed".into());
         }
-        let elsewhere = (Path::new(&self.tables) != self.home.join("tables")).then(|| self.tables.clone());
-        let prefix = (self.prefix != PREFIX).then(|| self.prefix.clone());
-        let config = self.config.as_ref().map(|path| path.display().to_string());
-        for (flag, value) in [("brokers", brokers), ("tables", elsewhere), ("prefix", prefix), ("config", config)] {
-            if let Some(value) = value {
-                line += &format!(" --{flag} {}", word(&value));
-            }
-        }
-        line
+        flags
     }
 }
 

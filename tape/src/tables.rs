@@ -16,8 +16,6 @@ use tokio::runtime::Runtime;
 
 /// How long a command waits for the records that the log has when it begins.
 const FIRST_WAIT: Duration = Duration::from_secs(3);
-/// Bytes that sorts and joins may put on disk.
-const SPILL_BYTES_MAX: u64 = 50 << 30;
 
 /// An engine over the tables of the settings, as they stand now.
 pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
@@ -26,8 +24,8 @@ pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
         memory_limit: settings.query_memory,
         target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
         temp_dir: spill_folder()?,
-        temp_limit: SPILL_BYTES_MAX,
         tail_limit: settings.query_tail,
+        temp_limit: settings.query_spill,
         timeout,
     };
     let asked = about::asked(settings, lake.clone());

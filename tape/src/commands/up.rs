@@ -1,11 +1,12 @@
-//! `tape up`: everything in one process. Sample feeds go in, three answers come out, and it goes on as a service.
+//! `tape up`: everything on one machine. Sample feeds go in, three answers come out, and it goes on as a service.
 
 use super::{Code, ingest, sql, store};
 use crate::args::Up;
 use crate::say::{say, say_line};
 use crate::settings::{LogAt, Settings, WrongUse};
+use crate::supervisor::{NeverBegun, supervise};
 use crate::tables::Queries;
-use crate::{background, home, http, panics, serve as web, signals, summary};
+use crate::{background, home, panics, signals, summary};
 use ::ingest::source::Given;
 use ::ingest::synthetic;
 use ::store::Store;
@@ -14,10 +15,11 @@ use eventlog::EventLog;
 use eventlog::socket::Server;
 use query::Engine;
 use query::output::{Format, TableStyle};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
 
 /// Longest time of a statement.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,27 +47,20 @@ pub fn run(args: &Up, settings: &Settings) -> Result<Code> {
     let runtime = home::runtime()?;
     let stop = signals::stop_flag(&runtime)?;
     let (log, socket) = home::own_embedded(dir, settings)?;
-    let listener = if args.once { None } else { Some(runtime.block_on(listen(&args.listen))?) };
+    let listener = if args.once { None } else { Some(runtime.block_on(home::listen(&args.listen))?) };
     if !args.no_samples {
         samples(args, settings, log.as_ref(), &stop)?;
     }
     let keeper = Store::new(log.clone(), home::lake_to_write(settings)?, store::options(settings));
-    let queries = Queries::open(settings, TIMEOUT)?;
-    let engine = queries.engine.clone();
-    runtime.block_on(async {
-        keeper.run_once(&mut |_| {}).await.context("storing what is in the log")?;
-        if !args.no_samples && !stop.load(Ordering::Relaxed) {
-            answers(&engine).await?;
-        }
-        match listener {
-            None => Ok(Code::Fine),
-            Some(listener) => serve(listener, settings, engine, keeper, socket, stop).await,
-        }
-    })
-}
-
-async fn listen(address: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listening on {address}; another address: --listen, make up LISTEN=…"))
+    runtime.block_on(async { keeper.run_once(&mut |_| {}).await.context("storing what is in the log") })?;
+    if !args.no_samples && !stop.load(Ordering::Relaxed) {
+        let queries = Queries::open(settings, TIMEOUT)?;
+        runtime.block_on(answers(&queries.engine))?;
+    }
+    match listener {
+        None => Ok(Code::Fine),
+        Some(listener) => runtime.block_on(serve(listener, settings, keeper, socket, stop)),
+    }
 }
 
 fn samples(args: &Up, settings: &Settings, log: &dyn EventLog, stop: &AtomicBool) -> Result<()> {
@@ -95,27 +90,33 @@ async fn answers(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
+/// The query service, kept alive on a thread of its own. Whatever happens to it, storing goes on.
+fn supervised(listener: TcpListener, settings: &Settings, stop: Arc<AtomicBool>) -> Result<JoinHandle<()>> {
+    let settings = settings.clone();
+    let work = move || {
+        if let Err(why) = supervise(listener, &settings, TIMEOUT, NeverBegun::TryAgain, &stop) {
+            tracing::error!("there is no query service any more, storing goes on: {why:#}");
+        }
+    };
+    std::thread::Builder::new().name("supervisor".into()).spawn(work).context("starting the query service")
+}
+
 /// Goes on storing and answering until it is told to stop.
-async fn serve(
-    listener: TcpListener,
-    settings: &Settings,
-    engine: Arc<Engine>,
-    keeper: Store,
-    socket: Server,
-    stop: Arc<AtomicBool>,
-) -> Result<Code> {
+async fn serve(listener: TcpListener, settings: &Settings, keeper: Store, socket: Server, stop: Arc<AtomicBool>) -> Result<Code> {
     say_line!("Up. Home {}. Ctrl-C stops it.", settings.home.display());
     say_line!("  publish  {} FILE…", settings.command("ingest"));
     say_line!("  ask      {}", settings.command("sql"));
     say_line!("  HTTP     http://{}  (/healthz, POST /v1/sql, /subjects)", listener.local_addr()?);
-    let web = tokio::spawn(web::serve(listener, http::routes(engine, &settings.prefix), signals::until(stop.clone())));
+    let web = supervised(listener, settings, stop.clone())?;
     let upkeep = background::start(home::lake(settings)?, settings, stop.clone())?;
     let mut nothing = |_: &::store::Report| {};
     let storing = keeper.run(signals::until(stop.clone()), &mut nothing);
     let report = storing.await.context("storing");
     // A store that gave up takes the rest down with it: nothing runs on half.
     stop.store(true, Ordering::Relaxed);
-    web.await.context("serving HTTP")?;
+    if tokio::task::spawn_blocking(|| web.join()).await.context("ending the query service")?.is_err() {
+        anyhow::bail!("what keeps the query service alive ended unexpectedly: everything that was stored stays");
+    }
     tokio::task::spawn_blocking(|| background::end(upkeep)).await.context("ending the upkeep")??;
     let mut report = report?;
     report.add(store::last(&keeper, socket).await?);

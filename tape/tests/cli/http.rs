@@ -1,101 +1,8 @@
 //! SQL over HTTP: an answer comes whole, or it is seen that it did not.
 
-use crate::feed;
-use crate::run::Home;
-use crate::running::{Running, start, until};
+use crate::running::{resident, until};
+use crate::served::{WHOLE, served, served_with};
 use std::io::{Read, Write};
-use std::net::TcpStream;
-
-/// A query service.
-pub struct Served {
-    pub running: Running,
-    address: String,
-}
-
-fn served() -> (Home, Served) {
-    served_with(&[])
-}
-
-fn served_with(flags: &[&str]) -> (Home, Served) {
-    let home = Home::embedded();
-    let path = home.path("trades.csv");
-    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, 3)].concat());
-    assert_eq!(home.ingest(&path, &[]).code, 0);
-    home.store();
-    let running = start(&home, &[&["query", "--listen", "127.0.0.1:0"], flags].concat());
-    (home, Served::over(running))
-}
-
-impl Served {
-    /// The service that was just started, when it says where it is.
-    pub fn over(running: Running) -> Served {
-        let address = || Some(running.said().split_once("http://")?.1.split_once('/')?.0.to_string());
-        until("the address", || address().is_some());
-        let address = address().expect("just seen");
-        Served { running, address }
-    }
-
-    /// The whole answer to a question about numbers, row by row; `None` where it was cut, or nobody answered.
-    pub fn rows(&self, sql: &str) -> Option<Vec<Vec<i64>>> {
-        let mut stream = TcpStream::connect(&self.address).ok()?;
-        stream.set_read_timeout(Some(crate::running::DEADLINE)).expect("a limit");
-        stream.write_all(request("text/csv", sql).as_bytes()).ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok()?;
-        let (head, pieces) = std::str::from_utf8(&answer).ok()?.split_once("\r\n\r\n")?;
-        assert!(head.starts_with("HTTP/1.1 200"), "{head} {pieces}");
-        let body = whole(pieces)?;
-        let cell = |cell: &str| cell.parse().unwrap_or_else(|_| panic!("a number: {body}"));
-        Some(body.lines().skip(1).map(|line| line.split(',').map(cell).collect()).collect())
-    }
-
-    /// Everything that comes back, to the end of the connection.
-    fn ask(&self, accept: &str, sql: &str) -> String {
-        self.send(&request(accept, sql))
-    }
-
-    /// What comes back to these bytes, to the end of the connection.
-    fn send(&self, request: &str) -> String {
-        let mut stream = self.connect();
-        stream.write_all(request.as_bytes()).expect("sent");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an end");
-        String::from_utf8(answer).expect("UTF-8")
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(crate::running::DEADLINE)).expect("a limit");
-        stream
-    }
-
-    fn is_healthy(&self) -> bool {
-        self.send("GET /healthz HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").ends_with("ok\n")
-    }
-}
-
-fn request(accept: &str, sql: &str) -> String {
-    let length = sql.len();
-    format!("POST /v1/sql HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAccept: {accept}\r\nContent-Length: {length}\r\n\r\n{sql}")
-}
-
-/// The pieces of a transfer as one; `None` where the last is missing.
-fn whole(mut pieces: &str) -> Option<String> {
-    let mut body = String::new();
-    loop {
-        let (length, rest) = pieces.split_once("\r\n")?;
-        match usize::from_str_radix(length, 16).ok()? {
-            0 => return Some(body),
-            length => {
-                body += rest.get(..length)?;
-                pieces = rest.get(length + 2..)?;
-            }
-        }
-    }
-}
-
-/// The mark after the last piece of a transfer: without it every client knows that something is missing.
-const WHOLE: &str = "\r\n0\r\n\r\n";
 
 #[test]
 fn results_come_in_pieces_and_a_broken_one_is_never_taken_for_whole() {
@@ -215,9 +122,8 @@ fn clients_that_do_not_read_keep_few_places() {
         .collect();
     until("no place is left", || served.ask("text/csv", "SELECT 1 AS n").starts_with("HTTP/1.1 503"));
     assert!(served.is_healthy());
-    let memory = std::fs::read_to_string(format!("/proc/{}/statm", served.running.pid())).expect("it runs");
-    let pages: u64 = memory.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
-    assert!(pages * 4096 < 1500 << 20, "{} MiB", (pages * 4096) >> 20);
+    let held = resident(served.running.child());
+    assert!(held < 1500 << 20, "{} MiB", held >> 20);
     drop(deaf);
     until("another statement's answer", || served.ask("text/csv", "SELECT 1 AS n").contains("n\n1\n"));
 }
@@ -237,8 +143,8 @@ fn half_open_connections_keep_nobody_out_for_long() {
     heads[0].read_to_end(&mut rest).expect("the server ends it");
     let answer = served.send("POST /v1/sql HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\nSELECT 1");
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("the body did not come within"), "{answer}");
-    let long = served.ask("*/*", &"-".repeat(20_000));
-    assert!(long.starts_with("HTTP/1.1 413") && long.contains("at most 16384 bytes, this one has 20000"), "{long}");
+    let long = served.ask("*/*", &"-".repeat(70_000));
+    assert!(long.starts_with("HTTP/1.1 413") && long.contains("at most 65536 bytes, this one has 70000"), "{long}");
     let _silent = half("GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n");
     let (status, said) = served.running.signal("TERM");
     assert_eq!(status.code(), Some(0), "{said}");

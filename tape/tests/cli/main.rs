@@ -20,6 +20,8 @@ mod owner;
 mod run;
 mod running;
 mod seam;
+mod served;
+mod service;
 mod soak;
 mod story;
 mod trial;

@@ -34,6 +34,16 @@ impl Running {
         self.child.id()
     }
 
+    /// The process that it has begun: of a command that answers SQL the one that does so.
+    pub fn child(&self) -> u32 {
+        let mut child = None;
+        until("the process that it begins", || {
+            child = child_of(self.pid());
+            child.is_some()
+        });
+        child.expect("just seen")
+    }
+
     /// What it has said so far.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.said).expect("its output")).into_owned()
@@ -80,6 +90,41 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A process whose parent this is, and that has not ended.
+fn child_of(parent: u32) -> Option<u32> {
+    let processes = std::fs::read_dir("/proc").expect("Linux has it").filter_map(Result::ok);
+    let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers.find(|process| stat(*process).is_some_and(|(state, its)| its == parent && state != 'Z'))
+}
+
+/// Has it ended? One that nobody has waited for is in the list of processes still.
+pub fn is_gone(process: u32) -> bool {
+    stat(process).is_none_or(|(state, _)| state == 'Z')
+}
+
+/// State and parent of a process: what comes after its name, which stands in parentheses.
+fn stat(process: u32) -> Option<(char, u32)> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let mut words = text.rsplit_once(')')?.1.split_whitespace();
+    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
+}
+
+/// Bytes of memory that a process holds now.
+pub fn resident(process: u32) -> u64 {
+    memory(process, "VmRSS:")
+}
+
+/// Most bytes of memory that a process has held.
+pub fn peak(process: u32) -> u64 {
+    memory(process, "VmHWM:")
+}
+
+fn memory(process: u32, what: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("Linux tells it");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
 /// Waits until something holds.

@@ -1,9 +1,9 @@
 //! The seam between log and tables: whatever ingest, store, upkeep and the query service itself do or suffer, every answer shows of each partition
 //! all records from its first to some last one, each once; and what was published is shown though nobody stores it.
 
-use crate::http::Served;
 use crate::run::{self, text};
 use crate::running::{start, start_as, until};
+use crate::served::Served;
 use crate::trial::{Count, Trial};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -137,7 +137,7 @@ fn seam(mut trial: Trial, time: Duration) {
 }
 
 fn serve(trial: &Trial) -> Served {
-    Served::over(start_as(&trial.home, "query", &["query", "--listen", "127.0.0.1:0"], &[]))
+    Served::start(&trial.home, &["query", "--listen", "127.0.0.1:0"])
 }
 
 /// Waits until everything that was published is shown.

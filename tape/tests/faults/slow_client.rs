@@ -2,7 +2,7 @@
 
 use crate::ledger::{Ledger, settings, start_store, stop_store};
 use crate::run::{self, Home};
-use crate::running::{self, Running, until};
+use crate::running::{self, peak, until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
@@ -11,13 +11,6 @@ use std::time::Instant;
 const WHOLE: &[u8] = b"\r\n0\r\n\r\n";
 /// Far less than the answer: what a slow client has not read is not held for it.
 const GROWTH_MAX: u64 = 256 << 20;
-
-/// Most bytes of memory that the process has had.
-fn peak(process: &Running) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-}
 
 fn ask(address: &str, sql: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("it listens");
@@ -46,7 +39,7 @@ fn a_slow_client_and_a_killed_query_do_not_touch_the_store() {
     // A warm-up: what the first statement makes is not the slow one's.
     let mut answer = Vec::new();
     ask(&address, "SELECT count(*) FROM trades").read_to_end(&mut answer).expect("an end");
-    let before = peak(&query);
+    let before = peak(query.child());
     // A hundred million rows, several gigabytes of text.
     let mut slow =
         ask(&address, "SELECT a.symbol, a.price, b.size, a.source_record FROM trades a CROSS JOIN (SELECT size FROM trades LIMIT 5000) b");
@@ -57,7 +50,7 @@ fn a_slow_client_and_a_killed_query_do_not_touch_the_store() {
         ledger.publish(&home, 5_000);
         ledger.wait_stored(&home, &[&store]);
     }
-    let grown = peak(&query) - before;
+    let grown = peak(query.child()) - before;
     println!("the client has read {read} bytes; the query process has grown by {} MiB", grown >> 20);
     assert!(grown < GROWTH_MAX, "the query process has grown by {grown} bytes");
     let killed = Instant::now();
