@@ -5,6 +5,7 @@ use crate::average::RoundedAverage;
 use crate::bounds;
 use crate::catalog::{CATALOG, Catalog, SCHEMA};
 use crate::checked::CheckArithmetic;
+use crate::ends::{KnownRuns, ReadEnds};
 use crate::error::Error;
 use crate::exact::StayExact;
 use crate::files::Listing;
@@ -88,6 +89,8 @@ pub struct Engine {
     planner: Planner,
     places: Arc<Semaphore>,
     watch: Watch,
+    /// What was learned of files while queries ran.
+    runs: Arc<KnownRuns>,
     runtime: Arc<RuntimeEnv>,
     current: RwLock<Published>,
 }
@@ -130,11 +133,12 @@ impl Engine {
             .map_err(starting)?;
         let tables = listing().await.map_err(Error::Listing)?;
         let catalog = Catalog::new(tables, &asked, &runtime, None)?;
-        let current = RwLock::new(publish(catalog, &options, &runtime));
+        let runs = Arc::default();
+        let current = RwLock::new(publish(catalog, &options, &runtime, &runs));
         let watch = Watch::over((options.memory_limit as u64).saturating_add(MARGIN_BYTES))
             .map_err(|e| Error::Execution { doing: "starting the thread that watches memory", what: e.to_string() })?;
         let places = Arc::new(Semaphore::new(PLACES));
-        Ok(Engine { options, listing, asked, workers: Handle::current(), planner: Planner::new(), places, watch, runtime, current })
+        Ok(Engine { options, listing, asked, workers: Handle::current(), planner: Planner::new(), places, watch, runs, runtime, current })
     }
 
     /// Takes the tables' newest versions for queries that begin from now on; a running query keeps its own. True when something is new.
@@ -145,7 +149,7 @@ impl Engine {
             return Ok(false);
         }
         let catalog = Catalog::new(tables, &self.asked, &self.runtime, Some(&earlier))?;
-        let published = publish(catalog, &self.options, &self.runtime);
+        let published = publish(catalog, &self.options, &self.runtime, &self.runs);
         *self.current.write().expect("no holder of this lock can panic") = published;
         Ok(true)
     }
@@ -205,7 +209,7 @@ async fn plan_and_start(Published { catalog, state }: Published, sql: String) ->
     execute_stream(plan, state.task_ctx()).map_err(|e| Error::from_engine("starting the query", e))
 }
 
-fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Published {
+fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>, runs: &Arc<KnownRuns>) -> Published {
     let mut config = SessionConfig::new()
         .with_target_partitions(options.target_partitions)
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
@@ -233,7 +237,7 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(StayExact)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(CheckArithmetic));
-    let mut physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(ReadTogether)];
+    let mut physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(ReadEnds(runs.clone())), Arc::new(ReadTogether)];
     physical.extend(PhysicalOptimizer::new().rules);
     physical.push(Arc::new(GroupRuns));
     physical.push(Arc::new(PauseInJoins));

@@ -7,6 +7,7 @@
 //!                  └─► about.rs          commits, intervals, lag; gaps and quarantine with what explains their rows
 //!
 //!        together.rs, runs.rs   files in their order where somebody wants it, and groups without hashing
+//!        ends.rs                 of the last of each symbol, and of the latest rows, nothing but these
 //!        bounds.rs   no plan far larger than its text          exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
 //!        planner.rs  plans are made beside the workers         average.rs                     and avg: exact, or an error
 //!                                │
@@ -24,6 +25,7 @@ mod bounds;
 pub mod catalog;
 mod checked;
 pub mod draw;
+mod ends;
 pub mod engine;
 pub mod error;
 mod exact;
