@@ -9,6 +9,7 @@
 
 mod freshness;
 mod input;
+mod layouts;
 mod memory;
 mod queries;
 mod raw;
@@ -50,6 +51,9 @@ pub struct Args {
     /// Measure only these
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<What>,
+    /// Keep the days that queries are asked of in this folder, and take those that lie there
+    #[arg(long, value_name = "DIR")]
+    days: Option<PathBuf>,
     /// Where inputs, logs and tables go; removed at the end [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -82,6 +86,8 @@ pub enum What {
     Queries,
     /// From a publisher's commit to an answer that has its records.
     Freshness,
+    /// The same queries and sizes with other layouts of our files; only where it is named.
+    Layout,
 }
 
 /// Sizes of a run.
@@ -122,7 +128,7 @@ fn main() -> Result<()> {
 }
 
 fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Report) -> Result<()> {
-    let wanted = |what| args.only.is_empty() || args.only.contains(&what);
+    let wanted = |what| if args.only.is_empty() { what != What::Layout } else { args.only.contains(&what) };
     let speed = [What::Parse, What::Publish, What::Store, What::Whole, What::Verify, What::Replay];
     if speed.into_iter().any(wanted) {
         let file = place.join("speed.dbn.zst");
@@ -170,7 +176,7 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         match &args.python {
             Some(python) => {
                 let asked = if args.quick { queries::QUICK } else { queries::FULL };
-                let (rows, notes) = queries::measure(place, asked.with_runs(sizes.runs), python)?;
+                let (rows, notes) = queries::measure(place, args.days.as_deref(), asked.with_runs(sizes.runs), python)?;
                 rows.into_iter().for_each(|row| report.add(row));
                 notes.iter().for_each(|note| report.note(note));
             }
@@ -182,6 +188,10 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
             Some(brokers) => freshness::measure(&tape(args)?, brokers, place, args.quick)?.into_iter().for_each(|row| report.add(row)),
             None => report.note("no --brokers: freshness was not measured"),
         }
+    }
+    if wanted(What::Layout) {
+        let asked = if args.quick { queries::QUICK } else { layouts::SIZES };
+        print!("{}", layouts::measure(place, asked.with_runs(sizes.runs))?);
     }
     if wanted(What::Size) {
         let (row, by_column) = speed::size(place, sizes.file)?;

@@ -14,7 +14,7 @@ use lake::Lake;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use query::{Asked, Engine, Principal, listing};
+use query::{Engine, Principal, listing};
 use schemas::{Family, Kind};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -60,23 +60,21 @@ const SPILL_BYTES_MAX: u64 = 50 << 30;
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Name, SQL, and at most how often the yardstick's time it may take.
-struct Question {
-    name: &'static str,
+pub struct Question {
+    pub name: &'static str,
     sql: String,
     reach: f64,
 }
 
 /// One row for each query.
-pub fn measure(place: &Path, sizes: Sizes, python: &Path) -> Result<(Vec<Row>, Vec<String>)> {
+pub fn measure(place: &Path, days: Option<&Path>, sizes: Sizes, python: &Path) -> Result<(Vec<Row>, Vec<String>)> {
     let home = tempfile::tempdir_in(place)?;
-    let (tables, plain) = (home.path().join("tables"), home.path().join("plain"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let (took, files) = timed(|| runtime.block_on(write(&tables, &plain, sizes)))?;
+    let days = days.unwrap_or(home.path());
+    let (tables, plain) = (days.join("tables"), days.join("plain"));
+    let runtime = runtime()?;
+    let (took, files) = timed(|| runtime.block_on(write_or_find(&tables, &plain, sizes)))?;
     eprintln!("{} days written in {:.0} s", sizes.days, took.as_secs_f64());
-    let day = FIRST_DAY + sizes.days / 2;
-    let symbol = symbol(SYMBOLS / 2);
-    let from = i64::from(day) * DAY_NS + OPEN_NS + SESSION_NS / 2;
-    let to = from + 3_600_000_000_000;
+    let Asked { day, symbol, from, to } = Asked::of(sizes);
     let ours = runtime.block_on(ask(&tables, home.path(), &questions(day, &symbol, from, to), sizes.runs))?;
     drop(runtime);
     let setting = json!({
@@ -114,7 +112,28 @@ pub fn measure(place: &Path, sizes: Sizes, python: &Path) -> Result<(Vec<Row>, V
     Ok((rows, notes))
 }
 
-fn questions(day: i32, symbol: &str, from: i64, to: i64) -> Vec<Question> {
+/// What the questions name.
+pub struct Asked {
+    pub day: i32,
+    pub symbol: String,
+    /// An hour of that day.
+    pub from: i64,
+    pub to: i64,
+}
+
+impl Asked {
+    pub fn of(sizes: Sizes) -> Asked {
+        let day = FIRST_DAY + sizes.days / 2;
+        let from = i64::from(day) * DAY_NS + OPEN_NS + SESSION_NS / 2;
+        Asked { day, symbol: symbol(SYMBOLS / 2), from, to: from + 3_600_000_000_000 }
+    }
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
+}
+
+pub fn questions(day: i32, symbol: &str, from: i64, to: i64) -> Vec<Question> {
     let day = lake_date(day);
     let time = |ns: i64| chrono::DateTime::from_timestamp_nanos(ns).format("%Y-%m-%dT%H:%M:%S%.9fZ").to_string();
     let (from, to) = (time(from), time(to));
@@ -157,14 +176,14 @@ fn questions(day: i32, symbol: &str, from: i64, to: i64) -> Vec<Question> {
     ]
 }
 
-struct Answer {
+pub struct Answer {
     rows: usize,
-    ms: f64,
+    pub ms: f64,
     all: Vec<f64>,
 }
 
 /// Each query once unmeasured, then timed from its text to its last batch.
-async fn ask(tables: &Path, place: &Path, questions: &[Question], runs: usize) -> Result<Vec<Answer>> {
+pub async fn ask(tables: &Path, place: &Path, questions: &[Question], runs: usize) -> Result<Vec<Answer>> {
     let options = query::Options {
         memory_limit: MEMORY_BYTES,
         target_partitions: threads(),
@@ -174,7 +193,7 @@ async fn ask(tables: &Path, place: &Path, questions: &[Question], runs: usize) -
         timeout: TIMEOUT,
     };
     let lake = Lake::open(tables.to_str().context("the temporary folder has a plain name")?)?;
-    let engine = Engine::open(options, listing(lake), Asked::nobody()).await?;
+    let engine = Engine::open(options, listing(lake), query::Asked::nobody()).await?;
     let mut answers = Vec::new();
     for question in questions {
         let mut all = Vec::new();
@@ -208,6 +227,19 @@ fn yardsticks(python: &Path, file: &Path, setting: &Value) -> Result<Value> {
     serde_json::from_slice(&output.stdout).context("reading what the yardsticks said")
 }
 
+/// The files that lie there; where there are none, those that are written now.
+async fn write_or_find(tables: &Path, plain: &Path, sizes: Sizes) -> Result<Value> {
+    let known = tables.with_file_name("files.json");
+    if let Ok(said) = std::fs::read(&known) {
+        let said: Value = serde_json::from_slice(&said)?;
+        ensure!(said["days"] == sizes.days, "{} has {} days, not {}: name another folder", known.display(), said["days"], sizes.days);
+        return Ok(said["files"].clone());
+    }
+    let files = write(tables, plain, sizes).await?;
+    std::fs::write(&known, json!({ "days": sizes.days, "files": files }).to_string())?;
+    Ok(files)
+}
+
 /// Tables as the store and upkeep leave them, and the same rows in plain files; gives the paths of both.
 async fn write(tables: &Path, plain: &Path, sizes: Sizes) -> Result<Value> {
     let lake = Lake::open(tables.to_str().context("the temporary folder has a plain name")?)?;
@@ -216,7 +248,7 @@ async fn write(tables: &Path, plain: &Path, sizes: Sizes) -> Result<Value> {
         let mut table = lake.table(family).await?;
         let mut market = Market::new(family);
         let mut plains: Vec<PathBuf> = Vec::new();
-        for day in FIRST_DAY..FIRST_DAY + sizes.days {
+        for day in days(sizes) {
             let batch = market.day(day, per_day)?;
             plains.push(write_plain(plain, family, day, &batch)?);
             table.commit(&[batch], &[], Map::new()).await?;
@@ -227,6 +259,10 @@ async fn write(tables: &Path, plain: &Path, sizes: Sizes) -> Result<Value> {
         files.entry("ours").or_insert_with(BTreeMap::new).insert(name, ours);
     }
     Ok(json!(files))
+}
+
+pub fn days(sizes: Sizes) -> std::ops::Range<i32> {
+    FIRST_DAY..FIRST_DAY + sizes.days
 }
 
 /// Only what is asked for, times as Parquet knows them, row groups of a million, sorted by symbol and time.
@@ -269,7 +305,7 @@ fn lake_date(day: i32) -> String {
 }
 
 /// Days of one family, one after the other.
-struct Market {
+pub struct Market {
     family: Family,
     random: u64,
     prices: Vec<i128>,
@@ -278,7 +314,7 @@ struct Market {
 }
 
 impl Market {
-    fn new(family: Family) -> Market {
+    pub fn new(family: Family) -> Market {
         let prices = (0..SYMBOLS).map(|i| (100 + i as i128 * 7) * 100 * TICK).collect();
         Market { family, random: crate::input::SEED, prices, offsets: [0; PARTITIONS], record: 0 }
     }
@@ -293,7 +329,7 @@ impl Market {
     }
 
     /// About `rows` rows of one day, by symbol and time. Symbol i has a share of 1/(i + 1).
-    fn day(&mut self, day: i32, rows: usize) -> Result<RecordBatch> {
+    pub fn day(&mut self, day: i32, rows: usize) -> Result<RecordBatch> {
         let whole: f64 = (1..=SYMBOLS).map(|i| 1.0 / i as f64).sum();
         let mut day_rows = DayRows::default();
         let mut symbols: Vec<usize> = (0..SYMBOLS).collect();

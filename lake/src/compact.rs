@@ -134,6 +134,7 @@ impl Table {
         let family = self.family();
         let topic: &'static Topic = family.topic();
         let lake = self.lake();
+        let layout = lake.layout;
         self.refuse_unless_writable()?;
         let mut files = Vec::with_capacity(group.len());
         for file in group {
@@ -147,7 +148,7 @@ impl Table {
         let flag = stop.clone();
         let merge = move || {
             let inputs = files.into_iter().map(|file| file.rows(batch_rows)).collect::<Result<_, _>>()?;
-            merge::merge(topic, inputs, gathered_rows, into, &flag)
+            merge::merge(topic, layout, inputs, gathered_rows, into, &flag)
         };
         let merged = merging.run(merge).await.ok_or_else(|| self.unmerged("ended unexpectedly".into()))?;
         let Some((file, stats)) = merged? else { return Ok(false) };

@@ -6,7 +6,7 @@ use crate::stats::Stats;
 use crate::table::{Upload, Uploaded};
 use crate::{Error, layout};
 use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::interleave;
+use arrow::compute::{interleave, partition};
 use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves};
@@ -18,11 +18,38 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use schemas::{Kind, Topic};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Rows in a row group: large enough for good compression, small enough to be read as one task.
-const ROW_GROUP_ROWS: usize = 1 << 20;
+/// How the rows of a file are laid out. Tables are written with the default, which a sweep chose (docs/decisions/0011-file-layout.md); others are
+/// there to be measured beside it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FileLayout {
+    /// Most rows of a row group.
+    pub group_rows: usize,
+    /// A row group of at least so many rows ends where the first column of the sort key changes: from there on it holds one symbol alone.
+    pub cut_rows: usize,
+    /// Most rows of a page: the unit of the page index, and of compression.
+    pub page_rows: usize,
+    /// The codec of all pages.
+    pub compression: Compression,
+    /// Of a column's encodings that one which a sample of its rows is smallest in; else always a dictionary, or never.
+    pub dictionary: Option<bool>,
+}
+
+impl Default for FileLayout {
+    fn default() -> FileLayout {
+        FileLayout {
+            group_rows: 1 << 20,
+            cut_rows: usize::MAX,
+            page_rows: PAGE_ROWS,
+            compression: Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("3 is a level of zstd")),
+            dictionary: None,
+        }
+    }
+}
+
 /// Bytes of a row group that is written as rows come: it is in memory until it is whole.
 const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Rows gathered at a time: the copy of one column's slice fits the cache.
@@ -48,18 +75,24 @@ pub struct Encoded {
 }
 
 /// Encodes the partition's rows, in its order. The partition columns are not in the file: the log names their values.
-pub fn encode(topic: &'static Topic, batches: &[RecordBatch], partition: &Partition, threads: usize) -> Result<Encoded, Error> {
+pub fn encode(
+    topic: &'static Topic,
+    layout: FileLayout,
+    batches: &[RecordBatch],
+    partition: &Partition,
+    threads: usize,
+) -> Result<Encoded, Error> {
     let fault = |e: ParquetError| Error::Batch { table: topic.name, why: e.to_string() };
-    let columns = Columns::new(topic, batches);
+    let columns = Columns::new(topic, layout, batches);
     let encodings = columns.choose_encodings(&partition.order, threads).map_err(fault)?;
-    let properties = Arc::new(properties(topic, &columns.schema, &encodings));
+    let properties = Arc::new(properties(topic, layout, &columns.schema, &encodings));
     let schema = ArrowSchemaConverter::new().convert(&columns.schema).map_err(fault)?;
     let mut writer = SerializedFileWriter::new(Vec::new(), schema.root_schema_ptr(), properties).map_err(fault)?;
     let factory = ArrowRowGroupWriterFactory::new(&writer, columns.schema.clone());
     let mut stats = Stats { rows: Some(partition.order.len() as u64), ..Stats::default() };
-    for (number, order) in partition.order.chunks(ROW_GROUP_ROWS).enumerate() {
+    for (number, group) in columns.row_groups(topic, &partition.order).map_err(fault)?.into_iter().enumerate() {
         let writers = factory.create_column_writers(number).map_err(fault)?;
-        let encoded = columns.encode(order, writers, threads).map_err(fault)?;
+        let encoded = columns.encode(&partition.order[group], writers, threads).map_err(fault)?;
         let mut group = writer.next_row_group().map_err(fault)?;
         for (chunk, column_stats) in encoded {
             chunk.append_to_row_group(&mut group).map_err(fault)?;
@@ -73,25 +106,36 @@ pub fn encode(topic: &'static Topic, batches: &[RecordBatch], partition: &Partit
 /// Writes a file whose rows come in order, batch by batch: one row group in memory.
 pub struct FileWriter {
     topic: &'static Topic,
+    layout: FileLayout,
     kept: Vec<usize>,
     writer: ArrowWriter<Upload>,
     has_stats: Vec<bool>,
     stats: Stats,
+    /// What the last row has in the first column of the sort key.
+    last: Option<ArrayRef>,
 }
 
 impl FileWriter {
     /// A file for rows of which these are the first: they settle how its columns are encoded.
-    pub fn new(topic: &'static Topic, first: &RecordBatch, file: Upload) -> Result<FileWriter, Error> {
+    pub fn new(topic: &'static Topic, layout: FileLayout, first: &RecordBatch, file: Upload) -> Result<FileWriter, Error> {
         let fault = |e: ParquetError| Error::Batch { table: topic.name, why: e.to_string() };
-        let columns = Columns::new(topic, std::slice::from_ref(first));
+        let columns = Columns::new(topic, layout, std::slice::from_ref(first));
         let order: Vec<(usize, usize)> = (0..first.num_rows()).map(|row| (0, row)).collect();
         let encodings = columns.choose_encodings(&order, 1).map_err(fault)?;
         let properties =
-            properties(topic, &columns.schema, &encodings).into_builder().set_max_row_group_bytes(Some(ROW_GROUP_BYTES)).build();
+            properties(topic, layout, &columns.schema, &encodings).into_builder().set_max_row_group_bytes(Some(ROW_GROUP_BYTES)).build();
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(file, columns.schema.clone(), options).map_err(fault)?;
         let kept = columns.schema.fields().iter().map(|field| topic.column(field.name())).collect();
-        Ok(FileWriter { topic, kept, writer, has_stats: columns.has_stats, stats: Stats { rows: Some(0), ..Stats::default() } })
+        Ok(FileWriter {
+            topic,
+            layout,
+            kept,
+            writer,
+            last: None,
+            has_stats: columns.has_stats,
+            stats: Stats { rows: Some(0), ..Stats::default() },
+        })
     }
 
     /// Writes the next rows, in the table's stored schema.
@@ -101,7 +145,24 @@ impl FileWriter {
             self.stats.add(field.name(), rows.column(column));
         }
         self.stats.rows = self.stats.rows.map(|before| before + rows.num_rows() as u64);
-        self.writer.write(&rows).map_err(|e| self.fault(&e))
+        self.write_groups(&rows).map_err(|e| self.fault(&e))
+    }
+
+    /// A row group that is large enough ends where the first column of the sort key changes.
+    fn write_groups(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
+        let leads = rows.column_by_name(self.topic.sort_key[0]).expect("no sort key column is a partition column");
+        let mut written = 0;
+        for run in partition(std::slice::from_ref(leads))?.ranges() {
+            let first = leads.slice(run.start, 1);
+            let changes = self.last.as_ref().is_some_and(|last| last.as_ref() != first.as_ref());
+            self.last = Some(first);
+            if changes && self.writer.in_progress_rows() + (run.start - written) >= self.layout.cut_rows {
+                self.writer.write(&rows.slice(written, run.start - written))?;
+                written = run.start;
+                self.writer.flush()?;
+            }
+        }
+        self.writer.write(&rows.slice(written, rows.num_rows() - written))
     }
 
     /// The file in its place, and what the log is to say of it.
@@ -120,6 +181,7 @@ impl FileWriter {
 
 /// The columns that go into the file.
 struct Columns {
+    layout: FileLayout,
     schema: SchemaRef,
     columns: Vec<Column>,
     has_stats: Vec<bool>,
@@ -151,6 +213,23 @@ impl Column {
         }
     }
 
+    /// The rows, in the given order, whose value is not that of the row before.
+    fn changes(&self, order: &[(usize, usize)]) -> Result<Vec<usize>, ParquetError> {
+        let mut changes = Vec::new();
+        let mut last: Option<ArrayRef> = None;
+        for (slice, order) in order.chunks(SLICE_ROWS).enumerate() {
+            let values = self.gather(order)?;
+            for run in partition(std::slice::from_ref(&values))?.ranges() {
+                let first = values.slice(run.start, 1);
+                if last.as_ref().is_some_and(|last| last.as_ref() != first.as_ref()) {
+                    changes.push(slice * SLICE_ROWS + run.start);
+                }
+                last = Some(first);
+            }
+        }
+        Ok(changes)
+    }
+
     /// The column's values in the given order.
     fn gather(&self, order: &[(usize, usize)]) -> Result<ArrayRef, ParquetError> {
         let arrays = match self {
@@ -169,7 +248,7 @@ impl Column {
 }
 
 impl Columns {
-    fn new(topic: &'static Topic, batches: &[RecordBatch]) -> Columns {
+    fn new(topic: &'static Topic, layout: FileLayout, batches: &[RecordBatch]) -> Columns {
         let fields: Vec<ArrowField> = topic
             .stored_schema()
             .fields()
@@ -179,10 +258,21 @@ impl Columns {
             .collect();
         let with_stats = layout::stats_fields(topic);
         Columns {
+            layout,
             columns: fields.iter().map(|field| Column::new(field, batches)).collect(),
             has_stats: fields.iter().map(|field| with_stats.iter().any(|s| s.name == field.name().as_str())).collect(),
             schema: Arc::new(Schema::new(fields)),
         }
+    }
+
+    /// The rows of each row group.
+    fn row_groups(&self, topic: &Topic, order: &[(usize, usize)]) -> Result<Vec<Range<usize>>, ParquetError> {
+        let lead = self.schema.index_of(topic.sort_key[0]).expect("no sort key column is a partition column");
+        let changes = match self.layout.cut_rows {
+            usize::MAX => Vec::new(),
+            _ => self.columns[lead].changes(order)?,
+        };
+        Ok(row_groups(&changes, order.len(), self.layout))
     }
 
     /// Encodes one row group, the columns shared out among threads.
@@ -211,6 +301,10 @@ impl Columns {
     /// For every column the encoding that a sample of the file's own rows is smallest in.
     fn choose_encodings(&self, order: &[(usize, usize)], threads: usize) -> Result<Vec<Choice>, ParquetError> {
         let fields = self.schema.fields();
+        if let Some(dictionary) = self.layout.dictionary {
+            let fitting = |field: &ArrowField| candidates(field).iter().find(|choice| choice.dictionary == dictionary).copied();
+            return Ok(fields.iter().map(|field| fitting(field).unwrap_or_else(|| usual(field))).collect());
+        }
         if order.len() < SAMPLED_ROWS_MIN {
             return Ok(fields.iter().map(|field| usual(field)).collect());
         }
@@ -228,11 +322,34 @@ impl Columns {
             }
             let mut sizes = Vec::with_capacity(candidates.len());
             for candidate in candidates {
-                sizes.push((size_in(field, &array, *candidate)?, *candidate));
+                sizes.push((size_in(field, self.layout, &array, *candidate)?, *candidate));
             }
             Ok(sizes.iter().min_by_key(|(size, _)| *size).map_or_else(|| usual(field), |(_, candidate)| *candidate))
         })
     }
+}
+
+/// The row groups of rows whose first sort column changes at `changes`: a run of at least `cut_rows` has row groups of its own, shorter ones
+/// share one until there are so many. Pure.
+fn row_groups(changes: &[usize], rows: usize, layout: FileLayout) -> Vec<Range<usize>> {
+    let mut groups = Vec::new();
+    let (mut start, mut run) = (0, 0);
+    for end in changes.iter().copied().chain([rows]) {
+        if start < run && (end - run >= layout.cut_rows || end - start > layout.group_rows) {
+            groups.push(start..run);
+            start = run;
+        }
+        while end - start > layout.group_rows {
+            groups.push(start..start + layout.group_rows);
+            start += layout.group_rows;
+        }
+        if end > start && (end - start >= layout.cut_rows || end == rows) {
+            groups.push(start..end);
+            start = end;
+        }
+        run = end;
+    }
+    groups
 }
 
 /// How a column is encoded: by a dictionary of its values, with the given encoding where the dictionary grows too large, or by the
@@ -264,10 +381,10 @@ fn usual(field: &ArrowField) -> Choice {
     candidates(field)[0]
 }
 
-fn size_in(field: &ArrowField, array: &ArrayRef, choice: Choice) -> Result<usize, ParquetError> {
+fn size_in(field: &ArrowField, layout: FileLayout, array: &ArrayRef, choice: Choice) -> Result<usize, ParquetError> {
     let schema = Arc::new(Schema::new(vec![field.clone()]));
     let path = ColumnPath::new(vec![field.name().clone()]);
-    let properties = apply(base(), path, choice).set_statistics_enabled(EnabledStatistics::None).build();
+    let properties = apply(base(layout), path, choice).set_statistics_enabled(EnabledStatistics::None).build();
     let batch = RecordBatch::try_new(schema.clone(), vec![array.clone()])?;
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(std::io::sink(), schema, options)?;
@@ -275,12 +392,12 @@ fn size_in(field: &ArrowField, array: &ArrayRef, choice: Choice) -> Result<usize
     Ok(writer.close()?.row_groups().iter().map(|group| usize::try_from(group.compressed_size()).unwrap_or(usize::MAX)).sum())
 }
 
-fn base() -> WriterPropertiesBuilder {
+fn base(layout: FileLayout) -> WriterPropertiesBuilder {
     WriterProperties::builder()
         .set_created_by(concat!("tokentape ", env!("CARGO_PKG_VERSION")).to_string())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("3 is a level of zstd")))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_compression(layout.compression)
+        .set_max_row_group_row_count(Some(layout.group_rows))
+        .set_data_page_row_count_limit(layout.page_rows)
         .set_statistics_truncate_length(Some(STATISTICS_BYTES_MAX))
         .set_column_index_truncate_length(Some(STATISTICS_BYTES_MAX))
 }
@@ -289,8 +406,8 @@ fn apply(builder: WriterPropertiesBuilder, path: ColumnPath, choice: Choice) -> 
     builder.set_column_dictionary_enabled(path.clone(), choice.dictionary).set_column_encoding(path, choice.encoding)
 }
 
-fn properties(topic: &Topic, schema: &Schema, choices: &[Choice]) -> WriterProperties {
-    let mut builder = base().set_sorting_columns(Some(sorting_columns(topic, schema)));
+fn properties(topic: &Topic, layout: FileLayout, schema: &Schema, choices: &[Choice]) -> WriterProperties {
+    let mut builder = base(layout).set_sorting_columns(Some(sorting_columns(topic, schema)));
     for (field, choice) in schema.fields().iter().zip(choices) {
         let path = ColumnPath::new(vec![field.name().clone()]);
         if matches!(kind(topic, field.name()), Kind::Bytes) {

@@ -42,6 +42,7 @@ mod upkeep;
 
 pub use compact::{Compacted, Compaction, most_files, plan};
 pub use durable::{Disk, DurableLocal, LocalDisk};
+pub use file::FileLayout;
 pub use groups::GroupRows;
 pub use history::{Entry, Files, History};
 pub use horizon::{Horizon, Removed};

@@ -1,7 +1,7 @@
 //! Sorted files to one sorted file: a k-way merge by the family's sort key, of rows that are read as they are needed and written as they come. Equal
 //! keys come in the order of the files.
 
-use crate::file::FileWriter;
+use crate::file::{FileLayout, FileWriter};
 use crate::read::FileRows;
 use crate::stats::Stats;
 use crate::stop::Stop;
@@ -18,6 +18,7 @@ use std::collections::BinaryHeap;
 /// is an error: what it would be merged to would not be in order either. `None` where it was told to stop before it came to the end.
 pub fn merge(
     topic: &'static Topic,
+    layout: FileLayout,
     files: Vec<FileRows>,
     gathered_rows: usize,
     into: Upload,
@@ -34,7 +35,8 @@ pub fn merge(
     let mut heap: BinaryHeap<Reverse<(Vec<u8>, usize)>> =
         inputs.iter().enumerate().filter_map(|(number, input)| Some(Reverse((input.key()?.to_vec(), number)))).collect();
     let current = vec![None; inputs.len()];
-    let mut out = Gathered { topic, rows: gathered_rows, batches: Vec::new(), current, order: Vec::new(), file: Some(into), writer: None };
+    let mut out =
+        Gathered { topic, layout, rows: gathered_rows, batches: Vec::new(), current, order: Vec::new(), file: Some(into), writer: None };
     while let Some(Reverse((mut key, number))) = heap.pop() {
         // As long as its next row is not behind the first of the others, the file has the word.
         if stop.is_set() {
@@ -100,6 +102,7 @@ impl Input {
 /// Rows in their order, and the batches that they lie in.
 struct Gathered {
     topic: &'static Topic,
+    layout: FileLayout,
     /// So many are written at a time.
     rows: usize,
     batches: Vec<RecordBatch>,
@@ -132,7 +135,7 @@ impl Gathered {
         let lent: Vec<&RecordBatch> = self.batches.iter().collect();
         let rows = interleave_record_batch(&lent, &self.order).map_err(|e| self.fault(e.to_string()))?;
         if let Some(file) = self.file.take() {
-            self.writer = Some(FileWriter::new(self.topic, &rows, file)?);
+            self.writer = Some(FileWriter::new(self.topic, self.layout, &rows, file)?);
         }
         match &mut self.writer {
             Some(writer) => writer.write(&rows)?,

@@ -155,10 +155,8 @@ struct OneAverage {
 
 impl Accumulator for OneAverage {
     fn update_batch(&mut self, batch: &[ArrayRef]) -> Result<()> {
-        values(&batch[0], None, |_, value| {
-            self.rows += 1;
-            self.mean.adding.add(&mut self.sum, value)
-        })
+        self.rows += self.mean.adding.add_all(&mut self.sum, &batch[0])?;
+        Ok(())
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {

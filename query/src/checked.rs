@@ -5,6 +5,7 @@
 use crate::concat;
 use crate::error::Inexact;
 use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, Datum, PrimitiveArray, Scalar, new_empty_array};
+use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::arity::try_binary;
 use arrow::compute::kernels::numeric;
 use arrow::compute::{CastOptions, cast, cast_with_options};
@@ -193,6 +194,65 @@ impl CheckedOperation {
     }
 }
 
+/// Sum, difference and product of decimals, or of decimals and integers, that are so small that what comes out cannot leave its type: then
+/// nothing else has to be checked. `None` where one of them is not, or the operation is another.
+fn of_small(operation: Operation, operands: &[ColumnarValue], result: &DataType) -> Option<ArrayRef> {
+    let ([ColumnarValue::Array(left), ColumnarValue::Array(right)], DataType::Decimal128(digits, point)) = (operands, result) else {
+        return None;
+    };
+    let scales = [left, right].map(|of| scale(of.data_type()));
+    let same = scales == [i32::from(*point); 2];
+    let power = |digits: u8| 10u64.checked_pow(u32::from(digits)).unwrap_or(u64::MAX);
+    let values = match operation {
+        // Twice what has a digit less.
+        Operation::Binary(Operator::Plus) if same => {
+            small(left, right, power(digits - 1), |one, other| i128::from(one) + i128::from(other))
+        }
+        Operation::Binary(Operator::Minus) if same => {
+            small(left, right, power(digits - 1), |one, other| i128::from(one) - i128::from(other))
+        }
+        // A product has no more digits than both factors together, and of two with 63 bits it has 126 bits: fewer than 38 digits have.
+        Operation::Binary(Operator::Multiply) if scales[0] + scales[1] == i32::from(*point) => {
+            let limit = if *digits == 38 { u64::MAX } else { power(digits / 2) };
+            small(left, right, limit, |one, other| i128::from(one) * i128::from(other))
+        }
+        _ => None,
+    };
+    let nulls = NullBuffer::union(left.nulls(), right.nulls());
+    values.map(|values| Arc::new(PrimitiveArray::<Decimal128Type>::new(values.into(), nulls).with_data_type(result.clone())) as ArrayRef)
+}
+
+/// `each` of both sides, where all values of both have 64 bits and are below `limit`.
+fn small(left: &ArrayRef, right: &ArrayRef, limit: u64, each: impl Fn(i64, i64) -> i128) -> Option<Vec<i128>> {
+    use DataType::{Decimal128, Int64};
+    let decimals = |of: &'_ ArrayRef| of.as_primitive::<Decimal128Type>().values().clone();
+    let integers = |of: &'_ ArrayRef| of.as_primitive::<Int64Type>().values().clone();
+    match (left.data_type(), right.data_type()) {
+        (Decimal128(..), Decimal128(..)) => small_pairs(&decimals(left), &decimals(right), limit, each),
+        (Decimal128(..), Int64) => small_pairs(&decimals(left), &integers(right), limit, each),
+        (Int64, Decimal128(..)) => small_pairs(&integers(left), &decimals(right), limit, each),
+        _ => None,
+    }
+}
+
+fn small_pairs<L: Copy + Into<i128>, R: Copy + Into<i128>>(
+    left: &[L],
+    right: &[R],
+    limit: u64,
+    each: impl Fn(i64, i64) -> i128,
+) -> Option<Vec<i128>> {
+    let mut fits = true;
+    let pair = |(one, other): (&L, &R)| {
+        let (one, other): (i128, i128) = ((*one).into(), (*other).into());
+        let (low, other_low) = (one as i64, other as i64);
+        fits &= (i128::from(low) == one) & (i128::from(other_low) == other);
+        fits &= (low.unsigned_abs() < limit) & (other_low.unsigned_abs() < limit);
+        each(low, other_low)
+    };
+    let values = left.iter().zip(right).map(pair).collect();
+    fits.then_some(values)
+}
+
 /// The product. Most values of 128 bits fit into 64, and the product of two of those needs no check; an integer needs no cast.
 fn multiply(left: &dyn Datum, right: &dyn Datum) -> std::result::Result<ArrayRef, ArrowError> {
     let decimal = |of: &dyn Datum| matches!(of.get().0.data_type(), DataType::Decimal128(..));
@@ -373,6 +433,9 @@ impl ScalarUDFImpl for CheckedOperation {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let result = args.return_type();
+        if let Some(computed) = of_small(self.operation, &args.args, result) {
+            return Ok(ColumnarValue::Array(computed));
+        }
         let computed = self.compute(&args.args).map_err(|why| self.refused(why, result))?;
         match has_room(&computed, result)? {
             true => Ok(computed),

@@ -5,6 +5,7 @@ use crate::average::RoundedAverage;
 use crate::bounds;
 use crate::catalog::{CATALOG, Catalog, SCHEMA, TailAt};
 use crate::checked::CheckArithmetic;
+use crate::ends::{KnownRuns, ReadEnds};
 use crate::error::Error;
 use crate::exact::StayExact;
 use crate::files::Listing;
@@ -93,6 +94,8 @@ pub struct Engine {
     planner: Planner,
     places: Arc<Semaphore>,
     watch: Watch,
+    /// What was learned of files while queries ran.
+    runs: Arc<KnownRuns>,
     runtime: Arc<RuntimeEnv>,
     current: RwLock<Published>,
     /// One refresh at a time: what is published is never older than what was.
@@ -130,13 +133,14 @@ impl Engine {
             .map_err(starting)?;
         let tables = listing(None).await.map_err(Error::Listing)?;
         let catalog = Catalog::new(tables, TailAt::default(), &asked, &runtime, None)?;
-        let current = RwLock::new(publish(catalog, &options, &runtime));
+        let runs = Arc::default();
+        let current = RwLock::new(publish(catalog, &options, &runtime, &runs));
         let watch = Watch::over((options.memory_limit as u64).saturating_add(MARGIN_BYTES))
             .map_err(|e| Error::Execution { doing: "starting the thread that watches memory", what: e.to_string() })?;
         let places = Arc::new(Semaphore::new(PLACES));
         let (workers, planner, refreshing) = (Handle::current(), Planner::new(), tokio::sync::Mutex::default());
         let tail = Arc::new(Tail::new(options.tail_limit));
-        Ok(Engine { options, listing, tail, asked, workers, planner, places, watch, runtime, current, refreshing })
+        Ok(Engine { options, listing, tail, asked, workers, planner, places, watch, runs, runtime, current, refreshing })
     }
 
     /// The rows that the log has and the tables have not: empty as long as nobody fills it.
@@ -159,7 +163,7 @@ impl Engine {
             return Ok(false);
         }
         let catalog = Catalog::new(tables, tail, &self.asked, &self.runtime, Some(&earlier))?;
-        let published = publish(catalog, &self.options, &self.runtime);
+        let published = publish(catalog, &self.options, &self.runtime, &self.runs);
         let mut current = self.current.write().expect("no holder of this lock can panic");
         // Under the lock: a query takes catalog and tail together.
         self.tail.trim(|place| published.catalog.cut(place));
@@ -242,7 +246,7 @@ async fn plan_and_start(
     Ok(if explains { catalog.folders().out_of(stream) } else { stream })
 }
 
-fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Published {
+fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>, runs: &Arc<KnownRuns>) -> Published {
     let mut config = SessionConfig::new()
         .with_target_partitions(options.target_partitions)
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
@@ -271,7 +275,7 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>) -> Pu
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(StayExact)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(CheckArithmetic));
-    let mut physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(ReadTogether)];
+    let mut physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(ReadEnds(runs.clone())), Arc::new(ReadTogether)];
     physical.extend(PhysicalOptimizer::new().rules);
     physical.push(Arc::new(GroupRuns));
     physical.push(Arc::new(PauseInJoins));

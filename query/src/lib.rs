@@ -8,6 +8,7 @@
 //!                  └─► about.rs          commits, intervals, lag; gaps and quarantine with what explains their rows
 //!
 //!        together.rs, runs.rs   files in their order where somebody wants it, and groups without hashing
+//!        ends.rs                 of the last of each symbol, and of the latest rows, nothing but these
 //!        gate.rs     one statement, and it only reads (functions.rs: which functions; folders.rs: plans without places)
 //!        bounds.rs, products.rs   no plan far larger than its text, no join of all with all
 //!        limits.rs   every limit, once                        exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
@@ -28,6 +29,7 @@ pub mod catalog;
 mod checked;
 mod concat;
 pub mod draw;
+mod ends;
 pub mod engine;
 pub mod error;
 mod exact;

@@ -4,17 +4,18 @@
 //! Only the first half of an aggregation is done so; the second half merges the groups of all streams as ever. Rows that were not sorted after
 //! all would make more groups to merge, and no other result.
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::kernels::cmp::not_distinct;
-use arrow::compute::{concat, partition, take};
-use arrow::datatypes::SchemaRef;
-use datafusion::common::Result;
+use arrow::compute::{concat, concat_batches, partition, take};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit, TimestampNanosecondType};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{
     AggregateExec, AggregateMode, PhysicalGroupBy, aggregate_expressions, evaluate_group_by, evaluate_many,
@@ -25,6 +26,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, InputOrderMode};
 use futures::StreamExt;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Puts [`RunsExec`] in the place of the first half of an aggregation whose rows come sorted by its keys.
@@ -148,24 +150,79 @@ impl ExecutionPlan for RunsExec {
     }
 }
 
-/// The groups of one stream. Group 0 of the accumulators is the one that is open, if any is.
+/// Runs of so many rows on average are long: what begins and ends with each of them no longer counts.
+const LONG_ROWS: usize = 256;
+
+/// The groups of one stream.
 struct Runs {
     schema: SchemaRef,
     keys: PhysicalGroupBy,
-    arguments: Vec<Vec<Arc<dyn PhysicalExpr>>>,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    functions: Vec<Function>,
+    states: States,
     /// The keys of the group whose end was not seen yet: one row.
     open: Option<Vec<ArrayRef>>,
+}
+
+/// One function of the aggregation.
+struct Function {
+    of: Arc<AggregateFunctionExpr>,
+    arguments: Vec<Arc<dyn PhysicalExpr>>,
+    /// Whether the one row that decides is a run's first or its last, where the run's rows are in the order that the function asks for.
+    edge: Option<Edge>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Edge {
+    First,
+    Last,
+}
+
+/// What the functions know of the groups whose end was not seen yet.
+enum States {
+    /// One function for all groups at once, where runs are short. Group 0 is the one that is open, if any is.
+    Many(Vec<Box<dyn GroupsAccumulator>>),
+    /// One for the group that is open, where they are long: it takes a run as a whole.
+    One(Vec<Box<dyn Accumulator>>),
+}
+
+impl Function {
+    fn new(of: &Arc<AggregateFunctionExpr>, arguments: Vec<Arc<dyn PhysicalExpr>>) -> Function {
+        let edge = match (of.fun().name(), of.order_bys()) {
+            ("first_value", [by]) => Some(if by.options.descending { Edge::Last } else { Edge::First }),
+            ("last_value", [by]) => Some(if by.options.descending { Edge::First } else { Edge::Last }),
+            _ => None,
+        };
+        Function { of: of.clone(), edge: edge.filter(|_| !of.ignore_nulls() && arguments.len() == 2), arguments }
+    }
+
+    /// The first or last row of each run, where that is all that the function looks for in it.
+    fn edges(&self, values: &[ArrayRef], runs: &[Range<usize>]) -> Option<UInt32Array> {
+        let edge = self.edge?;
+        let by = integers(values.get(1)?)?;
+        let row = |run: &Range<usize>| if edge == Edge::First { run.start } else { run.end - 1 };
+        runs.iter().all(|run| by[run.clone()].is_sorted()).then(|| runs.iter().map(|run| row(run) as u32).collect())
+    }
+}
+
+/// The values of a column of 64-bit integers or nanoseconds without NULL.
+fn integers(of: &ArrayRef) -> Option<&[i64]> {
+    let values: &[i64] = match of.data_type() {
+        DataType::Int64 => of.as_primitive::<Int64Type>().values(),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => of.as_primitive::<TimestampNanosecondType>().values(),
+        _ => return None,
+    };
+    (of.null_count() == 0).then_some(values)
 }
 
 impl Runs {
     fn new(aggregate: &AggregateExec) -> Result<Runs> {
         let functions = aggregate.aggr_expr();
+        let arguments = aggregate_expressions(functions, aggregate.mode(), 0)?;
         Ok(Runs {
             schema: aggregate.schema(),
             keys: aggregate.group_expr().clone(),
-            arguments: aggregate_expressions(functions, aggregate.mode(), 0)?,
-            accumulators: functions.iter().map(|function| function.create_groups_accumulator()).collect::<Result<_>>()?,
+            functions: functions.iter().zip(arguments).map(|(of, arguments)| Function::new(of, arguments)).collect(),
+            states: States::One(Vec::new()),
             open: None,
         })
     }
@@ -176,58 +233,173 @@ impl Runs {
             return Ok(None);
         }
         let keys = evaluate_group_by(&self.keys, rows)?.swap_remove(0);
-        let runs = partition(&keys)?.ranges();
+        let runs = runs_of(&keys, rows.num_rows())?;
+        let turned = self.turn(runs.len() * LONG_ROWS <= rows.num_rows())?;
+        let arguments = self.functions.iter().map(|function| function.arguments.clone()).collect::<Vec<_>>();
+        let values = evaluate_many(&arguments, rows)?;
         let goes_on = match &self.open {
             Some(open) => same(open, &keys)?,
             None => false,
         };
-        // Groups before the first run: the open one, where this is another.
-        let before = usize::from(self.open.is_some() && !goes_on);
-        let mut groups = vec![0; rows.num_rows()];
-        for (number, run) in runs.iter().enumerate() {
-            groups[run.clone()].fill(before + number);
-        }
-        let count = before + runs.len();
-        for (accumulator, values) in self.accumulators.iter_mut().zip(evaluate_many(&self.arguments, rows)?) {
-            accumulator.update_batch(&values, &groups, None, count)?;
-        }
-        // The last run may go on in the next rows. Of those that began here, the others have ended.
+        // The last run may go on in the next rows. Of those that began here, the others have ended; so has the open group, unless the only
+        // run goes on with it.
         let last = runs.len() - 1;
-        let began = usize::from(goes_on);
-        let starts: UInt32Array = runs[began.min(last)..last].iter().map(|run| run.start as u32).collect();
-        let ended = keys.iter().map(|key| Ok(take(key, &starts, None)?)).collect::<Result<Vec<ArrayRef>>>()?;
-        // The open group has ended unless the only run goes on with it.
         let was_open = self.open.take_if(|_| !(goes_on && last == 0));
-        if self.open.is_none() {
-            let (start, one) = (runs[last].start, 1);
-            self.open = Some(keys.iter().map(|key| key.slice(start, one)).collect());
-        }
-        let ended = match was_open {
+        let starts: UInt32Array = runs[usize::from(goes_on).min(last)..last].iter().map(|run| run.start as u32).collect();
+        let ended = keys.iter().map(|key| Ok(take(key, &starts, None)?)).collect::<Result<Vec<ArrayRef>>>()?;
+        let ended = match &was_open {
             None => ended,
             Some(open) => {
                 open.iter().zip(&ended).map(|(open, ended)| Ok(concat(&[open.as_ref(), ended.as_ref()])?)).collect::<Result<_>>()?
             }
         };
-        if count == 1 { Ok(None) } else { self.emit(ended, EmitTo::First(count - 1)).map(Some) }
+        // Groups before the first run: the open one, where this is another.
+        let before = usize::from(was_open.is_some() && !goes_on);
+        if self.open.is_none() {
+            self.open = Some(keys.iter().map(|key| key.slice(runs[last].start, 1)).collect());
+        }
+        let states = match &mut self.states {
+            States::Many(states) => many(states, &self.functions, &values, &runs, before)?,
+            States::One(states) => one(states, &self.functions, &values, &runs, goes_on)?,
+        };
+        let ended = states.map(|states| batch(&self.schema, ended, states)).transpose()?;
+        match (turned, ended) {
+            (Some(turned), Some(ended)) => Ok(Some(concat_batches(&self.schema, [&turned, &ended])?)),
+            (turned, ended) => Ok(turned.or(ended)),
+        }
+    }
+
+    /// The functions for long runs, or for short ones; gives the group that was open, where they are others than before.
+    fn turn(&mut self, long: bool) -> Result<Option<RecordBatch>> {
+        match (&self.states, long) {
+            (States::Many(_), false) => return Ok(None),
+            (States::One(_), true) => return Ok(None),
+            _ => {}
+        }
+        let ended = self.end()?;
+        self.states = match long {
+            true => States::One(Vec::new()),
+            false => States::Many(self.functions.iter().map(|function| function.of.create_groups_accumulator()).collect::<Result<_>>()?),
+        };
+        Ok(ended)
     }
 
     /// The last group, after the last row.
     fn end(&mut self) -> Result<Option<RecordBatch>> {
         let Some(open) = self.open.take() else { return Ok(None) };
-        self.emit(open, EmitTo::All).map(Some)
+        let states = match &mut self.states {
+            States::Many(states) => states_of(states, EmitTo::All)?,
+            States::One(states) => columns(vec![state(states)?])?,
+        };
+        batch(&self.schema, open, states).map(Some)
     }
 
-    /// Bytes that the accumulators hold.
+    /// Bytes that the functions hold.
     fn size(&self) -> usize {
-        self.accumulators.iter().map(|accumulator| accumulator.size()).sum()
-    }
-
-    fn emit(&mut self, mut columns: Vec<ArrayRef>, which: EmitTo) -> Result<RecordBatch> {
-        for accumulator in &mut self.accumulators {
-            columns.extend(accumulator.state(which)?);
+        match &self.states {
+            States::Many(states) => states.iter().map(|state| state.size()).sum(),
+            States::One(states) => states.iter().map(|state| state.size()).sum(),
         }
-        Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
     }
+}
+
+/// Short runs; gives the states of all groups but the last.
+fn many(
+    states: &mut [Box<dyn GroupsAccumulator>],
+    functions: &[Function],
+    values: &[Vec<ArrayRef>],
+    runs: &[Range<usize>],
+    before: usize,
+) -> Result<Option<Vec<ArrayRef>>> {
+    let count = before + runs.len();
+    let mut groups = vec![0; runs.last().map_or(0, |run| run.end)];
+    for (number, run) in runs.iter().enumerate() {
+        groups[run.clone()].fill(before + number);
+    }
+    for ((state, function), values) in states.iter_mut().zip(functions).zip(values) {
+        match function.edges(values, runs) {
+            None => state.update_batch(values, &groups, None, count)?,
+            Some(edges) => {
+                let values = values.iter().map(|column| Ok(take(column, &edges, None)?)).collect::<Result<Vec<ArrayRef>>>()?;
+                state.update_batch(&values, &(before..count).collect::<Vec<_>>(), None, count)?;
+            }
+        }
+    }
+    if count == 1 { Ok(None) } else { states_of(states, EmitTo::First(count - 1)).map(Some) }
+}
+
+/// Long runs; gives the states of those that have ended.
+fn one(
+    states: &mut Vec<Box<dyn Accumulator>>,
+    functions: &[Function],
+    values: &[Vec<ArrayRef>],
+    runs: &[Range<usize>],
+    goes_on: bool,
+) -> Result<Option<Vec<ArrayRef>>> {
+    let mut ended = Vec::new();
+    let edges: Vec<Option<UInt32Array>> = functions.iter().zip(values).map(|(function, values)| function.edges(values, runs)).collect();
+    for (number, run) in runs.iter().enumerate() {
+        if number > 0 || !goes_on {
+            if !states.is_empty() {
+                ended.push(state(states)?);
+            }
+            *states = functions.iter().map(|function| function.of.create_accumulator()).collect::<Result<_>>()?;
+        }
+        for ((state, values), edges) in states.iter_mut().zip(values).zip(&edges) {
+            let (start, length) = edges.as_ref().map_or((run.start, run.len()), |edges| (edges.value(number) as usize, 1));
+            let slices: Vec<ArrayRef> = values.iter().map(|column| column.slice(start, length)).collect();
+            state.update_batch(&slices)?;
+        }
+    }
+    if ended.is_empty() { Ok(None) } else { columns(ended).map(Some) }
+}
+
+fn states_of(states: &mut [Box<dyn GroupsAccumulator>], which: EmitTo) -> Result<Vec<ArrayRef>> {
+    let mut columns = Vec::new();
+    for state in states {
+        columns.extend(state.state(which)?);
+    }
+    Ok(columns)
+}
+
+/// What stands of the open group in each column.
+fn state(states: &mut Vec<Box<dyn Accumulator>>) -> Result<Vec<ScalarValue>> {
+    let mut columns = Vec::new();
+    for mut state in states.drain(..) {
+        columns.extend(state.state()?);
+    }
+    Ok(columns)
+}
+
+/// Rows to columns.
+fn columns(rows: Vec<Vec<ScalarValue>>) -> Result<Vec<ArrayRef>> {
+    let width = rows.first().map_or(0, Vec::len);
+    (0..width).map(|column| ScalarValue::iter_to_array(rows.iter().map(|row| row[column].clone()))).collect()
+}
+
+fn batch(schema: &SchemaRef, mut keys: Vec<ArrayRef>, states: Vec<ArrayRef>) -> Result<RecordBatch> {
+    keys.extend(states);
+    Ok(RecordBatch::try_new(schema.clone(), keys)?)
+}
+
+/// The runs of rows whose keys are all the same.
+fn runs_of(keys: &[ArrayRef], rows: usize) -> Result<Vec<Range<usize>>> {
+    let differing: Vec<ArrayRef> = keys.iter().filter(|key| !is_one_text(key)).cloned().collect();
+    if differing.is_empty() { Ok(vec![0..rows]) } else { Ok(partition(&differing)?.ranges()) }
+}
+
+/// Is it one text in all rows? Then its bytes are the same as those one text later.
+fn is_one_text(key: &ArrayRef) -> bool {
+    if *key.data_type() != DataType::Utf8 || key.null_count() > 0 || key.is_empty() {
+        return false;
+    }
+    let texts = key.as_string::<i32>();
+    let (offsets, length) = (texts.value_offsets(), texts.value_length(0));
+    if !offsets.windows(2).fold(true, |even, pair| even & (pair[1] - pair[0] == length)) {
+        return false;
+    }
+    let bytes = &texts.value_data()[offsets[0] as usize..offsets[texts.len()] as usize];
+    bytes[length as usize..] == bytes[..bytes.len() - length as usize]
 }
 
 /// Is the first row of `keys` that of `open`? NULL is NULL here.

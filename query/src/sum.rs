@@ -146,10 +146,8 @@ struct OneSum {
 
 impl Accumulator for OneSum {
     fn update_batch(&mut self, batch: &[ArrayRef]) -> Result<()> {
-        values(&batch[0], None, |_, value| {
-            self.rows += 1;
-            self.total.0.add(&mut self.sum, value)
-        })
+        self.rows += self.total.0.add_all(&mut self.sum, &batch[0])? as usize;
+        Ok(())
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {

@@ -79,6 +79,10 @@ pub struct TapeTable {
     fault: Option<String>,
 }
 
+/// What the files of a table are sorted by, each where its footer says so too.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SortKey(pub(crate) &'static [&'static str]);
+
 /// Where a table's files are, and the footers that were read.
 struct Opener {
     store: Arc<dyn ObjectStore>,
@@ -110,7 +114,7 @@ impl TapeTable {
             return Ok(tape);
         }
         for info in &infos {
-            tape.files.push(partitioned_file(info, tape.scanned.table_partition_cols()).map_err(fault)?);
+            tape.files.push(partitioned_file(info, tape.family.topic().sort_key, tape.scanned.table_partition_cols()).map_err(fault)?);
         }
         let partitions = tape.scanned.table_partition_cols().iter().enumerate();
         let values = |at: usize| tape.files.iter().map(|file| file.partition_values[at].clone()).collect();
@@ -364,8 +368,8 @@ impl TapeTable {
     }
 }
 
-/// Do all row groups say that they are sorted by these columns, ascending, NULL first?
-fn is_sorted_by(footer: &ParquetMetaData, names: &[&str]) -> bool {
+/// Do all row groups say that they are sorted by these columns first, ascending, NULL first?
+pub(crate) fn is_sorted_by(footer: &ParquetMetaData, names: &[&str]) -> bool {
     let columns = footer.file_metadata().schema_descr();
     let is = |(sorted, name): (&SortingColumn, &&str)| {
         let column = usize::try_from(sorted.column_idx).ok().filter(|at| *at < columns.num_columns());
@@ -374,7 +378,7 @@ fn is_sorted_by(footer: &ParquetMetaData, names: &[&str]) -> bool {
     footer
         .row_groups()
         .iter()
-        .all(|group| group.sorting_columns().is_some_and(|sorted| sorted.len() == names.len() && sorted.iter().zip(names).all(is)))
+        .all(|group| group.sorting_columns().is_some_and(|sorted| sorted.len() >= names.len() && sorted.iter().zip(names).all(is)))
 }
 
 fn row_count(rows: impl Iterator<Item = u64>) -> Precision<usize> {
@@ -387,12 +391,16 @@ fn store_url(table: &str, root: &str) -> ObjectStoreUrl {
     ObjectStoreUrl::parse(format!("tape-{digest}://{}", table.replace('_', "-"))).expect("hex digits and a topic's name make a URL")
 }
 
-fn partitioned_file(info: &FileInfo, partition_columns: &[FieldRef]) -> std::result::Result<PartitionedFile, String> {
+fn partitioned_file(
+    info: &FileInfo,
+    sort_key: &'static [&'static str],
+    partition_columns: &[FieldRef],
+) -> std::result::Result<PartitionedFile, String> {
     let last_modified = chrono::DateTime::from_timestamp_millis(info.modification_time)
         .ok_or_else(|| format!("file {} was modified at {} ms, which is no time", info.location, info.modification_time))?;
     let values = partition_columns.iter().map(|column| partition_value(info, column)).collect::<std::result::Result<Vec<_>, _>>()?;
     let meta = ObjectMeta { location: info.location.clone(), last_modified, size: info.size, e_tag: None, version: None };
-    Ok(PartitionedFile::new_from_meta(meta).with_partition_values(values))
+    Ok(PartitionedFile::new_from_meta(meta).with_partition_values(values).with_extension(SortKey(sort_key)))
 }
 
 /// Delta's text of a partition value as a typed one; absent and empty text both mean NULL there.

@@ -168,7 +168,7 @@ async fn rows_in_the_order_of_their_files_are_not_sorted_again() {
     assert_eq!(count(&engine, &format!("SELECT count(*) FROM ({lagged}) WHERE step = 0.000000003")).await, 3 * (3000 - 3));
 
     // Nobody wants the order here: as many streams as cores, whatever the number of files.
-    for sql in ["SELECT sum(price) AS s FROM trades WHERE size > 0", "SELECT symbol FROM trades ORDER BY ts_event DESC LIMIT 3"] {
+    for sql in ["SELECT sum(price) AS s FROM trades WHERE size > 0", "SELECT symbol FROM trades ORDER BY ts_recv DESC LIMIT 3"] {
         let plan = explain(&engine, &format!("EXPLAIN {sql}")).await;
         assert!(!plan.contains("output_ordering") && plan.contains("file_groups={2 groups"), "{sql}: {plan}");
     }
@@ -221,6 +221,97 @@ async fn groups_of_sorted_rows_are_those_of_any_rows() {
     let rows = csv(&engine, filtered).await;
     assert_eq!(rows.lines().count(), 1 + 5, "{rows}");
     assert_eq!(csv(&engine, "SELECT symbol, count(*) AS n FROM trades WHERE size = 99 GROUP BY symbol").await, "symbol,n\n");
+}
+
+/// Random tables: several datasets, days that overlap, symbols that end early, NULLs among symbols and times, and equal times.
+#[tokio::test]
+async fn the_ends_of_runs_say_what_all_rows_say() {
+    for seed in 0..12u64 {
+        let mut random = seed;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let mut fixture = Fixture::new();
+        let null_times = next(2) == 1;
+        for file in 0..1 + next(6) as i64 {
+            let begins = T0 + (file - next(3) as i64) * 3_600_000_000_000;
+            let symbols = 1 + next(5);
+            let row = |i: i64, next: &mut dyn FnMut(u64) -> u64| {
+                // A price is that of its symbol and time: of equal times any may come last.
+                let (symbol, ts) = (next(symbols), begins + next(4_000) as i64 * 1_000_000_000);
+                let symbol = (symbol > 0 || file % 2 == 0).then(|| format!("S{symbol}"));
+                let price = ts / 1_000_000_000 % 100_000 + symbol.as_ref().map_or(0, |symbol| i64::from(symbol.as_bytes()[1])) * 1_000_000;
+                let row = trade("", ts, i128::from(price), 1)
+                    .text("dataset", ["SYN.A", "SYN.B"][next(2) as usize])
+                    .i64("_offset", file * 10_000 + i);
+                let row = if null_times && next(50) == 0 { row.without("ts_event").decimal("price", 7) } else { row };
+                symbol.map_or_else(|| row.clone().without("symbol"), |symbol| row.clone().text("symbol", &symbol))
+            };
+            let rows: Vec<Row> = (0..50 + next(4_000) as i64).map(|i| row(i, &mut next)).collect();
+            fixture.write(Family::Trades, &rows);
+        }
+        let engine = fixture.engine().await;
+        let last = "max(ts_event) AS ts, last_value(price ORDER BY ts_event) AS price, first_value(price ORDER BY ts_event DESC) AS again";
+        let plain = "(SELECT * FROM trades ORDER BY _offset LIMIT 1000000)";
+        let select = |of: &str, rest: &str| (format!("SELECT {of} FROM trades {rest}"), format!("SELECT {of} FROM {plain} {rest}"));
+        let ends = [
+            select(&format!("symbol, {last}"), "GROUP BY symbol ORDER BY symbol"),
+            select(&format!("dataset, symbol, {last}"), "GROUP BY dataset, symbol ORDER BY dataset, symbol"),
+            select(&format!("symbol, {last}"), "WHERE symbol <> 'S1' GROUP BY symbol ORDER BY symbol"),
+            select("ts_event", "ORDER BY ts_event DESC LIMIT 1"),
+            select("ts_event, price", "ORDER BY ts_event DESC NULLS LAST LIMIT 25"),
+            select("ts_event, price", "WHERE symbol = 'S2' ORDER BY ts_event DESC LIMIT 10"),
+            select("ts_event", "WHERE symbol = 'none' ORDER BY ts_event DESC LIMIT 10"),
+        ];
+        for (ends, plain) in ends {
+            let plan = explain(&engine, &format!("EXPLAIN {ends}")).await;
+            assert!(plan.contains("EndsExec") || plan.contains("EmptyExec"), "seed {seed}, {ends}: {plan}");
+            let (mut ends_say, mut plain_says) = (csv(&engine, &ends).await, csv(&engine, &plain).await);
+            if ends.contains("LIMIT") {
+                // Of equal times, any of the same symbol or another may be among the latest.
+                let times = |said: &str| said.lines().map(|line| line.split(',').next().unwrap().to_string() + "\n").collect::<String>();
+                (ends_say, plain_says) = (times(&ends_say), times(&plain_says));
+            }
+            if !null_times || !ends.contains("last_value") {
+                assert_eq!(ends_say, plain_says, "seed {seed}: {ends}");
+            }
+            // Once more, with what was learned.
+            let again = csv(&engine, &ends).await;
+            assert_eq!(again.lines().count(), ends_say.lines().count(), "seed {seed}: {ends}");
+        }
+        for rest in ["WHERE size > 0 GROUP BY symbol", "WHERE ts_event > '2026-01-01' GROUP BY symbol", "GROUP BY symbol, side"] {
+            let plan = explain(&engine, &format!("EXPLAIN SELECT symbol, {last} FROM trades {rest}")).await;
+            assert!(!plan.contains("EndsExec"), "{rest}: {plan}");
+        }
+        for by in ["ts_recv DESC LIMIT 5", "ts_event LIMIT 5", "ts_event DESC, price LIMIT 5"] {
+            let plan = explain(&engine, &format!("EXPLAIN SELECT * FROM trades ORDER BY {by}")).await;
+            assert!(!plan.contains("EndsExec"), "{by}: {plan}");
+        }
+    }
+}
+
+/// Of twenty days, the ends of the last one's runs are read.
+#[tokio::test]
+async fn the_last_of_each_symbol_is_read_from_the_newest_day() {
+    let mut fixture = Fixture::new();
+    let day = 86_400_000_000_000;
+    for d in 0..20 {
+        let row =
+            |i: i64| trade(["A", "B", "C"][(i % 3) as usize], T0 + d * day + i, i128::from(d * 3_000 + i), 1).i64("_offset", d * 3_000 + i);
+        fixture.write(Family::Trades, &(0..3_000).map(row).collect::<Vec<_>>());
+    }
+    let engine = fixture.engine().await;
+    for sql in [
+        "SELECT symbol, max(ts_event), last_value(price ORDER BY ts_event) FROM trades GROUP BY symbol",
+        "SELECT symbol, price FROM trades ORDER BY ts_event DESC LIMIT 3",
+    ] {
+        let analyzed = explain(&engine, &format!("EXPLAIN ANALYZE {sql}")).await;
+        for said in ["files_total=20,", "files_with_ends=1,", "rows_at_ends=", "files_opened=1,"] {
+            assert!(analyzed.contains(said), "{said}: {analyzed}");
+        }
+        assert_eq!(csv(&engine, sql).await.lines().count(), 4);
+    }
 }
 
 /// A run may be the whole table, and a group all of its values: they count as what any other group holds.

@@ -157,7 +157,7 @@ impl Table {
 impl Place {
     /// Writes one file per partition; on an error removes those that were written: no log entry names them.
     async fn write_files(&self, batches: &[RecordBatch]) -> Result<Vec<(Add, Stats)>, Error> {
-        let topic = self.topic;
+        let (topic, layout) = (self.topic, self.lake.layout);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ENCODE_THREADS_MAX);
         let batches: Arc<Vec<RecordBatch>> = Arc::new(batches.to_vec());
         let sorted = batches.clone();
@@ -169,7 +169,7 @@ impl Place {
                 let written = &written;
                 async move {
                     let (encoded, values) =
-                        self.blocking(move || Ok((file::encode(topic, &batches, &partition, threads)?, partition.values))).await?;
+                        self.blocking(move || Ok((file::encode(topic, layout, &batches, &partition, threads)?, partition.values))).await?;
                     let path = format!("{}/part-{}.zstd.parquet", layout::partition_path(&values), Uuid::new_v4());
                     written.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(self.location(&path));
                     let size = encoded.bytes.len() as i64;

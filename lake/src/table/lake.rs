@@ -3,6 +3,7 @@
 use super::{Place, Table};
 use crate::Error;
 use crate::durable::DurableLocal;
+use crate::file::FileLayout;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use schemas::Family;
@@ -14,6 +15,7 @@ use url::Url;
 pub struct Lake {
     pub(super) root: Url,
     pub(super) store: Arc<dyn ObjectStore>,
+    pub(crate) layout: FileLayout,
 }
 
 impl Lake {
@@ -44,7 +46,12 @@ impl Lake {
             root.set_path(&format!("{}/", root.path()));
         }
         Path::from_url_path(root.path()).map_err(|e| Error::Location { url: root.to_string(), why: e.to_string() })?;
-        Ok(Lake { root, store })
+        Ok(Lake { root, store, layout: FileLayout::default() })
+    }
+
+    /// The same tables; the files that are written from now on are laid out so.
+    pub fn laid_out(self, layout: FileLayout) -> Lake {
+        Lake { layout, ..self }
     }
 
     /// Where the tables are.
