@@ -1,6 +1,7 @@
 //! One door for every query: read-only, one statement, bounded in memory and time, over the tables of one moment.
 
 use crate::about::Asked;
+use crate::apart::AskApart;
 use crate::average::RoundedAverage;
 use crate::bounds;
 use crate::catalog::{CATALOG, Catalog, SCHEMA, TailAt};
@@ -275,7 +276,8 @@ fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>, runs:
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(StayExact)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(CheckArithmetic));
-    let mut physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(ReadEnds(runs.clone())), Arc::new(ReadTogether)];
+    let mut physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
+        vec![Arc::new(AskApart), Arc::new(ReadEnds(runs.clone())), Arc::new(ReadTogether)];
     physical.extend(PhysicalOptimizer::new().rules);
     physical.push(Arc::new(GroupRuns));
     physical.push(Arc::new(PauseInJoins));

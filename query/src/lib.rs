@@ -8,6 +8,7 @@
 //!                  └─► about.rs          commits, intervals, lag; gaps and quarantine with what explains their rows
 //!
 //!        together.rs, runs.rs   files in their order where somebody wants it, and groups without hashing
+//!        apart.rs               files and tail are each asked alone where that gives as much
 //!        ends.rs                 of the last of each symbol, and of the latest rows, nothing but these
 //!        gate.rs     one statement, and it only reads (functions.rs: which functions; folders.rs: plans without places)
 //!        bounds.rs, products.rs   no plan far larger than its text, no join of all with all
@@ -23,6 +24,7 @@
 
 pub mod about;
 mod adding;
+mod apart;
 mod average;
 mod bounds;
 pub mod catalog;
