@@ -114,7 +114,7 @@ impl Following {
             ends.extend(watermarks.map(|(partition, watermarks)| ((family, partition), watermarks)));
         }
         let starts = self.start(&ends)?;
-        let families = self.families();
+        let mut families = self.families();
         let mut reader = log.reader(&starts)?;
         let ends: BTreeMap<Place, i64> = ends.iter().map(|(place, watermarks)| (*place, watermarks.high)).collect();
         let mut here = false;
@@ -133,8 +133,10 @@ impl Following {
             if starts.iter().any(|start| !held.contains_key(&(start.family, start.partition))) {
                 bail!("a table went back to an older version: the newest records are read again");
             }
-            if self.families() != families {
+            let now = self.families();
+            if now != families {
                 self.workers.block_on(store::refuse_other_log(&log, &lake)).context("comparing the log with the tables")?;
+                families = now;
             }
             if !here && starts.iter().all(|start| held[&(start.family, start.partition)] >= ends[&(start.family, start.partition)]) {
                 self.tail().say_behind(None);
