@@ -59,7 +59,7 @@ impl Catalog {
         let schema = MemorySchemaProvider::new();
         let building = |e| Error::from_engine("building the catalog", e);
         for (family, table) in tapes.clone() {
-            let priced = PricedTable::over(table.clone(), &units).map_err(building)?;
+            let priced = PricedTable::over(table.clone(), &units);
             let explained = ExplainedTable::over(&table, &sources, asked).map_err(building)?;
             let provider = match (priced, explained) {
                 (Some(priced), _) => Arc::new(priced) as _,
@@ -99,10 +99,6 @@ impl Catalog {
 
     pub(crate) fn provider(&self) -> Arc<dyn CatalogProvider> {
         self.provider.clone()
-    }
-
-    pub(crate) fn units(&self) -> &InstrumentUnits {
-        &self.units
     }
 }
 

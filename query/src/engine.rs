@@ -37,7 +37,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{SetExpr, Statement as Sql};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -193,9 +193,9 @@ impl Engine {
     }
 }
 
-async fn plan_and_start(Published { catalog, state }: Published, sql: String) -> Result<SendableRecordBatchStream, Error> {
-    // A context of its own gives the query its own now().
-    let state = SessionContext::new_with_state(state).state();
+async fn plan_and_start(Published { mut state, .. }: Published, sql: String) -> Result<SendableRecordBatchStream, Error> {
+    // The query has its own now().
+    state.mark_start_execution();
     let planning = |e| Error::from_engine("planning the query", e);
     bounds::check_text(&sql)?;
     let statement = one_statement(&sql)?;
@@ -204,7 +204,6 @@ async fn plan_and_start(Published { catalog, state }: Published, sql: String) ->
     verify_read_only(&plan)?;
     bounds::check_plan(&plan)?;
     let plan = state.optimize(&plan).map_err(planning)?;
-    catalog.units().load_for(&plan, &state).await.map_err(|e| Error::from_engine("reading the instruments", e))?;
     let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(planning)?;
     execute_stream(plan, state.task_ctx()).map_err(|e| Error::from_engine("starting the query", e))
 }
