@@ -178,8 +178,15 @@ pub fn questions(day: i32, symbol: &str, from: i64, to: i64) -> Vec<Question> {
 
 pub struct Answer {
     rows: usize,
-    pub ms: f64,
+    ms: f64,
     all: Vec<f64>,
+}
+
+impl Answer {
+    /// What the fastest run took.
+    pub fn least(&self) -> f64 {
+        self.all.iter().copied().fold(f64::INFINITY, f64::min)
+    }
 }
 
 /// Each query once unmeasured, then timed from its text to its last batch.

@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How the rows of a file are laid out. Tables are written with the default, which a sweep chose (docs/decisions/0011-file-layout.md); others are
+/// How the rows of a file are laid out. Tables are written with the default, which a sweep chose (docs/decisions/0012-file-layout.md); others are
 /// there to be measured beside it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FileLayout {
@@ -41,8 +41,8 @@ pub struct FileLayout {
 impl Default for FileLayout {
     fn default() -> FileLayout {
         FileLayout {
-            group_rows: 1 << 20,
-            cut_rows: usize::MAX,
+            group_rows: 1 << 18,
+            cut_rows: 1 << 15,
             page_rows: PAGE_ROWS,
             compression: Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("3 is a level of zstd")),
             dictionary: None,
@@ -55,7 +55,7 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Rows gathered at a time: the copy of one column's slice fits the cache.
 const SLICE_ROWS: usize = 1 << 16;
 /// Rows in a page: the unit of the page index, and of compression.
-pub const PAGE_ROWS: usize = 50_000;
+pub const PAGE_ROWS: usize = 20_000;
 /// Rows from which the encodings of a file are chosen.
 const SAMPLE_ROWS: usize = 1 << 15;
 /// Files with fewer rows are not worth choosing for.
@@ -459,4 +459,28 @@ fn shared_out<T: Send, R: Send>(
     });
     results.sort_by_key(|(i, _)| *i);
     results.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_long_run_shares_its_row_groups_with_no_other(runs in proptest::collection::vec(1usize..200, 0..40)) {
+            let layout = FileLayout { group_rows: 100, cut_rows: 30, ..FileLayout::default() };
+            let ends: Vec<usize> = runs.iter().scan(0, |end, run| { *end += run; Some(*end) }).collect();
+            let (rows, changes) = (ends.last().copied().unwrap_or(0), &ends[..ends.len().saturating_sub(1)]);
+            let groups = row_groups(changes, rows, layout);
+            let whole: Vec<usize> = groups.iter().cloned().flatten().collect();
+            prop_assert_eq!(whole, (0..rows).collect::<Vec<_>>());
+            for group in &groups {
+                prop_assert!(!group.is_empty() && group.len() <= layout.group_rows);
+                let inside = runs.iter().zip(&ends).filter(|(run, end)| **end > group.start && **end - **run < group.end);
+                let inside: Vec<usize> = inside.map(|(run, _)| *run).collect();
+                prop_assert!(inside.len() == 1 || inside.iter().all(|run| *run < layout.cut_rows), "{:?} in {:?}", inside, group);
+            }
+        }
+    }
 }

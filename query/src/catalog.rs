@@ -85,7 +85,7 @@ impl Catalog {
         let schema = MemorySchemaProvider::new();
         let building = |e| Error::from_engine("building the catalog", e);
         for (family, table) in tapes.clone() {
-            let priced = PricedTable::over(table.clone(), &units).map_err(building)?;
+            let priced = PricedTable::over(table.clone(), &units);
             let explained = ExplainedTable::over(&table, &sources, asked).map_err(building)?;
             let provider = match (priced, explained) {
                 (Some(priced), _) => Arc::new(priced) as _,
@@ -140,10 +140,6 @@ impl Catalog {
     /// Where the tables lie.
     pub(crate) fn folders(&self) -> &Folders {
         &self.folders
-    }
-
-    pub(crate) fn units(&self) -> &InstrumentUnits {
-        &self.units
     }
 }
 

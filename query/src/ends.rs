@@ -136,7 +136,7 @@ impl ReadEnds {
             return Ok(None);
         };
         let first = config.file_groups.iter().flat_map(FileGroup::iter).next();
-        let Some([lead, time, ..]) = first.and_then(|file| file.extensions.get::<SortKey>()).map(|key| key.0) else { return Ok(None) };
+        let Some([lead, time, ..]) = first.and_then(|file| file.extensions.get::<SortKey>()).map(|key| key.by) else { return Ok(None) };
         let Some(factory) = source.parquet_file_reader_factory().filter(|_| config.limit.is_none()) else { return Ok(None) };
         let schema = config.file_source().table_schema();
         let partitions = schema.table_partition_cols();
@@ -165,7 +165,7 @@ impl ReadEnds {
 }
 
 /// The scan below nodes that look at each row alone, and hand on all or a part of them.
-fn scan_below(node: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn ExecutionPlan>> {
+pub(crate) fn scan_below(node: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn ExecutionPlan>> {
     if node.is::<DataSourceExec>() {
         return Some(node);
     }
@@ -182,7 +182,7 @@ fn replace_scan(node: Arc<dyn ExecutionPlan>, by: Arc<dyn ExecutionPlan>) -> Res
 }
 
 /// The column of the scan that a column of the node is, unchanged.
-fn name_below(node: &Arc<dyn ExecutionPlan>, at: usize) -> Option<String> {
+pub(crate) fn name_below(node: &Arc<dyn ExecutionPlan>, at: usize) -> Option<String> {
     if let Some(projection) = node.downcast_ref::<ProjectionExec>() {
         return name_below(projection.input(), column(&projection.expr().get(at)?.expr)?);
     }

@@ -42,7 +42,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use schemas::Family;
 use std::num::NonZeroUsize;
@@ -227,11 +227,11 @@ impl Engine {
 }
 
 async fn plan_and_start(
-    (Published { catalog, state }, moment): (Published, Moment),
+    (Published { catalog, mut state }, moment): (Published, Moment),
     sql: String,
 ) -> Result<SendableRecordBatchStream, Error> {
-    // A context of its own gives the query its own now().
-    let mut state = SessionContext::new_with_state(state).state();
+    // The query has its own now().
+    state.mark_start_execution();
     state.config_mut().set_extension(Arc::new(moment));
     let planning = |e| Error::from_engine("planning the query", e);
     let statement = gate::admit(&sql)?;
@@ -240,7 +240,6 @@ async fn plan_and_start(
     gate::verify_read_only(&plan)?;
     bounds::check_plan(&plan)?;
     let plan = state.optimize(&plan).map_err(planning)?;
-    catalog.units().load_for(&plan, &state).await.map_err(|e| Error::from_engine("reading the instruments", e))?;
     let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(planning)?;
     products::check_joins(&plan)?;
     let stream = execute_stream(plan, state.task_ctx()).map_err(|e| Error::from_engine("starting the query", e))?;

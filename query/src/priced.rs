@@ -2,46 +2,53 @@
 
 use crate::table::TapeTable;
 use crate::units::{InstrumentUnits, Unit};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::datasource::{TableProvider, TableType, provider_as_source};
-use datafusion::error::{DataFusionError, Result};
-use datafusion::functions::expr_fn::coalesce;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::common::DFSchema;
+use datafusion::datasource::{TableProvider, TableType};
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, col, when};
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use schemas::{Family, Kind};
-use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A family with prices: `currency` and `price_unit` come from the row, else from the instrument valid at `ts_event`.
+/// A family with prices: `currency` and `price_unit` come from the row, else from the instrument valid at `ts_event`. A scan that does not ask
+/// for them is the table's own.
 #[derive(Debug)]
 pub struct PricedTable {
-    schema: SchemaRef,
-    plan: LogicalPlan,
+    table: Arc<TapeTable>,
+    units: Arc<InstrumentUnits>,
 }
 
+/// Both columns.
+const FILLED: [Unit; 2] = [Unit::Currency, Unit::PriceUnit];
+/// What an instrument is found by.
+const FOUND_BY: [&str; 3] = ["dataset", "symbol", "ts_event"];
+
 impl PricedTable {
-    /// The priced view of a table; `None` where its rows have no prices of an instrument.
-    pub(crate) fn over(table: Arc<TapeTable>, units: &Arc<InstrumentUnits>) -> Result<Option<PricedTable>> {
-        if !is_priced(table.family()) {
-            return Ok(None);
-        }
-        let schema = table.schema();
-        let columns = schema.fields().iter().map(|field| match field.name().as_str() {
-            "currency" => filled(units, Unit::Currency),
-            "price_unit" => filled(units, Unit::PriceUnit),
-            name => col(name),
-        });
-        let columns: Vec<Expr> = columns.collect();
-        let plan = LogicalPlanBuilder::scan(table.family().topic().name, provider_as_source(table), None)?.project(columns)?.build()?;
-        Ok(Some(PricedTable { schema, plan }))
+    /// The priced form of a table; `None` where its rows have no prices of an instrument.
+    pub(crate) fn over(table: Arc<TapeTable>, units: &Arc<InstrumentUnits>) -> Option<PricedTable> {
+        is_priced(table.family()).then(|| PricedTable { table, units: units.clone() })
+    }
+
+    /// A column of the schema as a row of `scanned` says it.
+    fn column(&self, name: &str, state: &dyn Session, scanned: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+        let said = match FILLED.into_iter().find(|unit| unit.column() == name) {
+            None => col(name),
+            Some(unit) => {
+                let instrument = InstrumentUnits::function(&self.units, unit).call(FOUND_BY.map(col).to_vec());
+                when(col(name).is_not_null(), col(name)).otherwise(instrument)?
+            }
+        };
+        state.create_physical_expr(said, scanned)
     }
 }
 
-fn filled(units: &Arc<InstrumentUnits>, unit: Unit) -> Expr {
-    coalesce(vec![col(unit.column()), InstrumentUnits::function(units, unit).call(vec![col("dataset"), col("symbol"), col("ts_event")])])
-        .alias(unit.column())
+/// Is it one of both?
+fn is_filled(column: &str) -> bool {
+    FILLED.into_iter().any(|unit| unit.column() == column)
 }
 
 /// Does a row hold prices per unit of an instrument that it names? `instruments` itself is where the answer comes from.
@@ -55,18 +62,48 @@ pub fn is_priced(family: Family) -> bool {
 #[async_trait]
 impl TableProvider for PricedTable {
     fn schema(&self) -> SchemaRef {
-        self.schema.clone()
+        self.table.schema()
     }
 
     fn table_type(&self) -> TableType {
         TableType::Base
     }
 
-    fn get_logical_plan(&'_ self) -> Option<Cow<'_, LogicalPlan>> {
-        Some(Cow::Borrowed(&self.plan))
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let own = self.table.supports_filters_pushdown(filters)?;
+        let looks_at_filled = |filter: &&Expr| filter.column_refs().iter().any(|column| is_filled(&column.name));
+        let each = filters.iter().zip(own);
+        Ok(each.map(|(filter, own)| if looks_at_filled(filter) { TableProviderFilterPushDown::Unsupported } else { own }).collect())
     }
 
-    async fn scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
-        Err(DataFusionError::Internal("a priced table is replaced by its plan before it is scanned".into()))
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = self.table.schema();
+        let all: Vec<usize> = (0..schema.fields().len()).collect();
+        let asked = projection.unwrap_or(&all);
+        if !asked.iter().any(|column| is_filled(schema.field(*column).name())) {
+            return self.table.scan(state, projection, filters, limit).await;
+        }
+        self.units.load(state).await?;
+        let mut needed = asked.clone();
+        for name in FOUND_BY {
+            let column = schema.index_of(name)?;
+            if !needed.contains(&column) {
+                needed.push(column);
+            }
+        }
+        let scan = self.table.scan(state, Some(&needed), filters, limit).await?;
+        let scanned = DFSchema::try_from(Schema::clone(&scan.schema()))?;
+        let column = |column: &usize| {
+            let name = schema.field(*column).name();
+            Ok(ProjectionExpr { expr: self.column(name, state, &scanned)?, alias: name.clone() })
+        };
+        let columns = asked.iter().map(column).collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(ProjectionExec::try_new(columns, scan)?))
     }
 }

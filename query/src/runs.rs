@@ -4,6 +4,8 @@
 //! Only the first half of an aggregation is done so; the second half merges the groups of all streams as ever. Rows that were not sorted after
 //! all would make more groups to merge, and no other result.
 
+use crate::ends::{name_below, scan_below};
+use crate::table::SortKey;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{concat, concat_batches, partition, take};
@@ -11,11 +13,14 @@ use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit, TimestampNanose
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::config::ConfigOptions;
+use datafusion::datasource::physical_plan::{FileGroup, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{
     AggregateExec, AggregateMode, PhysicalGroupBy, aggregate_expressions, evaluate_group_by, evaluate_many,
@@ -64,11 +69,40 @@ impl RunsExec {
         let plain = aggregate.group_expr().is_single() && !aggregate.group_expr().is_empty() && aggregate.limit_options().is_none();
         let unfiltered = aggregate.filter_expr().iter().all(Option::is_none);
         // By all of its keys: else a run may be a row.
-        let sorted = *aggregate.input_order_mode() == InputOrderMode::Sorted;
+        let sorted = *aggregate.input_order_mode() == InputOrderMode::Sorted || is_in_runs(aggregate);
         let in_groups = aggregate.aggr_expr().iter().all(|function| function.groups_accumulator_supported());
         let applies = *aggregate.mode() == AggregateMode::Partial && plain && unfiltered && sorted && in_groups;
         applies.then(|| RunsExec { aggregate: aggregate.clone(), metrics: ExecutionPlanMetricsSet::new() })
     }
+}
+
+/// Do rows with the same keys come together, file by file? So they do in sorted files, however many there are, whose partition, first sort column
+/// and the next one are all that the keys look at.
+fn is_in_runs(aggregate: &AggregateExec) -> bool {
+    let input = aggregate.input();
+    let scan = scan_below(input).and_then(|scan| scan.downcast_ref::<DataSourceExec>()?.downcast_to_file_source::<ParquetSource>());
+    let Some((config, _)) = scan else { return false };
+    let mut sorted_by: Option<&[&str]> = None;
+    for file in config.file_groups.iter().flat_map(FileGroup::iter) {
+        match file.extensions.get::<SortKey>() {
+            Some(key) if key.stated => sorted_by = Some(key.by),
+            _ => return false,
+        }
+    }
+    let Some([first, next, ..]) = sorted_by else { return false };
+    let partitions = config.file_source().table_schema().table_partition_cols();
+    let mut seen: Vec<String> = Vec::new();
+    for (key, _) in aggregate.group_expr().expr() {
+        for column in collect_columns(key) {
+            match name_below(input, column.index()) {
+                Some(name) if partitions.iter().any(|partition| *partition.name() == name) => {}
+                Some(name) if name == *first || name == *next => seen.push(name),
+                _ => return false,
+            }
+        }
+    }
+    // What is the same in all rows of a file makes no runs shorter; a time alone has them in every symbol anew.
+    seen.is_empty() || seen.iter().any(|name| name == first)
 }
 
 impl DisplayAs for RunsExec {

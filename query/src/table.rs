@@ -42,7 +42,7 @@ use schemas::{Family, Kind};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The Arrow type of a kind in SQL: as stored, but for times.
 pub fn sql_type(kind: Kind) -> DataType {
@@ -73,15 +73,21 @@ pub struct TapeTable {
     facts: Facts,
     /// The next offset that `files` do not have, of each partition of the followed log of which they have any.
     cut: BTreeMap<i32, i64>,
+    /// Whether each of `files` says that it is sorted, once somebody looked.
+    sorted: Vec<OnceLock<bool>>,
     /// What opens them.
     open: Option<Opener>,
     /// Why `files` is not known.
     fault: Option<String>,
 }
 
-/// What the files of a table are sorted by, each where its footer says so too.
+/// What a file of a table is sorted by.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SortKey(pub(crate) &'static [&'static str]);
+pub(crate) struct SortKey {
+    pub(crate) by: &'static [&'static str],
+    /// Whether its footer was seen to say so.
+    pub(crate) stated: bool,
+}
 
 /// Where a table's files are, and the footers that were read.
 struct Opener {
@@ -120,6 +126,7 @@ impl TapeTable {
         let values = |at: usize| tape.files.iter().map(|file| file.partition_values[at].clone()).collect();
         let partitions = partitions.map(|(at, column)| (column.name().clone(), values(at))).collect();
         tape.facts = Facts::new(tape.schema.clone(), infos, partitions);
+        tape.sorted = tape.files.iter().map(|_| OnceLock::new()).collect();
         Ok(tape)
     }
 
@@ -141,7 +148,8 @@ impl TapeTable {
             .collect();
         let store = store_url(family.topic().name, "");
         let facts = Facts::new(schema.clone(), Vec::new(), Vec::new());
-        TapeTable { family, schema, scanned, position, store, files: Vec::new(), facts, cut: BTreeMap::new(), open: None, fault: None }
+        let (files, sorted, cut) = (Vec::new(), Vec::new(), BTreeMap::new());
+        TapeTable { family, schema, scanned, position, store, files, facts, sorted, cut, open: None, fault: None }
     }
 
     /// True where it has no files, and is not known to be unreadable.
@@ -193,21 +201,29 @@ impl TapeTable {
         Ok(kept)
     }
 
-    /// The orders of each file's rows, where these are few enough to be read side by side and each of them says that it is sorted. A file that
-    /// cannot be read says nothing here; whoever reads its rows is told.
-    async fn orders_of(&self, files: &[PartitionedFile], kept: &[usize]) -> Vec<LexOrdering> {
-        let sort_key = self.family.topic().sort_key;
-        let Some(open) = self.open.as_ref().filter(|_| files.len() <= FILES_IN_ORDER_MAX) else { return Vec::new() };
-        let is_sorted = |file: &PartitionedFile| {
-            let file = file.object_meta.clone();
+    /// Does each of these files say that it is sorted? One that cannot be read says nothing here; whoever reads its rows is told.
+    async fn are_sorted(&self, kept: &[usize]) -> bool {
+        let Some(open) = &self.open else { return false };
+        let look = |file: &usize| {
+            let (file, sort_key) = (*file, self.family.topic().sort_key);
             async move {
-                let footer = DFParquetMetadata::new(&open.store, &file).with_file_metadata_cache(Some(open.footers.clone()));
-                footer.fetch_metadata().await.is_ok_and(|footer| is_sorted_by(&footer, sort_key))
+                if let Some(known) = self.sorted[file].get() {
+                    return *known;
+                }
+                let footer = DFParquetMetadata::new(&open.store, &self.files[file].object_meta);
+                let footer = footer.with_file_metadata_cache(Some(open.footers.clone())).fetch_metadata().await;
+                *self.sorted[file].get_or_init(|| footer.is_ok_and(|footer| is_sorted_by(&footer, sort_key)))
             }
         };
-        if !join_all(files.iter().map(is_sorted)).await.into_iter().all(|sorted| sorted) {
+        join_all(kept.iter().map(look)).await.into_iter().all(|sorted| sorted)
+    }
+
+    /// The orders of each file's rows, of files that are sorted, where these are few enough to be read side by side.
+    fn orders_of(&self, kept: &[usize]) -> Vec<LexOrdering> {
+        if kept.len() > FILES_IN_ORDER_MAX {
             return Vec::new();
         }
+        let sort_key = self.family.topic().sort_key;
         // Where no file has a NULL in it, it is as much the order that has NULL last, as SQL does.
         let whole = sort_key.iter().all(|name| kept.iter().all(|file| self.facts.nulls(*file, name) == Some(0)));
         // Files are read apart, and in each of them the partition columns are the same in every row.
@@ -310,13 +326,14 @@ impl TapeTable {
         let mut statistics = Statistics::new_unknown(self.scanned.table_schema());
         statistics.num_rows = row_count(kept.iter().map(|file| self.facts.rows(*file)));
         let described = kept.len() <= FILES_DESCRIBED_MAX;
+        let stated = self.are_sorted(&kept).await;
         let file = |at: &usize| {
-            let mut file = self.files[*at].clone();
+            let mut file = self.files[*at].clone().with_extension(SortKey { by: self.family.topic().sort_key, stated });
             file.statistics = described.then(|| Arc::new(self.facts.statistics(*at, self.scanned.table_schema())));
             file
         };
         let files: Vec<PartitionedFile> = kept.iter().map(file).collect();
-        let orders = self.orders_of(&files, &kept).await;
+        let orders = if stated { self.orders_of(&kept) } else { Vec::new() };
         let groups = match orders.as_slice() {
             [_, ..] => files.into_iter().map(|file| FileGroup::new(vec![file])).collect(),
             [] => FileGroup::new(files).split_files(state.config().target_partitions()),
@@ -400,7 +417,7 @@ fn partitioned_file(
         .ok_or_else(|| format!("file {} was modified at {} ms, which is no time", info.location, info.modification_time))?;
     let values = partition_columns.iter().map(|column| partition_value(info, column)).collect::<std::result::Result<Vec<_>, _>>()?;
     let meta = ObjectMeta { location: info.location.clone(), last_modified, size: info.size, e_tag: None, version: None };
-    Ok(PartitionedFile::new_from_meta(meta).with_partition_values(values).with_extension(SortKey(sort_key)))
+    Ok(PartitionedFile::new_from_meta(meta).with_partition_values(values).with_extension(SortKey { by: sort_key, stated: false }))
 }
 
 /// Delta's text of a partition value as a typed one; absent and empty text both mean NULL there.

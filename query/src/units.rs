@@ -9,13 +9,11 @@ use crate::table::TapeTable;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::catalog::Session;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, col, lit,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, col, lit};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use std::collections::{BTreeMap, HashMap};
@@ -66,16 +64,14 @@ impl InstrumentUnits {
         ScalarUDF::from(InstrumentUnit { units: self.clone(), unit, signature: Signature::exact(asked, Volatility::Stable) })
     }
 
-    /// Reads the instruments if `plan` asks for a unit and nobody asked before.
-    pub(crate) async fn load_for(&self, plan: &LogicalPlan, state: &SessionState) -> Result<()> {
-        if !asks_for_units(plan)? || self.loaded.initialized() {
-            return Ok(());
-        }
-        self.loaded.get_or_try_init(|| self.load(state)).await?;
+    /// Reads the instruments, if nobody did before.
+    pub(crate) async fn load(&self, state: &dyn Session) -> Result<()> {
+        self.loaded.get_or_try_init(|| self.read(state)).await?;
         Ok(())
     }
 
-    async fn load(&self, state: &SessionState) -> Result<Loaded> {
+    async fn read(&self, state: &dyn Session) -> Result<Loaded> {
+        let state: &SessionState = state.as_any().downcast_ref().ok_or_else(|| DataFusionError::Internal("no session of ours".into()))?;
         let memory = MemoryConsumer::new("units of the instruments").register(&state.runtime_env().memory_pool);
         let context = SessionContext::new_with_state(state.clone());
         let definition = col("kind").is_null().or(col("kind").not_eq(lit("mapping")));
@@ -94,20 +90,6 @@ impl InstrumentUnits {
         memory.try_resize(units.bytes())?;
         Ok(Loaded { units, _memory: memory })
     }
-}
-
-fn asks_for_units(plan: &LogicalPlan) -> Result<bool> {
-    let mut asked = false;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                let unit = matches!(expr, Expr::ScalarFunction(f) if f.func.inner().is::<InstrumentUnit>());
-                asked |= unit;
-                Ok(if unit { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-            })
-        })
-    })?;
-    Ok(asked)
 }
 
 const COLUMNS: [&str; 11] =

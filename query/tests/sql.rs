@@ -314,6 +314,32 @@ async fn the_last_of_each_symbol_is_read_from_the_newest_day() {
     }
 }
 
+/// More files than are read side by side: their groups are found in runs as well.
+#[tokio::test]
+async fn many_files_are_grouped_by_runs_too() {
+    let mut fixture = Fixture::new();
+    for d in 0..40 {
+        let row = |i: i64| {
+            trade(["A", "B", "C"][(i % 3) as usize], T0 + d * 86_400_000_000_000 + i * 1_000_000_000, i128::from(d + i), i % 7)
+                .i64("_offset", d * 300 + i)
+        };
+        fixture.write(Family::Trades, &(0..300).map(row).collect::<Vec<_>>());
+    }
+    let engine = fixture.engine().await;
+    let what = "count(*) AS n, sum(price) AS s, max(price) AS high, last_value(price ORDER BY ts_event) AS last";
+    for (by, runs) in [("symbol", true), ("date, symbol", true), ("symbol, date_bin(interval '1 minute', ts_event)", true), ("size", false)]
+    {
+        let grouped = format!("SELECT {by}, {what} FROM trades GROUP BY {by} ORDER BY {by}");
+        let plain = format!("SELECT {by}, {what} FROM (SELECT * FROM trades ORDER BY _offset LIMIT 1000000) GROUP BY {by} ORDER BY {by}");
+        let plan = explain(&engine, &format!("EXPLAIN {grouped}")).await;
+        assert!(plan.contains("RunsExec") == runs && !plan.contains("output_ordering"), "{by}: {plan}");
+        assert_eq!(csv(&engine, &grouped).await.lines().count(), csv(&engine, &plain).await.lines().count(), "{by}");
+        if runs {
+            assert_eq!(csv(&engine, &grouped).await, csv(&engine, &plain).await, "{by}");
+        }
+    }
+}
+
 /// A run may be the whole table, and a group all of its values: they count as what any other group holds.
 #[tokio::test]
 async fn a_group_of_sorted_rows_holds_no_more_than_it_may() {
