@@ -171,6 +171,7 @@ async fn ask(tables: &Path, place: &Path, questions: &[Question], runs: usize) -
         temp_dir: place.join("spill"),
         temp_limit: SPILL_BYTES_MAX,
         timeout: TIMEOUT,
+        principal_places: query::limits::PRINCIPAL_PLACES,
     };
     let lake = Lake::open(tables.to_str().context("the temporary folder has a plain name")?)?;
     let engine = Engine::open(options, listing(lake), Asked::nobody()).await?;

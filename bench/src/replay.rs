@@ -107,6 +107,7 @@ async fn engine(lake: Lake, place: &Path) -> Result<Engine> {
         temp_dir: place.join("spill"),
         temp_limit: SPILL_BYTES_MAX,
         timeout: TIMEOUT,
+        principal_places: query::limits::PRINCIPAL_PLACES,
     };
     Ok(Engine::open(options, query::listing(lake), query::Asked::nobody()).await?)
 }

@@ -3,11 +3,12 @@
 //! `files.rs` says which files each table consists of. When the hot tail comes, its rows belong beside `files` in [`TableFiles`], and
 //! [`crate::table::TapeTable`] puts them in union with the scan: one value, so that files and tail have one cut.
 
-use crate::about::{Asked, ExplainedTable, view_schema};
+use crate::about::{Asked, ExplainedTable, asked_table, view_schema};
 use crate::error::Error;
 use crate::files::TableFiles;
 use crate::folders::Folders;
 use crate::priced::PricedTable;
+use crate::queries::Queries;
 use crate::table::TapeTable;
 use crate::units::InstrumentUnits;
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
@@ -41,7 +42,13 @@ pub struct Catalog {
 
 impl Catalog {
     /// The catalog over these tables and what is asked; `earlier` lends what has not changed since.
-    pub fn new(tables: Vec<TableFiles>, asked: &Asked, runtime: &RuntimeEnv, earlier: Option<&Catalog>) -> Result<Catalog, Error> {
+    pub(crate) fn new(
+        tables: Vec<TableFiles>,
+        asked: &Asked,
+        queries: &Queries,
+        runtime: &RuntimeEnv,
+        earlier: Option<&Catalog>,
+    ) -> Result<Catalog, Error> {
         let folders = Folders::of(&tables);
         let mut listed: BTreeMap<Family, TableFiles> = tables.into_iter().map(|table| (table.family, table)).collect();
         let standing: BTreeMap<Family, Standing> = standing(listed.values());
@@ -75,6 +82,8 @@ impl Catalog {
         for (name, table) in asked.tables() {
             schema.register_table(name.to_string(), table).map_err(building)?;
         }
+        let view = View::named(about::QUERIES).expect("schemas declares it");
+        schema.register_table(about::QUERIES.to_string(), asked_table(view, &queries.ask())).map_err(building)?;
         let provider = MemoryCatalogProvider::new();
         provider.register_schema(SCHEMA, Arc::new(schema)).map_err(building)?;
         Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units, folders })

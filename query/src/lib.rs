@@ -9,6 +9,7 @@
 //!        together.rs, runs.rs   files in their order where somebody wants it, and groups without hashing
 //!        gate.rs     one statement, and it only reads (functions.rs: which functions; folders.rs: plans without places)
 //!        bounds.rs, products.rs   no plan far larger than its text, no join of all with all
+//!        queries.rs  what was asked, and how it went; abandoned.rs: what computes on for nobody
 //!        limits.rs   every limit, once                        exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
 //!        planner.rs  plans are made beside the workers         average.rs                     and avg: exact, or an error
 //!                                │
@@ -19,6 +20,7 @@
 //!
 //! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
 
+mod abandoned;
 pub mod about;
 mod adding;
 mod average;
@@ -26,6 +28,7 @@ mod bounds;
 pub mod catalog;
 mod checked;
 mod concat;
+mod counted;
 pub mod draw;
 pub mod engine;
 pub mod error;
@@ -41,6 +44,7 @@ pub mod output;
 pub mod planner;
 mod priced;
 mod products;
+mod queries;
 pub mod replay;
 mod room;
 mod runs;
