@@ -198,6 +198,7 @@ pub async fn ask(tables: &Path, place: &Path, questions: &[Question], runs: usiz
         temp_limit: SPILL_BYTES_MAX,
         tail_limit: 0,
         timeout: TIMEOUT,
+        principal_places: query::limits::PRINCIPAL_PLACES,
     };
     let lake = Lake::open(tables.to_str().context("the temporary folder has a plain name")?)?;
     let engine = Engine::open(options, listing(lake), query::Asked::nobody()).await?;

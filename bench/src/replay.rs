@@ -108,6 +108,7 @@ async fn engine(lake: Lake, place: &Path) -> Result<Engine> {
         temp_limit: SPILL_BYTES_MAX,
         tail_limit: 0,
         timeout: TIMEOUT,
+        principal_places: query::limits::PRINCIPAL_PLACES,
     };
     Ok(Engine::open(options, query::listing(lake), query::Asked::nobody()).await?)
 }

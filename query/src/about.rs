@@ -102,7 +102,7 @@ impl Asked {
     }
 }
 
-fn asked_table(view: &'static View, ask: &Ask) -> Arc<dyn TableProvider> {
+pub(crate) fn asked_table(view: &'static View, ask: &Ask) -> Arc<dyn TableProvider> {
     Arc::new(AskedTable { view, schema: view_schema(view), ask: ask.clone() })
 }
 

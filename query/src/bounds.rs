@@ -2,7 +2,7 @@
 //! named, and an expression wherever its column is, so that thirty short lines can stand for a billion of either.
 
 use crate::error::Error;
-use crate::limits::{CHAIN, GATHERED, GROUPING_SETS, IN_LIST, JOINED, NODES, RELATIONS, STATEMENT_BYTES, TERMS, WITH_LEVELS};
+use crate::limits::{CHAIN, GATHERED, GROUPING_SETS, IN_LIST, JOINED, NODES, RELATIONS, STATEMENT_BYTES, SUBQUERIES, TERMS, WITH_LEVELS};
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result as EngineResult, ScalarValue};
@@ -55,6 +55,9 @@ struct Open {
     level: u64,
     /// Relations before each SELECT that is open.
     before: Vec<u64>,
+    /// Expressions that were open around it, and subqueries of expressions up to it.
+    depth: usize,
+    subqueries: usize,
 }
 
 impl Size {
@@ -105,8 +108,16 @@ impl Visitor for Size {
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
         self.count()?;
         let to_come = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normal(&cte.alias.name)).collect();
-        self.open.push(Open { to_come, ..Open::default() });
-        ControlFlow::Continue(())
+        let (around, depth) = self.open.last().map_or((0, 0), |around| (around.subqueries, around.depth));
+        let subqueries = around + usize::from(self.depth > depth);
+        self.open.push(Open { to_come, depth: self.depth, subqueries, ..Open::default() });
+        match subqueries <= SUBQUERIES {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(format!(
+                "more than {SUBQUERIES} subqueries of expressions lie inside each other, and the time to plan them doubles with each: name the \
+                 inner ones in a WITH, or join"
+            )),
+        }
     }
 
     fn post_visit_query(&mut self, _: &Query) -> ControlFlow<String> {
@@ -320,6 +331,15 @@ mod tests {
         let mut size = Size { open: vec![Open::default()], ..Size::default() };
         assert!(sql.visit(&mut size).is_continue());
         assert_eq!(size.open[0].relations, 7);
+    }
+
+    #[test]
+    fn subqueries_of_expressions_double() {
+        let scalar = |n: usize| format!("SELECT {}1{}", "(SELECT ".repeat(n), ")".repeat(n));
+        assert_eq!(refused(&scalar(SUBQUERIES)), None);
+        assert!(refused(&scalar(SUBQUERIES + 1)).expect("too deep").contains("doubles with each"));
+        let derived = |n: usize| format!("SELECT * FROM {}t{}", "(SELECT 1 + x FROM ".repeat(n), ")".repeat(n));
+        assert_eq!(refused(&derived(20)), None);
     }
 
     #[test]

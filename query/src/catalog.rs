@@ -3,11 +3,12 @@
 //! `files.rs` says which files each table consists of, and up to where of the log they have everything: the cut, from which on
 //! [`crate::table::TapeTable`] puts the rows of the hot tail in union with the scan.
 
-use crate::about::{Asked, ExplainedTable, view_schema};
+use crate::about::{Asked, ExplainedTable, asked_table, view_schema};
 use crate::error::Error;
 use crate::files::TableFiles;
 use crate::folders::Folders;
 use crate::priced::PricedTable;
+use crate::queries::Queries;
 use crate::table::TapeTable;
 use crate::tail::{Followed, Place};
 use crate::units::InstrumentUnits;
@@ -62,6 +63,7 @@ impl Catalog {
         tables: Vec<TableFiles>,
         tail: TailAt,
         asked: &Asked,
+        queries: &Queries,
         runtime: &RuntimeEnv,
         earlier: Option<&Catalog>,
     ) -> Result<Catalog, Error> {
@@ -98,6 +100,8 @@ impl Catalog {
         for (name, table) in asked.tables() {
             schema.register_table(name.to_string(), table).map_err(building)?;
         }
+        let view = View::named(about::QUERIES).expect("schemas declares it");
+        schema.register_table(about::QUERIES.to_string(), asked_table(view, &queries.ask())).map_err(building)?;
         let provider = MemoryCatalogProvider::new();
         provider.register_schema(SCHEMA, Arc::new(schema)).map_err(building)?;
         Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units, tail, folders })

@@ -49,7 +49,7 @@ impl ScalarUDFImpl for Concat {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let one = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if one { 1 } else { args.number_rows };
-        room::check("||", args.args.iter().map(|text| room::text_bytes(text, rows)).sum::<Result<u64>>()?)?;
+        room::check("||", args.args.iter().map(|text| room::text_bytes(text, rows)).sum::<Result<u64>>()?, one)?;
         let texts: Vec<ArrayRef> = args.args.iter().map(|text| text.to_array(rows)).collect::<Result<_>>()?;
         let together: ArrayRef = Arc::new(concat_elements_utf8(texts[0].as_string::<i32>(), texts[1].as_string::<i32>())?);
         Ok(if one { ColumnarValue::Scalar(ScalarValue::try_from_array(&together, 0)?) } else { ColumnarValue::Array(together) })

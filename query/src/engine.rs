@@ -1,21 +1,24 @@
 //! One door for every query: read-only, one statement, bounded in memory and time, over the tables of one moment.
 
+use crate::abandoned::{Abandoned, Computing, Pulse, Waiting};
 use crate::about::Asked;
 use crate::apart::AskApart;
 use crate::average::RoundedAverage;
 use crate::bounds;
 use crate::catalog::{CATALOG, Catalog, SCHEMA, TailAt};
 use crate::checked::CheckArithmetic;
+use crate::counted::counted;
 use crate::ends::{KnownRuns, ReadEnds};
 use crate::error::Error;
 use crate::exact::StayExact;
 use crate::files::Listing;
 use crate::functions;
 use crate::gate;
-use crate::limits::{PLACE_WAIT, PLACES};
+use crate::limits::{PLACE_WAIT, PLACES, STUCK, STUCK_AFTER};
 use crate::octets::OctetLength;
 use crate::planner::Planner;
 use crate::products;
+use crate::queries::{Queries, Running};
 use crate::room::Roomed;
 use crate::runs::GroupRuns;
 use crate::sum::ExactSum;
@@ -29,11 +32,11 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -45,13 +48,14 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use schemas::Family;
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 /// Limits of the engine. All queries together share memory and temporary files; each has the time.
 #[derive(Debug, Clone)]
@@ -68,6 +72,8 @@ pub struct Options {
     pub tail_limit: usize,
     /// How long a query may take, from its text to its last row.
     pub timeout: Duration,
+    /// Queries of one principal that run at once.
+    pub principal_places: usize,
 }
 
 /// Who asks.
@@ -82,6 +88,11 @@ impl Principal {
     pub fn local() -> Principal {
         Principal { name: "local".into() }
     }
+
+    /// Whoever asks over HTTP: nobody says who it is yet.
+    pub fn http() -> Principal {
+        Principal { name: "http".into() }
+    }
 }
 
 /// The query engine. Cheap to share by `Arc`. Queries are planned on threads of their own and run on the tokio runtime that opened the engine;
@@ -94,6 +105,10 @@ pub struct Engine {
     workers: Handle,
     planner: Planner,
     places: Arc<Semaphore>,
+    principals: Mutex<HashMap<String, Arc<Semaphore>>>,
+    queries: Queries,
+    abandoned: Abandoned,
+    pulse: Pulse,
     watch: Watch,
     /// What was learned of files while queries ran.
     runs: Arc<KnownRuns>,
@@ -133,15 +148,30 @@ impl Engine {
             .build_arc()
             .map_err(starting)?;
         let tables = listing(None).await.map_err(Error::Listing)?;
-        let catalog = Catalog::new(tables, TailAt::default(), &asked, &runtime, None)?;
-        let runs = Arc::default();
+        let (queries, runs) = (Queries::default(), Arc::default());
+        let catalog = Catalog::new(tables, TailAt::default(), &asked, &queries, &runtime, None)?;
         let current = RwLock::new(publish(catalog, &options, &runtime, &runs));
         let watch = Watch::over((options.memory_limit as u64).saturating_add(MARGIN_BYTES))
             .map_err(|e| Error::Execution { doing: "starting the thread that watches memory", what: e.to_string() })?;
-        let places = Arc::new(Semaphore::new(PLACES));
-        let (workers, planner, refreshing) = (Handle::current(), Planner::new(), tokio::sync::Mutex::default());
-        let tail = Arc::new(Tail::new(options.tail_limit));
-        Ok(Engine { options, listing, tail, asked, workers, planner, places, watch, runs, runtime, current, refreshing })
+        let abandoned = Abandoned::default();
+        Ok(Engine {
+            listing,
+            tail: Arc::new(Tail::new(options.tail_limit)),
+            options,
+            asked,
+            workers: Handle::current(),
+            planner: Planner::new(abandoned.clone()),
+            places: Arc::new(Semaphore::new(PLACES)),
+            principals: Mutex::default(),
+            queries,
+            abandoned,
+            pulse: Pulse::default(),
+            watch,
+            runs,
+            runtime,
+            current,
+            refreshing: tokio::sync::Mutex::default(),
+        })
     }
 
     /// The rows that the log has and the tables have not: empty as long as nobody fills it.
@@ -163,7 +193,7 @@ impl Engine {
         if earlier.is_of(&tables, &tail) {
             return Ok(false);
         }
-        let catalog = Catalog::new(tables, tail, &self.asked, &self.runtime, Some(&earlier))?;
+        let catalog = Catalog::new(tables, tail, &self.asked, &self.queries, &self.runtime, Some(&earlier))?;
         let published = publish(catalog, &self.options, &self.runtime, &self.runs);
         let mut current = self.current.write().expect("no holder of this lock can panic");
         // Under the lock: a query takes catalog and tail together.
@@ -207,27 +237,95 @@ impl Engine {
     pub async fn run(&self, principal: &Principal, sql: &str) -> Result<(SchemaRef, SendableRecordBatchStream), Error> {
         let begun = Instant::now();
         tracing::debug!(principal = %principal.name, sql, "query");
+        let deadline = begun + self.options.timeout;
+        let running = self.queries.begin(&principal.name, sql, deadline);
+        match self.start(principal, sql, begun, deadline, &running).await {
+            Ok(stream) => Ok((stream.schema(), noted(stream, running))),
+            Err(why) => {
+                running.failed(&why);
+                Err(why)
+            }
+        }
+    }
+
+    async fn start(
+        &self,
+        principal: &Principal,
+        sql: &str,
+        begun: Instant,
+        deadline: Instant,
+        running: &Running,
+    ) -> Result<SendableRecordBatchStream, Error> {
         let limit = self.options.timeout;
-        let place = tokio::time::timeout_at(begun + limit.min(PLACE_WAIT), self.places.clone().acquire_owned()).await;
-        let place = place.map_err(|_| Error::Full(PLACES))?.expect("this semaphore is never closed");
+        let places = self.places(principal, begun + limit.min(PLACE_WAIT)).await?;
         let mut watch = self.watch.anew();
-        let planning = plan_and_start(self.moment(), sql.to_string());
+        let planning = plan_and_start(self.moment(), counted(&self.runtime, running.memory()), sql.to_string());
         let stream = tokio::select! {
-            planned = self.planner.plan(&self.workers, begun + limit, limit, planning) => planned?,
+            planned = self.planner.plan(&self.workers, deadline, limit, planning) => planned?,
             held = watch.struck() => return Err(Error::too_much_held(held)),
         };
         let schema = stream.schema();
         let _on_workers = self.workers.enter();
-        let limited = until(stream, begun + limit, limit, watch);
+        let limited = until(stream, deadline, limit, watch, self.abandoned.begin());
         let placed = limited.inspect(move |_| {
-            let _held = &place;
+            let _held = &places;
         });
-        Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, placed))))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, placed)))
     }
+
+    /// A place among those of the principal, then one among those of all: whoever asks for much waits for himself.
+    async fn places(&self, principal: &Principal, until: Instant) -> Result<[OwnedSemaphorePermit; 2], Error> {
+        let most = self.options.principal_places;
+        let own = {
+            let mut principals = self.principals.lock().expect("no holder of this lock can panic");
+            principals.retain(|_, places| Arc::strong_count(places) > 1 || places.available_permits() < most);
+            principals.entry(principal.name.clone()).or_insert_with(|| Arc::new(Semaphore::new(most))).clone()
+        };
+        let own = timeout_at(until, own.acquire_owned()).await.map_err(|_| Error::Full(most))?;
+        let all = timeout_at(until, self.places.clone().acquire_owned()).await.map_err(|_| Error::Full(PLACES))?;
+        Ok([own.expect("this semaphore is never closed"), all.expect("this semaphore is never closed")])
+    }
+
+    /// Why this process should be begun again, where it should: statements that have ended compute on, and nobody else is served, or too many do.
+    /// To be asked again and again.
+    pub fn stuck(&self) -> Option<String> {
+        let going_on = self.abandoned.for_longer_than(STUCK_AFTER);
+        if going_on >= STUCK || (going_on > 0 && !self.queries.any_live(Instant::now())) {
+            return Some(format!("{going_on} statements have ended and compute on, which nothing but the end of the process stops"));
+        }
+        let since = self.pulse.stands_since(&self.workers, STUCK_AFTER)?;
+        let live = self.queries.any_live(since.into());
+        (!live).then(|| format!("every worker computes for statements that have ended, for {} s by now", since.elapsed().as_secs()))
+    }
+}
+
+/// The stream, with what it gives and how it ends noted.
+fn noted(stream: SendableRecordBatchStream, running: Running) -> SendableRecordBatchStream {
+    let schema = stream.schema();
+    let noted = futures::stream::unfold(Some((stream, running)), |given| async move {
+        let (mut stream, running) = given?;
+        match stream.next().await {
+            Some(Ok(batch)) => {
+                let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum();
+                running.gave(batch.num_rows(), bytes);
+                Some((Ok(batch), Some((stream, running))))
+            }
+            Some(Err(why)) => {
+                running.failed(&Error::told(&why));
+                Some((Err(why), Some((stream, running))))
+            }
+            None => {
+                running.done();
+                None
+            }
+        }
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, noted))
 }
 
 async fn plan_and_start(
     (Published { catalog, mut state }, moment): (Published, Moment),
+    runtime: Arc<RuntimeEnv>,
     sql: String,
 ) -> Result<SendableRecordBatchStream, Error> {
     // The query has its own now().
@@ -242,7 +340,8 @@ async fn plan_and_start(
     let plan = state.optimize(&plan).map_err(planning)?;
     let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(planning)?;
     products::check_joins(&plan)?;
-    let stream = execute_stream(plan, state.task_ctx()).map_err(|e| Error::from_engine("starting the query", e))?;
+    let context = Arc::new(TaskContext::from(&state).with_runtime(runtime));
+    let stream = execute_stream(plan, context).map_err(|e| Error::from_engine("starting the query", e))?;
     Ok(if explains { catalog.folders().out_of(stream) } else { stream })
 }
 
@@ -301,11 +400,18 @@ const BATCHES_WAITING_MAX: usize = 2;
 
 /// The stream, run by a task of its own, with an error in place of what comes after `deadline`. The answer comes in time even while an
 /// operator computes without a pause; dropping the stream aborts the task, and a reader that stands still keeps nothing beyond the deadline.
-fn until(mut stream: SendableRecordBatchStream, deadline: Instant, limit: Duration, watch: Watch) -> SendableRecordBatchStream {
+fn until(
+    mut stream: SendableRecordBatchStream,
+    deadline: Instant,
+    limit: Duration,
+    watch: Watch,
+    (computing, waiting): (Computing, Waiting),
+) -> SendableRecordBatchStream {
     let schema = stream.schema();
     let (sender, receiver) = tokio::sync::mpsc::channel::<EngineResult<RecordBatch>>(BATCHES_WAITING_MAX);
     let mut watched = watch.clone();
     let hand_over = async move {
+        let _computing = computing;
         while let Some(next) = stream.next().await {
             match tokio::time::timeout_at(deadline, sender.send(next)).await {
                 Ok(Ok(())) => {}
@@ -323,15 +429,15 @@ fn until(mut stream: SendableRecordBatchStream, deadline: Instant, limit: Durati
         }
     });
     let timed_out = move || Error::TimedOut(limit).into();
-    let limited = futures::stream::unfold(Some((task, receiver, watch)), move |running| async move {
-        let (task, mut receiver, mut watch) = running?;
+    let limited = futures::stream::unfold(Some((task, receiver, watch, waiting)), move |running| async move {
+        let (task, mut receiver, mut watch, waiting) = running?;
         let next = tokio::select! {
             biased;
             held = watch.struck() => return Some((Err(Error::too_much_held(held).into()), None)),
             next = tokio::time::timeout_at(deadline, receiver.recv()) => next,
         };
         match next {
-            Ok(Some(next)) => Some((next, Some((task, receiver, watch)))),
+            Ok(Some(next)) => Some((next, Some((task, receiver, watch, waiting)))),
             Ok(None) => match task.join().await {
                 Ok(After::End) => None,
                 Ok(After::Deadline) => Some((Err(timed_out()), None)),
@@ -381,7 +487,8 @@ mod tests {
         let schema = Arc::new(Schema::empty());
         let limit = Duration::from_secs(60);
         let endless = RecordBatchStreamAdapter::new(schema, futures::stream::pending());
-        let mut limited = until(Box::pin(endless), Instant::now() + limit, limit, Watch::over(1).expect("a thread"));
+        let mut limited =
+            until(Box::pin(endless), Instant::now() + limit, limit, Watch::over(1).expect("a thread"), Abandoned::default().begin());
         let error = Error::from_engine("running the query", limited.next().await.expect("an error").unwrap_err());
         assert!(matches!(error, Error::Memory(_)) && error.to_string().contains("the process holds"), "{error}");
         assert!(limited.next().await.is_none());
@@ -392,7 +499,7 @@ mod tests {
         let broken = futures::stream::poll_fn(|_| panic!("index out of bounds"));
         let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::new(Schema::empty()), broken));
         let limit = Duration::from_secs(60);
-        let mut limited = until(stream, Instant::now() + limit, limit, unwatched());
+        let mut limited = until(stream, Instant::now() + limit, limit, unwatched(), Abandoned::default().begin());
         let error = Error::from_engine("running the query", limited.next().await.expect("an error").unwrap_err());
         assert!(matches!(error, Error::Panicked { .. }) && error.to_string().contains("index out of bounds"), "{error}");
         assert!(limited.next().await.is_none());
@@ -404,7 +511,13 @@ mod tests {
         let batch = RecordBatch::new_empty(schema.clone());
         let endless = futures::stream::repeat_with(move || Ok(batch.clone())).take(100);
         let limit = Duration::from_millis(50);
-        let limited = until(Box::pin(RecordBatchStreamAdapter::new(schema, endless)), Instant::now() + limit, limit, unwatched());
+        let limited = until(
+            Box::pin(RecordBatchStreamAdapter::new(schema, endless)),
+            Instant::now() + limit,
+            limit,
+            unwatched(),
+            Abandoned::default().begin(),
+        );
         tokio::time::sleep(limit * 4).await;
         let taken: Vec<_> = limited.collect().await;
         let error = Error::from_engine("running the query", taken.into_iter().last().expect("a last").unwrap_err());

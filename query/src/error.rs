@@ -264,6 +264,20 @@ impl Error {
         Error::Panicked { doing, what: why.to_string() }
     }
 
+    /// What [`Error::from_engine`] will make of an error of a running query: of another one, since that error goes on.
+    pub(crate) fn told(error: &DataFusionError) -> Error {
+        let own = match error {
+            DataFusionError::External(own) => own.downcast_ref::<Error>(),
+            _ => None,
+        };
+        match own {
+            Some(Error::TimedOut(limit)) => Error::TimedOut(*limit),
+            Some(Error::Cancelled) => Error::Cancelled,
+            Some(own) => Error::Execution { doing: "running the query", what: own.to_string() },
+            None => Error::Execution { doing: "running the query", what: plain(&error.find_root().strip_backtrace()) },
+        }
+    }
+
     /// The engine's error in our words.
     pub fn from_engine(doing: &'static str, error: DataFusionError) -> Error {
         if let DataFusionError::External(inner) = error.find_root()

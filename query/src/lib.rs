@@ -12,6 +12,7 @@
 //!        ends.rs                 of the last of each symbol, and of the latest rows, nothing but these
 //!        gate.rs     one statement, and it only reads (functions.rs: which functions; folders.rs: plans without places)
 //!        bounds.rs, products.rs   no plan far larger than its text, no join of all with all
+//!        queries.rs  what was asked, and how it went; abandoned.rs: what computes on for nobody
 //!        limits.rs   every limit, once                        exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
 //!        planner.rs  plans are made beside the workers         average.rs                     and avg: exact, or an error
 //!                                │
@@ -22,6 +23,7 @@
 //!
 //! Promise: a query sees the tables at one moment, changes nothing, and prints every number with all its digits.
 
+mod abandoned;
 pub mod about;
 mod adding;
 mod apart;
@@ -30,6 +32,7 @@ mod bounds;
 pub mod catalog;
 mod checked;
 mod concat;
+mod counted;
 pub mod draw;
 mod ends;
 pub mod engine;
@@ -48,6 +51,7 @@ pub mod planner;
 mod plot;
 mod priced;
 mod products;
+mod queries;
 pub mod replay;
 mod room;
 mod runs;

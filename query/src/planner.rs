@@ -1,5 +1,6 @@
 //! Planning on threads of its own: whatever a plan takes to make, it holds no worker of the runtime, and only so many are made at once.
 
+use crate::abandoned::Abandoned;
 use crate::error::Error;
 use crate::limits::{PLACE_WAIT, PLANNING_PLACES};
 use std::any::Any;
@@ -23,11 +24,12 @@ pub const THREAD: &str = "tape-planner";
 pub(crate) struct Planner {
     places: Arc<Semaphore>,
     wait: Duration,
+    abandoned: Abandoned,
 }
 
 impl Planner {
-    pub(crate) fn new() -> Planner {
-        Planner { places: Arc::new(Semaphore::new(PLANNING_PLACES)), wait: PLACE_WAIT }
+    pub(crate) fn new(abandoned: Abandoned) -> Planner {
+        Planner { places: Arc::new(Semaphore::new(PLANNING_PLACES)), wait: PLACE_WAIT, abandoned }
     }
 
     /// Runs `work` on a thread of its own, with what it spawns on `runtime`; an error comes at the deadline whatever the thread does. Dropped
@@ -42,6 +44,7 @@ impl Planner {
         let free = timeout_at(deadline.min(Instant::now() + self.wait), self.places.clone().acquire_owned());
         let place = free.await.map_err(|_| Error::Busy)?.expect("this semaphore is never closed");
         let (mut sender, receiver) = oneshot::channel();
+        let (computing, _waiting) = self.abandoned.begin();
         let runtime = runtime.clone();
         let thread = std::thread::Builder::new().name(THREAD.into()).stack_size(STACK_BYTES);
         let started = thread.spawn(move || {
@@ -54,6 +57,7 @@ impl Planner {
             };
             let planned = catch_unwind(AssertUnwindSafe(|| runtime.block_on(wanted)));
             drop(place);
+            drop(computing);
             if let Some(planned) = planned.transpose() {
                 // Nobody may be waiting any more.
                 let _unwanted = sender.send(planned);
@@ -80,7 +84,7 @@ mod tests {
     use std::sync::mpsc;
 
     fn planner(places: usize) -> Planner {
-        Planner { places: Arc::new(Semaphore::new(places)), wait: Duration::from_millis(20) }
+        Planner { places: Arc::new(Semaphore::new(places)), wait: Duration::from_millis(20), abandoned: Abandoned::default() }
     }
 
     const LONG: Duration = Duration::from_secs(60);

@@ -2,7 +2,7 @@
 //! what a function holds while it computes.
 
 use crate::error::Error;
-use crate::limits::MADE_BYTES;
+use crate::limits::{CONSTANT_BYTES, MADE_BYTES};
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::compute::kernels::length::length;
@@ -105,12 +105,13 @@ impl Roomed {
     }
 }
 
-/// An error where a function would make so many bytes.
-pub(crate) fn check(function: &str, bytes: u64) -> Result<()> {
-    match bytes <= MADE_BYTES {
+/// An error where a function would make so many bytes, of constants or of a batch of rows.
+pub(crate) fn check(function: &str, bytes: u64, of_constants: bool) -> Result<()> {
+    let most = if of_constants { CONSTANT_BYTES } else { MADE_BYTES };
+    match bytes <= most {
         true => Ok(()),
         false => Err(Error::Plan(format!(
-            "{function} would make {bytes} bytes at once, and may make {MADE_BYTES}: ask for less, or for rows, as in SELECT … FROM \
+            "{function} would make {bytes} bytes at once, and may make {most}: ask for less, or for rows, as in SELECT … FROM \
              generate_series(…)"
         ))
         .into()),
@@ -256,7 +257,7 @@ impl ScalarUDFImpl for Roomed {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let all_one = args.args.iter().all(is_one);
         let bytes = self.bytes(&args.args, if all_one { 1 } else { args.number_rows })?;
-        check(self.own.name(), bytes)?;
+        check(self.own.name(), bytes, all_one)?;
         self.own.invoke_with_args(args)
     }
 }

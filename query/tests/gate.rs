@@ -1,10 +1,12 @@
-//! The gate in front of the engine: what is refused before it begins, and what is not told.
+//! The gate in front of the engine: what is refused before it begins, what is not told, what is noted, and who waits for whom.
 
 mod fixture;
 
-use fixture::{Fixture, Row, T0, csv, explain};
-use query::Error;
+use fixture::{Fixture, Row, T0, csv, explain, options};
+use futures::StreamExt;
+use query::{Engine, Error, Principal};
 use schemas::Family;
+use std::time::{Duration, Instant};
 
 fn trades(count: i64) -> Fixture {
     let mut fixture = Fixture::new();
@@ -86,19 +88,20 @@ async fn functions_are_those_of_the_list() {
 /// What makes much of little says so, whichever way it is asked for.
 #[tokio::test]
 async fn text_is_not_multiplied() {
-    let fixture = trades(100);
+    let fixture = trades(10);
     let engine = fixture.engine().await;
-    let big = "repeat('a', 1000000)";
+    // Ten megabytes in ten rows.
+    let big = "repeat(symbol, 1000000)";
     for expression in [
-        format!("octet_length(replace({big}, 'a', {big}))"),
-        format!("octet_length(replace(repeat(symbol, 100000), 'A', {big}))"),
-        format!("octet_length(regexp_replace({big}, 'a', {big}, 'g'))"),
-        format!("octet_length(regexp_replace({big}, '', {big}, 'g'))"),
-        format!("octet_length(array_to_string(range(1, 1000000), {big}))"),
-        format!("octet_length(array_join(range(1, 1000000), {big}))"),
-        format!("octet_length(concat({}))", vec![big; 40].join(", ")),
-        format!("octet_length(concat_ws({big}, {}))", vec!["'x'"; 40].join(", ")),
-        format!("octet_length({})", vec![big; 40].join(" || ")),
+        format!("octet_length(replace({big}, 'A', {big}))"),
+        format!("octet_length(replace({big}, 'A', 'BBBB'))"),
+        format!("octet_length(regexp_replace({big}, 'A', {big}, 'g'))"),
+        format!("octet_length(regexp_replace({big}, '', 'BBBB', 'g'))"),
+        format!("octet_length(array_to_string(range(1, 1000), {big}))"),
+        format!("octet_length(array_join(range(1, 1000), {big}))"),
+        format!("octet_length(concat({big}, {big}, {big}, {big}))"),
+        format!("octet_length(concat_ws({big}, 'x', 'x', 'x', 'x', 'x'))"),
+        format!("octet_length({big} || {big} || {big} || {big})"),
     ] {
         match fixture::run(&engine, &format!("SELECT {expression} FROM trades")).await {
             Err(why @ (Error::Plan(_) | Error::TooLarge(_))) => assert!(why.to_string().contains("may make"), "{expression}: {why}"),
@@ -116,4 +119,89 @@ async fn text_is_not_multiplied() {
     ] {
         assert_eq!(csv(&engine, &format!("SELECT {expression} AS x")).await, format!("x\n{answer}\n"), "{expression}");
     }
+}
+
+/// A join that takes hours, and pauses as it should.
+const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 10000000) b WHERE a.value * b.value % 7 = 3";
+
+async fn log(engine: &Engine) -> String {
+    csv(engine, "SELECT id, principal, state, rows, error FROM tape.queries ORDER BY id").await
+}
+
+/// Every statement is in the log with how it went; one whose reader has gone is cancelled, whether it computed or gave rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_queries_says_how_each_went() {
+    let fixture = trades(10);
+    let engine = fixture.engine_with(query::Options { timeout: Duration::from_secs(20), ..options() }).await;
+    let me = Principal { name: "me".into() };
+    csv(&engine, "SELECT symbol FROM trades").await;
+    fixture::run(&engine, "DROP TABLE trades").await.unwrap_err();
+    fixture::run(&engine, "SELECT nothing FROM trades").await.unwrap_err();
+    fixture::run(&engine, "SELECT size + 9223372036854775807 FROM trades").await.unwrap_err();
+    let (_, computing) = engine.run(&me, ENDLESS).await.unwrap();
+    let (_, mut giving) = engine.run(&me, "SELECT value FROM generate_series(1, 100000000)").await.unwrap();
+    let given = giving.next().await.unwrap().unwrap().num_rows();
+    let running = log(&engine).await;
+    assert!(running.contains("5,me,running,0,\n") && running.contains(&format!("6,me,running,{given},\n")), "{running}");
+    drop((computing, giving));
+    let noted = log(&engine).await;
+    let expected = [
+        "1,local,done,10,",
+        "2,local,refused,0,\"DROP TABLE is refused",
+        "3,local,failed,0,no column nothing;",
+        "4,local,failed,0,",
+        "5,me,cancelled,0,",
+        "6,me,cancelled,",
+        "7,local,done,7,",
+        "8,local,running,0,",
+    ];
+    for (line, expected) in noted.lines().skip(1).zip(expected) {
+        assert!(line.starts_with(expected), "{expected}: {noted}");
+    }
+    assert!(noted.contains("does not fit BIGINT"), "{noted}");
+    let whole =
+        csv(&engine, "SELECT sql, elapsed > 0 AS took, ended_at >= begun_at AS ended, bytes, memory FROM tape.queries WHERE id = 1").await;
+    assert_eq!(whole, "sql,took,ended,bytes,memory\nSELECT symbol FROM trades,true,true,50,0\n");
+    csv(&engine, "SELECT size, count(*) FROM trades GROUP BY size ORDER BY 2, 1").await;
+    assert_eq!(csv(&engine, "SELECT count(*) AS n FROM tape.queries WHERE memory > 0").await, "n\n1\n");
+}
+
+/// Whoever asks for as much as he may waits for himself; another one is answered at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_principal_keeps_nobody_else_out() {
+    let fixture = trades(10);
+    let engine = fixture.engine_with(query::Options { principal_places: 3, ..options() }).await;
+    let greedy = Principal { name: "greedy".into() };
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(engine.run(&greedy, "SELECT value FROM generate_series(1, 100000000)").await.unwrap());
+    }
+    let full = engine.run(&greedy, "SELECT 1").await.err().expect("no place");
+    assert!(matches!(full, Error::Full(3)), "{full}");
+    assert_eq!(csv(&engine, "SELECT count(*) AS n FROM trades").await, "n\n10\n");
+    let waits = engine.run(&greedy, "SELECT 1");
+    held.pop();
+    assert!(waits.await.is_ok(), "a place came free");
+}
+
+/// A function that does not pause outlives its statement, and the engine says so; what pauses ends with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_computes_on_for_nobody_is_told() {
+    let fixture = trades(10);
+    let engine = fixture.engine_with(query::Options { timeout: Duration::from_secs(1), ..options() }).await;
+    let ended = fixture::run(&engine, ENDLESS).await;
+    assert!(matches!(ended, Err(Error::TimedOut(_))), "{ended:?}");
+    tokio::time::sleep(query::limits::STUCK_AFTER * 2).await;
+    assert_eq!(engine.stuck(), None);
+    // Some ten seconds of one core, not to be stopped.
+    let endless = "SELECT levenshtein(repeat(symbol, 20000), repeat('b', 20000)) FROM trades LIMIT 1";
+    let ended = fixture::run(&engine, endless).await;
+    assert!(matches!(ended, Err(Error::TimedOut(_))), "{ended:?}");
+    let (begun, mut told) = (Instant::now(), None);
+    while told.is_none() && begun.elapsed() < Duration::from_secs(60) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        told = engine.stuck();
+    }
+    println!("told {:?} after its end: {told:?}", begun.elapsed());
+    assert!(told.is_some_and(|told| told.contains("compute on")));
 }

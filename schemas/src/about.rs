@@ -23,8 +23,8 @@ impl View {
     }
 }
 
-/// `commits`, `intervals`, `lag` and `schemas`.
-pub static VIEWS: LazyLock<[View; 4]> = LazyLock::new(|| {
+/// `commits`, `intervals`, `lag`, `schemas` and `queries`.
+pub static VIEWS: LazyLock<[View; 5]> = LazyLock::new(|| {
     [
         View {
             name: COMMITS,
@@ -38,6 +38,11 @@ pub static VIEWS: LazyLock<[View; 4]> = LazyLock::new(|| {
             fields: lag(),
         },
         View { name: SCHEMAS, doc: "a wire schema: what column `_schema` of every row refers to", fields: schemas() },
+        View {
+            name: QUERIES,
+            doc: "a statement that this query service was asked, and how it went: the last 1,000 since it began, in memory only",
+            fields: queries(),
+        },
     ]
 });
 
@@ -61,6 +66,8 @@ pub const INTERVALS: &str = "intervals";
 pub const LAG: &str = "lag";
 /// Name of the table of wire schemas.
 pub const SCHEMAS: &str = "schemas";
+/// Name of the table of statements.
+pub const QUERIES: &str = "queries";
 
 fn commits() -> Vec<Field> {
     vec![
@@ -157,6 +164,32 @@ fn schemas() -> Vec<Field> {
         req("topic", Text, "", "family that it is of"),
         req("sha256", Text, "", "SHA-256 of the text, hex"),
         req("text", Text, "", "the Avro schema"),
+    ]
+}
+
+fn queries() -> Vec<Field> {
+    vec![
+        req("id", I64, "", "number of the statement, from 1 since the service began"),
+        req("principal", Text, "", "who asked: http, or local for `tape sql`"),
+        req(
+            "state",
+            Text,
+            "",
+            "running; done; failed; cancelled: whoever asked left; timed out; refused: not let in, or there was no place (the text of the error says it)",
+        ),
+        req("begun_at", Time, "ns UTC", "when it was asked, by the clock of the service"),
+        opt("ended_at", Time, "ns UTC", "begun_at and elapsed; NULL while it runs"),
+        req(
+            "elapsed",
+            I64,
+            "ns",
+            "how long it took until its last row was taken, or takes until now; waiting for a place and for its reader included",
+        ),
+        req("rows", I64, "rows", "rows that it gave"),
+        req("bytes", I64, "bytes", "bytes of them as columns in memory, before they became text"),
+        req("memory", I64, "bytes", "the most that its sorts, joins and groups held of the memory of queries at a time"),
+        opt("error", Text, "", "what it was answered, at most 4 KiB; NULL where it is done, runs, or was cancelled"),
+        req("sql", Text, "", "the statement, at most 4 KiB of it"),
     ]
 }
 

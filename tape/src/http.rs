@@ -89,7 +89,7 @@ fn statement<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<&'a str, (Status
 async fn answer(engine: &Engine, statement: &str, format: Format) -> Result<Body, query::Error> {
     let begun = Instant::now();
     engine.refresh().await?;
-    let (_, stream) = engine.run(&Principal::local(), statement).await?;
+    let (_, stream) = engine.run(&Principal::http(), statement).await?;
     let style = TableStyle { timing: false, ..TableStyle::default() };
     let pieces = output::pieces(format, &style, begun, stream)?.try_filter(|piece| ready(!piece.is_empty()));
     let mut pieces = Box::pin(pieces);

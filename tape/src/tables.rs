@@ -27,6 +27,7 @@ pub async fn engine(settings: &Settings, timeout: Duration) -> Result<Engine> {
         tail_limit: settings.query_tail,
         temp_limit: settings.query_spill,
         timeout,
+        principal_places: query::limits::PRINCIPAL_PLACES,
     };
     let asked = about::asked(settings, lake.clone());
     Ok(Engine::open(options, listing(lake), asked).await?)

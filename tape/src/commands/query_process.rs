@@ -10,6 +10,7 @@ use crate::tables::{self, Queries};
 use crate::{home, http, panics, signals};
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, setrlimit};
+use query::Engine;
 use std::io::{Read, Write, stdin, stdout};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -17,6 +18,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// How often the engine is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub fn run(args: &QueryProcess, settings: &Settings) -> Result<Code> {
     let (listener, lifeline) =
@@ -27,11 +31,12 @@ pub fn run(args: &QueryProcess, settings: &Settings) -> Result<Code> {
     follow(lifeline.try_clone().context("watching the process that began this one")?, stop.clone())?;
     let runtime = home::serving_runtime()?;
     let queries = Queries::open(settings, Duration::from_secs(args.timeout))?;
+    let stuck = watch(queries.engine.clone(), stop.clone())?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).context("taking the socket over")?;
         (&lifeline).write_all(&[READY]).context("saying that it answers")?;
         serve(listener, http::routes(queries.engine.clone(), &settings.prefix), signals::until(stop)).await;
-        Ok(Code::Fine)
+        Ok(if stuck.load(Ordering::Relaxed) { Code::Fault } else { Code::Fine })
     })
 }
 
@@ -57,6 +62,24 @@ fn limit(settings: &Settings) -> Result<()> {
         tracing::debug!("the system's order of who goes first when memory is missing stays as it is: {why}");
     }
     Ok(())
+}
+
+/// Ends this process in order where only that ends what computes on for nobody. The flag says that it was so.
+fn watch(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
+    let stuck = Arc::new(AtomicBool::new(false));
+    let flag = stuck.clone();
+    let work = move || {
+        while !stop.load(Ordering::Relaxed) {
+            if let Some(why) = engine.stuck() {
+                tracing::warn!("the query service ends, to be begun again: {why}");
+                flag.store(true, Ordering::Relaxed);
+                stop.store(true, Ordering::Relaxed);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    };
+    std::thread::Builder::new().name("watchdog".into()).spawn(work).context("watching the query engine")?;
+    Ok(stuck)
 }
 
 /// Sets `stop` when told to, and ends this process at once when the other end of the line is gone.

@@ -1,6 +1,10 @@
 //! The binary end to end on generated input: crashes, broken files, full disks, owners, names and packings. Each test has its own home; on
 //! Kafka its own topics. A seed that decides anything is printed, and `TAPE_SEED` replays it.
 
+mod attack_reach;
+mod attack_size;
+mod attack_time;
+mod attacks;
 mod audit;
 mod bad_dbn;
 mod bad_text;

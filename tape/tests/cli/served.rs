@@ -2,7 +2,7 @@
 
 use crate::feed;
 use crate::run::Home;
-use crate::running::{Running, start, until};
+use crate::running::{Running, start_as, until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -39,7 +39,12 @@ pub fn with_trades(count: u64) -> Home {
 impl Served {
     /// `tape ARGS`, once it says where it answers.
     pub fn start(home: &Home, args: &[&str]) -> Served {
-        let mut running = start(home, args);
+        Served::start_with(home, args, &[])
+    }
+
+    /// The same with variables of its environment.
+    pub fn start_with(home: &Home, args: &[&str], env: &[(&str, &str)]) -> Served {
+        let mut running = start_as(home, args[0], args, env);
         let mut address = None;
         until("the address", || {
             let said = running.said();
