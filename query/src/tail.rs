@@ -154,7 +154,7 @@ impl Tail {
     /// Says that somebody begins to fill it: until the log's end was reached, or trouble was met, the newest records are not here.
     pub fn say_beginning(&self) {
         let mut held = self.held();
-        held.behind = Some("the newest records of the log are still being read".into());
+        held.behind = Some("the log has not been read to its end yet".into());
         held.beginning = true;
     }
 
