@@ -2,8 +2,11 @@
 
 use crate::attacks::Target;
 
+/// A shape of text: what it is called, how many of a thing it is tried with, and the text of so many.
+type Shape = (&'static str, Vec<usize>, fn(usize) -> String);
+
 /// A11: shapes of text, by how many of a thing they have.
-fn shapes() -> Vec<(&'static str, Vec<usize>, fn(usize) -> String)> {
+fn shapes() -> Vec<Shape> {
     vec![
         ("1+1+…", vec![500, 2_000, 20_000, 200_000], |n| format!("SELECT {} AS n", vec!["1"; n].join("+"))),
         ("…OR…", vec![500, 2_000, 20_000], |n| format!("SELECT count(*) FROM trades WHERE {}", vec!["size=1"; n].join(" OR "))),
