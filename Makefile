@@ -36,7 +36,7 @@ check: setup ## format, lints and documentation, as CI holds them
 test: setup-test check ## all tests, with a real Kafka started for them
 	scripts/test.sh
 
-up: setup ## run everything in one process with sample feeds; ONCE=1 exits after the answers
+up: setup ## run everything on this machine with sample feeds; ONCE=1 exits after the answers
 	cargo build --locked --workspace
 	@exec $(CARGO_TARGET_DIR)/debug/tape up --home "$(TAPE_HOME)" --listen "$(LISTEN)" $(if $(ONCE),--once)
 

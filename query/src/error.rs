@@ -308,10 +308,13 @@ impl Error {
             DataFusionError::Plan(what) => plan_error(&plain(what)),
             DataFusionError::ExecutionJoin(why) => Error::panicked(doing, why),
             DataFusionError::NotImplemented(what) => Error::Plan(plain(what)),
-            _ => match wrong_value(&plain(&root.strip_backtrace())) {
-                Ok(wrong) => Error::Plan(wrong),
-                Err(what) => Error::Execution { doing, what },
-            },
+            _ => {
+                let what = plain(&root.strip_backtrace());
+                match put_aside(&what) {
+                    Some(full) => Error::Memory(full),
+                    None => wrong_value(&what).map_or_else(|what| Error::Execution { doing, what }, Error::Plan),
+                }
+            }
         }
     }
 }
@@ -345,6 +348,15 @@ fn plain(text: &str) -> String {
     let asks = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: \
                 https://github.com/apache/datafusion/issues";
     plain.replace(asks, "").trim_end_matches(['.', ' ']).to_string()
+}
+
+/// What is said where there is no more room on disk for what does not fit into memory. Nothing else of a query writes.
+fn put_aside(what: &str) -> Option<String> {
+    if let Some((_, limit)) = what.split_once("during the spilling process has exceeded the allowable limit of ") {
+        let limit = limit.split(". Please").next().unwrap_or(limit);
+        return Some(format!("sorts and joins have put {limit} aside on disk, as much as they may"));
+    }
+    what.contains("No space left on device").then(|| "the disk that takes what does not fit into memory is full".into())
 }
 
 /// What is said of a value that another type does not hold, with what to do; else the text as it is.

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 /// Stack of a planning thread: a chain of operators takes some ten kilobytes for each, and a stack that overflows ends the process.
-const STACK_BYTES: usize = 256 << 20;
+const STACK_BYTES: usize = 64 << 20;
 /// Stacks of all that may plan at once.
 pub const STACKS_BYTES: usize = PLANNING_PLACES * STACK_BYTES;
 /// Name of a planning thread.

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 /// Stack of a worker: computing a long chain of operators goes as deep as the chain is long, and a stack that overflows ends the process.
-const STACK_BYTES: usize = 256 << 20;
+const STACK_BYTES: usize = 64 << 20;
 
 /// Stack of a thread that only serves connections.
 const SERVING_STACK_BYTES: usize = 2 << 20;

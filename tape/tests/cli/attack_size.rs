@@ -2,10 +2,13 @@
 
 use crate::attacks::Target;
 
+/// A shape of text: what it is called, how many of a thing it is tried with, and the text of so many.
+type Shape = (&'static str, Vec<usize>, fn(usize) -> String);
+
 /// A11: shapes of text, by how many of a thing they have.
-fn shapes() -> Vec<(&'static str, Vec<usize>, fn(usize) -> String)> {
+fn shapes() -> Vec<Shape> {
     vec![
-        ("1+1+…", vec![500, 2_000, 20_000, 200_000], |n| format!("SELECT {} AS n", vec!["1"; n].join("+"))),
+        ("1+1+…", vec![500, 2_000, 32_000, 200_000], |n| format!("SELECT {} AS n", vec!["1"; n].join("+"))),
         ("…OR…", vec![500, 2_000, 20_000], |n| format!("SELECT count(*) FROM trades WHERE {}", vec!["size=1"; n].join(" OR "))),
         ("…AND…", vec![2_000, 20_000], |n| format!("SELECT count(*) FROM trades WHERE {}", vec!["size=1"; n].join(" AND "))),
         ("…||…", vec![500, 2_000, 20_000], |n| format!("SELECT {} AS s", vec!["'a'"; n].join("||"))),
@@ -50,7 +53,7 @@ fn shapes() -> Vec<(&'static str, Vec<usize>, fn(usize) -> String)> {
         ("one long name", vec![60_000], |n| format!("SELECT {}", "a".repeat(n))),
         ("one long number", vec![1_000, 60_000], |n| format!("SELECT {} AS n", "9".repeat(n))),
         ("one long text", vec![60_000, 70_000], |n| format!("SELECT octet_length('{}') AS n", "x".repeat(n))),
-        ("INSERT of 1+1+…", vec![20_000], |n| format!("INSERT INTO trades SELECT {}", vec!["1"; n].join("+"))),
+        ("INSERT of 1+1+…", vec![32_000], |n| format!("INSERT INTO trades SELECT {}", vec!["1"; n].join("+"))),
         ("EXPLAIN 1+1+…", vec![500, 20_000], |n| format!("EXPLAIN SELECT {} AS n", vec!["1"; n].join("+"))),
     ]
 }

@@ -38,7 +38,7 @@ fn up(home: &Home, args: &[&str]) -> Running {
     let mut up = running::start(home, &[&["up", "--listen", "127.0.0.1:0"], args].concat());
     running::until("tape up to serve", || {
         assert!(!up.ended(), "{}", up.said());
-        up.said().contains("Up. Home")
+        up.said().contains("/subjects)")
     });
     up
 }
