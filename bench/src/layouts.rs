@@ -10,33 +10,34 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Fewer days than the queries are measured over: they are written in every layout.
-pub const SIZES: Sizes = Sizes { days: 5, trades_per_day: 1_000_000, quotes_per_day: 2_000_000, runs: 5 };
+pub const SIZES: Sizes = Sizes { days: 3, trades_per_day: 1_000_000, quotes_per_day: 2_000_000, runs: 5 };
 
 /// Name and layout.
 fn layouts() -> Result<Vec<(&'static str, FileLayout)>> {
     let zstd = |level| -> Result<Compression> { Ok(Compression::ZSTD(ZstdLevel::try_new(level)?)) };
-    let (whole, uncut) = (1 << 20, usize::MAX);
-    let base = FileLayout { group_rows: whole, cut_rows: uncut, page_rows: 50_000, compression: zstd(3)?, dictionary: None };
-    let (cut, small) = (FileLayout { cut_rows: 1 << 14, page_rows: 20_000, ..base }, 1 << 17);
+    let layout = |cut_rows, group_rows, page_rows| -> Result<FileLayout> {
+        Ok(FileLayout { group_rows, cut_rows, page_rows, compression: zstd(3)?, dictionary: None })
+    };
+    let (never, whole, quarter) = (usize::MAX, 1 << 20, 1 << 18);
+    let base = layout(1 << 16, quarter, 20_000)?;
     Ok(vec![
-        ("groups 1M, pages 50k, zstd 3", base),
-        ("groups 1M, pages 20k", FileLayout { page_rows: 20_000, ..base }),
-        ("groups 1M, pages 8k", FileLayout { page_rows: 8_192, ..base }),
-        ("groups 128k, pages 20k", FileLayout { group_rows: small, page_rows: 20_000, ..base }),
-        ("cut from 1, groups 1M, pages 20k", FileLayout { cut_rows: 1, ..cut }),
-        ("cut from 1, groups 128k, pages 20k", FileLayout { cut_rows: 1, group_rows: small, ..cut }),
-        ("cut from 16k, groups 1M, pages 20k", cut),
-        ("cut from 16k, groups 128k, pages 20k", FileLayout { group_rows: small, ..cut }),
-        ("cut from 16k, groups 256k, pages 8k", FileLayout { group_rows: 1 << 18, page_rows: 8_192, ..cut }),
-        ("cut from 64k, groups 256k, pages 8k", FileLayout { group_rows: 1 << 18, cut_rows: 1 << 16, page_rows: 8_192, ..cut }),
-        ("cut from 16k, 128k, 20k, zstd 1", FileLayout { group_rows: small, compression: zstd(1)?, ..cut }),
-        ("cut from 16k, 128k, 20k, lz4", FileLayout { group_rows: small, compression: Compression::LZ4_RAW, ..cut }),
-        ("cut from 16k, 128k, 20k, always dictionaries", FileLayout { group_rows: small, dictionary: Some(true), ..cut }),
-        ("cut from 16k, 128k, 20k, no dictionaries", FileLayout { group_rows: small, dictionary: Some(false), ..cut }),
+        ("groups of 1M, pages of 50k", layout(never, whole, 50_000)?),
+        ("groups of 1M, pages of 20k", layout(never, whole, 20_000)?),
+        ("groups of 128k, pages of 20k", layout(never, 1 << 17, 20_000)?),
+        ("cut from 1, groups of 256k, pages of 20k", layout(1, quarter, 20_000)?),
+        ("cut from 16k", layout(1 << 14, quarter, 20_000)?),
+        ("cut from 32k", layout(1 << 15, quarter, 20_000)?),
+        ("cut from 64k", base),
+        ("cut from 64k, pages of 50k", layout(1 << 16, quarter, 50_000)?),
+        ("cut from 64k, pages of 8k", layout(1 << 16, quarter, 8_192)?),
+        ("cut from 64k, zstd 1", FileLayout { compression: zstd(1)?, ..base }),
+        ("cut from 64k, lz4", FileLayout { compression: Compression::LZ4_RAW, ..base }),
+        ("cut from 64k, dictionaries wherever there may be", FileLayout { dictionary: Some(true), ..base }),
+        ("cut from 64k, no dictionaries of numbers", FileLayout { dictionary: Some(false), ..base }),
     ])
 }
 
-/// A table in Markdown: a line for each layout, and what the fastest run of each query took, in milliseconds.
+/// A table in Markdown: a line for each layout, and the mean CPU time of each query's runs, in milliseconds.
 pub fn measure(place: &Path, sizes: Sizes) -> Result<String> {
     let home = tempfile::tempdir_in(place)?;
     let layouts = layouts()?;
@@ -53,7 +54,7 @@ pub fn measure(place: &Path, sizes: Sizes) -> Result<String> {
         let [trades, quotes] = bytes[number].map(|bytes| bytes as f64 / 1e6);
         write!(table, "\n| {name} | {trades:.1}, {quotes:.1} |")?;
         for answer in runtime.block_on(ask(&folder(number), home.path(), &questions, sizes.runs)).context(*name)? {
-            write!(table, " {:.1} |", answer.least())?;
+            write!(table, " {:.1} |", answer.cpu)?;
         }
     }
     table.push('\n');

@@ -82,7 +82,7 @@ pub fn plan(files: &[Arc<FileInfo>], options: &Compaction) -> Vec<Vec<Arc<FileIn
         let bytes_max = options.target_bytes + options.target_bytes / 2;
         let (mut group, mut bytes, mut open_rows): (Vec<Arc<FileInfo>>, u64, u64) = (Vec::new(), 0, 0);
         for file in &small[left_alone(&small, options.small_files_max)..] {
-            let rows = file.stats.rows.unwrap_or(u64::MAX).min(file::PAGE_ROWS as u64);
+            let rows = file.stats.rows.unwrap_or(u64::MAX).min(file::PAGE_ROWS_MAX as u64);
             if bytes >= bytes_max || group.len() == INPUTS_MAX || (group.len() > 1 && open_rows + rows > OPEN_ROWS_MAX) {
                 groups.push(std::mem::take(&mut group));
                 (bytes, open_rows) = (0, 0);

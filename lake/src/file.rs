@@ -42,8 +42,8 @@ impl Default for FileLayout {
     fn default() -> FileLayout {
         FileLayout {
             group_rows: 1 << 18,
-            cut_rows: 1 << 15,
-            page_rows: PAGE_ROWS,
+            cut_rows: 1 << 16,
+            page_rows: 20_000,
             compression: Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("3 is a level of zstd")),
             dictionary: None,
         }
@@ -54,8 +54,8 @@ impl Default for FileLayout {
 const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Rows gathered at a time: the copy of one column's slice fits the cache.
 const SLICE_ROWS: usize = 1 << 16;
-/// Rows in a page: the unit of the page index, and of compression.
-pub const PAGE_ROWS: usize = 20_000;
+/// Rows of a page in files that an earlier version wrote: more than any has now.
+pub const PAGE_ROWS_MAX: usize = 50_000;
 /// Rows from which the encodings of a file are chosen.
 const SAMPLE_ROWS: usize = 1 << 15;
 /// Files with fewer rows are not worth choosing for.

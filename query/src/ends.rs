@@ -9,6 +9,7 @@ use crate::table::{SortKey, is_sorted_by};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
 use datafusion::config::ConfigOptions;
@@ -351,7 +352,13 @@ async fn scan_of_ends(
     streams: usize,
     metrics: &ExecutionPlanMetricsSet,
 ) -> Result<Arc<DataSourceExec>> {
-    let files: Vec<PartitionedFile> = config.file_groups.iter().flat_map(|group| group.iter().cloned()).collect();
+    let mut files: Vec<PartitionedFile> = config.file_groups.iter().flat_map(|group| group.iter().cloned()).collect();
+    let total = files.len();
+    if let (Wanted::Latest(rows), [], Ok(time)) =
+        (&search.wanted, search.filters.as_slice(), config.file_source().table_schema().table_schema().index_of(search.time))
+    {
+        retain_newest(&mut files, time, *rows);
+    }
     let store = config.object_store_url.as_str().to_string();
     // Each on a task of its own: what is read of a file for the first time is work for a core.
     let read = |file: PartitionedFile| {
@@ -379,7 +386,7 @@ async fn scan_of_ends(
         rows += groups.iter().zip(&runs.groups).map(|(access, group)| rows_of(access, group.rows)).sum::<usize>();
         parts.push(file.clone().with_extension(ParquetAccessPlan::new(groups)));
     }
-    count("files_total", files.len());
+    count("files_total", total);
     count("files_with_ends", parts.len());
     count("rows_at_ends", rows);
     let groups = if parts.is_empty() { Vec::new() } else { FileGroup::new(parts).split_files(streams) };
@@ -509,6 +516,29 @@ fn retain_latest(candidates: &mut Vec<Candidate<'_>>, rows: usize) {
     });
     if let Some(least) = enough.map(|candidate| candidate.least) {
         candidates.retain(|candidate| candidate.greatest >= least);
+    }
+}
+
+/// Leaves out files that have so many later rows in others, as the table's log states it.
+fn retain_newest(files: &mut Vec<PartitionedFile>, time: usize, rows: usize) {
+    let exact = |value: &Precision<ScalarValue>| match value {
+        Precision::Exact(ScalarValue::TimestampNanosecond(time, _)) => *time,
+        _ => None,
+    };
+    let stated = |file: &PartitionedFile| {
+        let statistics = file.statistics.as_ref()?;
+        let of = statistics.column_statistics.get(time).filter(|of| of.null_count == Precision::Exact(0))?;
+        Some((exact(&of.min_value)?, exact(&of.max_value)?, *statistics.num_rows.get_value()?))
+    };
+    let mut known: Vec<(i64, usize)> = files.iter().filter_map(|file| stated(file).map(|(least, _, rows)| (least, rows))).collect();
+    known.sort_by_key(|(least, _)| std::cmp::Reverse(*least));
+    let mut later = 0;
+    let enough = known.iter().find(|(_, of)| {
+        later += of;
+        later >= rows
+    });
+    if let Some((least, _)) = enough {
+        files.retain(|file| stated(file).is_none_or(|(_, greatest, _)| greatest >= *least));
     }
 }
 

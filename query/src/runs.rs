@@ -419,7 +419,7 @@ fn batch(schema: &SchemaRef, mut keys: Vec<ArrayRef>, states: Vec<ArrayRef>) -> 
 /// The runs of rows whose keys are all the same.
 fn runs_of(keys: &[ArrayRef], rows: usize) -> Result<Vec<Range<usize>>> {
     let differing: Vec<ArrayRef> = keys.iter().filter(|key| !is_one_text(key)).cloned().collect();
-    if differing.is_empty() { Ok(vec![0..rows]) } else { Ok(partition(&differing)?.ranges()) }
+    if differing.is_empty() { Ok(std::iter::once(0..rows).collect()) } else { Ok(partition(&differing)?.ranges()) }
 }
 
 /// Is it one text in all rows? Then its bytes are the same as those one text later.
