@@ -1,51 +1,30 @@
 //! One door for every query: read-only, one statement, bounded in memory and time, over the tables of one moment.
 
-use crate::abandoned::{Abandoned, Computing, Pulse, Waiting};
+use crate::abandoned::{Abandoned, Pulse};
 use crate::about::Asked;
-use crate::apart::AskApart;
-use crate::average::RoundedAverage;
 use crate::bounds;
-use crate::catalog::{CATALOG, Catalog, SCHEMA, TailAt};
-use crate::checked::CheckArithmetic;
+use crate::catalog::{Catalog, TailAt};
 use crate::counted::counted;
-use crate::ends::{KnownRuns, ReadEnds};
+use crate::ends::KnownRuns;
 use crate::error::Error;
-use crate::exact::StayExact;
 use crate::files::Listing;
-use crate::functions;
 use crate::gate;
+use crate::limited::until;
 use crate::limits::{PLACE_WAIT, PLACES, STUCK, STUCK_AFTER};
-use crate::octets::OctetLength;
 use crate::planner::Planner;
 use crate::products;
 use crate::queries::{Queries, Running};
-use crate::room::Roomed;
-use crate::runs::GroupRuns;
-use crate::sum::ExactSum;
+use crate::session;
 use crate::tail::{Moment, Tail};
-use crate::together::ReadTogether;
 use crate::watch::{MARGIN_BYTES, Watch};
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::Result as EngineResult;
-use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::config::ConfigOptions;
-use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use schemas::Family;
 use std::collections::HashMap;
@@ -125,6 +104,12 @@ struct Published {
     state: SessionState,
 }
 
+impl Published {
+    fn over(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>, runs: &Arc<KnownRuns>) -> Published {
+        Published { state: session::state(&catalog, options, runtime, runs), catalog: Arc::new(catalog) }
+    }
+}
+
 /// Bytes of footers and page indexes of files that are kept.
 const FOOTER_BYTES_MAX: usize = 256 << 20;
 /// How many of the largest holders of memory an error names.
@@ -150,7 +135,7 @@ impl Engine {
         let tables = listing(None).await.map_err(Error::Listing)?;
         let (queries, runs) = (Queries::default(), Arc::default());
         let catalog = Catalog::new(tables, TailAt::default(), &asked, &queries, &runtime, None)?;
-        let current = RwLock::new(publish(catalog, &options, &runtime, &runs));
+        let current = RwLock::new(Published::over(catalog, &options, &runtime, &runs));
         let watch = Watch::over((options.memory_limit as u64).saturating_add(MARGIN_BYTES))
             .map_err(|e| Error::Execution { doing: "starting the thread that watches memory", what: e.to_string() })?;
         let abandoned = Abandoned::default();
@@ -194,7 +179,7 @@ impl Engine {
             return Ok(false);
         }
         let catalog = Catalog::new(tables, tail, &self.asked, &self.queries, &self.runtime, Some(&earlier))?;
-        let published = publish(catalog, &self.options, &self.runtime, &self.runs);
+        let published = Published::over(catalog, &self.options, &self.runtime, &self.runs);
         let mut current = self.current.write().expect("no holder of this lock can panic");
         // Under the lock: a query takes catalog and tail together.
         self.tail.trim(|place| published.catalog.cut(place));
@@ -343,184 +328,4 @@ async fn plan_and_start(
     let context = Arc::new(TaskContext::from(&state).with_runtime(runtime));
     let stream = execute_stream(plan, context).map_err(|e| Error::from_engine("starting the query", e))?;
     Ok(if explains { catalog.folders().out_of(stream) } else { stream })
-}
-
-fn publish(catalog: Catalog, options: &Options, runtime: &Arc<RuntimeEnv>, runs: &Arc<KnownRuns>) -> Published {
-    let mut config = SessionConfig::new()
-        .with_target_partitions(options.target_partitions)
-        .with_default_catalog_and_schema(CATALOG, SCHEMA)
-        .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true);
-    let settings = config.options_mut();
-    // A literal 2.81 is a decimal: a float must never stand beside a price.
-    settings.sql_parser.parse_float_as_decimal = true;
-    settings.sql_parser.map_string_types_to_utf8view = false;
-    settings.execution.time_zone = Some("+00:00".into());
-    settings.explain.logical_plan_only = false;
-    // Files are in the order of their family's sort key: streams are merged, not sorted again.
-    settings.optimizer.prefer_existing_sort = true;
-    // Ours have none; one that somebody put into a file would hide rows.
-    settings.execution.parquet.bloom_filter_on_read = false;
-    let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.clone()).with_default_features();
-    functions::keep_allowed(&mut builder);
-    // The last function of a name is the one that is called.
-    let aggregates = builder.aggregate_functions().get_or_insert_default();
-    aggregates.push(Arc::new(AggregateUDF::from(ExactSum::default())));
-    aggregates.push(Arc::new(AggregateUDF::from(RoundedAverage::default())));
-    let functions = builder.scalar_functions().get_or_insert_default();
-    let roomed: Vec<_> = functions.iter().filter_map(Roomed::over).map(|function| Arc::new(ScalarUDF::from(function))).collect();
-    functions.extend(roomed);
-    functions.push(Arc::new(ScalarUDF::from(OctetLength::new())));
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(StayExact)];
-    rules.extend(Analyzer::new().rules);
-    rules.push(Arc::new(CheckArithmetic));
-    let mut physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
-        vec![Arc::new(AskApart), Arc::new(ReadEnds(runs.clone())), Arc::new(ReadTogether)];
-    physical.extend(PhysicalOptimizer::new().rules);
-    physical.push(Arc::new(GroupRuns));
-    physical.push(Arc::new(PauseInJoins));
-    let state = builder.with_analyzer_rules(rules).with_physical_optimizer_rules(physical).build();
-    state.catalog_list().register_catalog(CATALOG.to_string(), catalog.provider());
-    Published { catalog: Arc::new(catalog), state }
-}
-
-/// Why a query's task ended by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
-    /// Everything was handed over, or nobody takes it any more.
-    End,
-    /// The reader did not take a batch in time.
-    Deadline,
-    /// The process held too much memory.
-    TooMuchHeld(u64),
-}
-
-/// Batches that may wait between the query and its reader.
-const BATCHES_WAITING_MAX: usize = 2;
-
-/// The stream, run by a task of its own, with an error in place of what comes after `deadline`. The answer comes in time even while an
-/// operator computes without a pause; dropping the stream aborts the task, and a reader that stands still keeps nothing beyond the deadline.
-fn until(
-    mut stream: SendableRecordBatchStream,
-    deadline: Instant,
-    limit: Duration,
-    watch: Watch,
-    (computing, waiting): (Computing, Waiting),
-) -> SendableRecordBatchStream {
-    let schema = stream.schema();
-    let (sender, receiver) = tokio::sync::mpsc::channel::<EngineResult<RecordBatch>>(BATCHES_WAITING_MAX);
-    let mut watched = watch.clone();
-    let hand_over = async move {
-        let _computing = computing;
-        while let Some(next) = stream.next().await {
-            match tokio::time::timeout_at(deadline, sender.send(next)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return After::End,
-                Err(_) => return After::Deadline,
-            }
-        }
-        After::End
-    };
-    let task = SpawnedTask::spawn(async move {
-        tokio::select! {
-            biased;
-            held = watched.struck() => After::TooMuchHeld(held),
-            after = hand_over => after,
-        }
-    });
-    let timed_out = move || Error::TimedOut(limit).into();
-    let limited = futures::stream::unfold(Some((task, receiver, watch, waiting)), move |running| async move {
-        let (task, mut receiver, mut watch, waiting) = running?;
-        let next = tokio::select! {
-            biased;
-            held = watch.struck() => return Some((Err(Error::too_much_held(held).into()), None)),
-            next = tokio::time::timeout_at(deadline, receiver.recv()) => next,
-        };
-        match next {
-            Ok(Some(next)) => Some((next, Some((task, receiver, watch, waiting)))),
-            Ok(None) => match task.join().await {
-                Ok(After::End) => None,
-                Ok(After::Deadline) => Some((Err(timed_out()), None)),
-                Ok(After::TooMuchHeld(held)) => Some((Err(Error::too_much_held(held).into()), None)),
-                Err(why) => Some((Err(DataFusionError::ExecutionJoin(Box::new(why))), None)),
-            },
-            Err(_) => Some((Err(timed_out()), None)),
-        }
-    });
-    Box::pin(RecordBatchStreamAdapter::new(schema, limited))
-}
-
-/// Lets a join pause: DataFusion's operators yield where they read, and a join can make millions of rows of what it has read.
-#[derive(Debug)]
-struct PauseInJoins;
-
-impl PhysicalOptimizerRule for PauseInJoins {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> EngineResult<Arc<dyn ExecutionPlan>> {
-        let wrap = |node: Arc<dyn ExecutionPlan>| match node.name().ends_with("JoinExec") {
-            true => Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)),
-            false => Ok(Transformed::no(node)),
-        };
-        plan.transform_up(wrap).data()
-    }
-
-    fn name(&self) -> &str {
-        "pause_in_joins"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use arrow::datatypes::Schema;
-
-    fn unwatched() -> Watch {
-        Watch::over(u64::MAX).expect("a thread")
-    }
-
-    /// Neither a statement that computes without end nor one whose reader stands still keeps what it holds.
-    #[tokio::test]
-    async fn statements_end_when_the_process_holds_too_much() {
-        let schema = Arc::new(Schema::empty());
-        let limit = Duration::from_secs(60);
-        let endless = RecordBatchStreamAdapter::new(schema, futures::stream::pending());
-        let mut limited =
-            until(Box::pin(endless), Instant::now() + limit, limit, Watch::over(1).expect("a thread"), Abandoned::default().begin());
-        let error = Error::from_engine("running the query", limited.next().await.expect("an error").unwrap_err());
-        assert!(matches!(error, Error::Memory(_)) && error.to_string().contains("the process holds"), "{error}");
-        assert!(limited.next().await.is_none());
-    }
-
-    #[tokio::test]
-    async fn a_panic_of_the_engine_is_an_error_of_the_query() {
-        let broken = futures::stream::poll_fn(|_| panic!("index out of bounds"));
-        let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::new(Schema::empty()), broken));
-        let limit = Duration::from_secs(60);
-        let mut limited = until(stream, Instant::now() + limit, limit, unwatched(), Abandoned::default().begin());
-        let error = Error::from_engine("running the query", limited.next().await.expect("an error").unwrap_err());
-        assert!(matches!(error, Error::Panicked { .. }) && error.to_string().contains("index out of bounds"), "{error}");
-        assert!(limited.next().await.is_none());
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_stands_still_gets_no_end_that_looks_whole() {
-        let schema = Arc::new(Schema::empty());
-        let batch = RecordBatch::new_empty(schema.clone());
-        let endless = futures::stream::repeat_with(move || Ok(batch.clone())).take(100);
-        let limit = Duration::from_millis(50);
-        let limited = until(
-            Box::pin(RecordBatchStreamAdapter::new(schema, endless)),
-            Instant::now() + limit,
-            limit,
-            unwatched(),
-            Abandoned::default().begin(),
-        );
-        tokio::time::sleep(limit * 4).await;
-        let taken: Vec<_> = limited.collect().await;
-        let error = Error::from_engine("running the query", taken.into_iter().last().expect("a last").unwrap_err());
-        assert!(matches!(error, Error::TimedOut(_)), "{error}");
-    }
 }

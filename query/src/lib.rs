@@ -16,7 +16,7 @@
 //!        limits.rs   every limit, once                        exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
 //!        planner.rs  plans are made beside the workers         average.rs                     and avg: exact, or an error
 //!                                │
-//!        (principal, SQL) ──► engine.rs ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables) · plot.rs
+//!        (principal, SQL) ──► engine.rs (session.rs, limited.rs) ──► stream of batches ──► output.rs (CSV, JSON, Arrow) · draw.rs (tables) · plot.rs
 //!                                                             └─► shell.rs
 //!        tables ──► replay.rs ──► JSON lines, Avro, DBN, another log, another home
 //! ```
@@ -43,6 +43,7 @@ pub mod files;
 mod folders;
 mod functions;
 mod gate;
+mod limited;
 pub mod limits;
 mod octets;
 pub mod output;
@@ -55,6 +56,7 @@ mod queries;
 pub mod replay;
 mod room;
 mod runs;
+mod session;
 pub mod shell;
 pub mod statements;
 mod sum;
