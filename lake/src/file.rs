@@ -335,16 +335,16 @@ fn row_groups(changes: &[usize], rows: usize, layout: FileLayout) -> Vec<Range<u
     let mut groups = Vec::new();
     let (mut start, mut run) = (0, 0);
     for end in changes.iter().copied().chain([rows]) {
-        if start < run && (end - run >= layout.cut_rows || end - start > layout.group_rows) {
+        let is_long = end - run >= layout.cut_rows;
+        if start < run && (is_long || end - start > layout.group_rows) {
             groups.push(start..run);
             start = run;
         }
-        while end - start > layout.group_rows {
-            groups.push(start..start + layout.group_rows);
-            start += layout.group_rows;
-        }
-        if end > start && (end - start >= layout.cut_rows || end == rows) {
-            groups.push(start..end);
+        if end > start && (is_long || end - start >= layout.cut_rows.min(layout.group_rows) || end == rows) {
+            // In equal parts, where it is too much for one.
+            let parts = (end - start).div_ceil(layout.group_rows);
+            let each = (end - start).div_ceil(parts);
+            groups.extend((start..end).step_by(each).map(|from| from..end.min(from + each)));
             start = end;
         }
         run = end;
