@@ -278,6 +278,7 @@ impl Runs {
         // The last run may go on in the next rows. Of those that began here, the others have ended; so has the open group, unless the only
         // run goes on with it.
         let last = runs.len() - 1;
+        let begun = self.open.is_some();
         let was_open = self.open.take_if(|_| !(goes_on && last == 0));
         let starts: UInt32Array = runs[usize::from(goes_on).min(last)..last].iter().map(|run| run.start as u32).collect();
         let ended = keys.iter().map(|key| Ok(take(key, &starts, None)?)).collect::<Result<Vec<ArrayRef>>>()?;
@@ -294,7 +295,7 @@ impl Runs {
         }
         let states = match &mut self.states {
             States::Many(states) => many(states, &self.functions, &values, &runs, before)?,
-            States::One(states) => one(states, &self.functions, &values, &runs, goes_on)?,
+            States::One(states) => one(states, &self.functions, &values, &runs, (begun, goes_on))?,
         };
         let ended = states.map(|states| batch(&self.schema, ended, states)).transpose()?;
         match (turned, ended) {
@@ -362,19 +363,20 @@ fn many(
     if count == 1 { Ok(None) } else { states_of(states, EmitTo::First(count - 1)).map(Some) }
 }
 
-/// Long runs; gives the states of those that have ended.
+/// Long runs; gives the states of those that have ended. `begun` says that a group was open, `goes_on` that the first run is of that group.
 fn one(
     states: &mut Vec<Box<dyn Accumulator>>,
     functions: &[Function],
     values: &[Vec<ArrayRef>],
     runs: &[Range<usize>],
-    goes_on: bool,
+    (begun, goes_on): (bool, bool),
 ) -> Result<Option<Vec<ArrayRef>>> {
     let mut ended = Vec::new();
     let edges: Vec<Option<UInt32Array>> = functions.iter().zip(values).map(|(function, values)| function.edges(values, runs)).collect();
     for (number, run) in runs.iter().enumerate() {
         if number > 0 || !goes_on {
-            if !states.is_empty() {
+            // Without functions there are no states, and groups all the same.
+            if number > 0 || begun {
                 ended.push(state(states)?);
             }
             *states = functions.iter().map(|function| function.of.create_accumulator()).collect::<Result<_>>()?;

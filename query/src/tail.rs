@@ -104,6 +104,11 @@ impl Tail {
         cut
     }
 
+    /// A partition is no longer held.
+    pub fn drop(&self, place: Place) {
+        self.held().drop_lane(place);
+    }
+
     /// Takes the good rows among all records of a partition up to `next`, in the order of their offsets. A column that `rows` lacks is NULL.
     pub fn append(&self, place: Place, next: i64, rows: &RecordBatch) -> Result<(), ArrowError> {
         let chunk = Chunk::of(place.0, rows)?;

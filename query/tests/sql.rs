@@ -216,6 +216,18 @@ async fn groups_of_sorted_rows_are_those_of_any_rows() {
         assert!(!plain.contains("RunsExec"), "{by}: {plain}");
         assert_eq!(csv(&engine, &sorted).await, csv(&engine, &mixed).await, "{by}");
     }
+    // Groups of which nothing else is asked are groups.
+    for (sorted, rows) in [
+        ("SELECT DISTINCT symbol FROM trades", 5),
+        ("SELECT symbol FROM trades GROUP BY symbol", 5),
+        ("SELECT DISTINCT date, symbol FROM trades", 5 * 3),
+        ("SELECT symbol FROM trades UNION SELECT symbol FROM trades", 5),
+    ] {
+        let plan = explain(&engine, &format!("EXPLAIN {sorted}")).await;
+        assert!(plan.contains("RunsExec"), "{sorted}: {plan}");
+        assert_eq!(count(&engine, &format!("SELECT count(*) FROM ({sorted})")).await, rows, "{sorted}");
+    }
+    assert_eq!(count(&engine, "SELECT count(DISTINCT symbol) FROM trades").await, 4, "NULL is not counted");
     let filtered =
         "SELECT symbol, sum(size) FILTER (WHERE price > 0.000005) AS some FROM trades WHERE size > 3 GROUP BY symbol ORDER BY symbol";
     let rows = csv(&engine, filtered).await;

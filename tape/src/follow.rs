@@ -7,13 +7,14 @@ use eventlog::{Event, EventLog, Start, Watermarks};
 use query::Engine;
 use query::tail::{Followed, Place, Tail};
 use schemas::Family;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use store::decode::decode;
 use store::ledger::app_id;
+use store::tail::{Compare, Tail as Last};
 use tokio::runtime::Handle;
 
 /// Events of one poll: few, so that what comes first is not kept waiting for what comes last.
@@ -68,6 +69,9 @@ struct Following {
     stop: Arc<AtomicBool>,
 }
 
+/// The last record that was taken of each partition.
+type Lasts = BTreeMap<Place, Last>;
+
 /// How following went on without trouble.
 enum After {
     /// There is no log.
@@ -79,8 +83,9 @@ enum After {
 
 impl Following {
     fn run(self) {
+        let mut last = Lasts::new();
         while !self.stopped() {
-            match self.follow() {
+            match self.follow(&mut last) {
                 Ok(After::Stopped) => return,
                 Ok(After::NoLog) => {
                     self.tail().end();
@@ -97,8 +102,8 @@ impl Following {
         }
     }
 
-    /// Follows the log until there is trouble with it.
-    fn follow(&self) -> Result<After> {
+    /// Follows the log until there is trouble with it. What is held of it from before stays where the log still has the last record of that.
+    fn follow(&self, last: &mut Lasts) -> Result<After> {
         let (log, served) = match home::reach(&self.settings)? {
             Reach::None => return Ok(After::NoLog),
             Reach::Served(log) => (log, None),
@@ -113,7 +118,7 @@ impl Following {
             let watermarks = (0..).zip(log.watermarks(family)?);
             ends.extend(watermarks.map(|(partition, watermarks)| ((family, partition), watermarks)));
         }
-        let starts = self.start(&ends)?;
+        let (starts, mut compare) = self.start(&ends, last)?;
         let mut families = self.families();
         let mut reader = log.reader(&starts)?;
         let ends: BTreeMap<Place, i64> = ends.iter().map(|(place, watermarks)| (*place, watermarks.high)).collect();
@@ -125,7 +130,16 @@ impl Following {
                 continue;
             }
             let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
-            self.take(polled.events)?;
+            if let Some((family, partition, offset)) = compare.take(&polled) {
+                self.tail().drop((family, partition));
+                last.remove(&(family, partition));
+                bail!(
+                    "{}[{partition}]: the record at offset {offset} is not the one that was read from there: the log was brought back from an older \
+                     copy, or replaced, and is read again",
+                    family.topic().name
+                );
+            }
+            self.take(polled.events, last)?;
             for place in polled.at_end {
                 self.tail().read_to(place, ends.get(&place).copied().unwrap_or(0));
             }
@@ -152,10 +166,12 @@ impl Following {
         Ok(After::Stopped)
     }
 
-    /// Begins every partition where its table ends. What the log has no longer, the table will say is lost; until then nothing newer is shown.
-    fn start(&self, ends: &BTreeMap<Place, Watermarks>) -> Result<Vec<Start>> {
+    /// Begins every partition where its table ends, or at the last record that is held, to compare it. What the log has no longer, the table will
+    /// say is lost; until then nothing newer is shown.
+    fn start(&self, ends: &BTreeMap<Place, Watermarks>, last: &Lasts) -> Result<(Vec<Start>, Compare)> {
         let catalog = self.engine.catalog();
         let mut starts = Vec::new();
+        let mut held = HashMap::new();
         for (place @ (family, partition), watermarks) in ends {
             let Some(cut) = catalog.cut(*place) else { continue };
             if cut < watermarks.low {
@@ -165,19 +181,29 @@ impl Following {
                     watermarks.low - 1
                 );
             }
-            let offset = self.tail().start(*place, cut, watermarks.high);
-            starts.push(Start { family: *family, partition: *partition, offset });
+            let next = self.tail().start(*place, cut, watermarks.high);
+            // Before the cut it is stored, and was compared with the table.
+            let known = last.get(place).filter(|last| last.offset >= cut && last.offset < next);
+            held.extend(known.map(|last| (*place, *last)));
+            starts.push(Start { family: *family, partition: *partition, offset: known.map_or(next, |last| last.offset) });
         }
-        Ok(starts)
+        Ok((starts, Compare::new(held)))
     }
 
-    fn take(&self, events: Vec<Event>) -> Result<()> {
+    fn take(&self, events: Vec<Event>, last: &mut Lasts) -> Result<()> {
+        let known = self.tail().ends();
         let mut lanes: BTreeMap<Place, Vec<Event>> = BTreeMap::new();
         for event in events {
-            lanes.entry((event.family, event.partition)).or_default().push(event);
+            let place = (event.family, event.partition);
+            // What is compared is held already.
+            if known.get(&place).is_none_or(|next| event.offset >= *next) {
+                lanes.entry(place).or_default().push(event);
+            }
         }
         for (place, events) in lanes {
-            let next = events.last().expect("a lane begins with its first event").offset + 1;
+            let newest = events.last().expect("a lane begins with its first event");
+            let next = newest.offset + 1;
+            last.insert(place, Last::of(newest));
             // What cannot be decoded comes to `quarantine` when it is stored.
             let decoded = decode(place.0, &events)?;
             self.tail().append(place, next, &decoded.rows).with_context(|| format!("taking records of {}", place.0.topic().name))?;

@@ -1,11 +1,14 @@
 //! The seam between log and tables: whatever ingest, store, upkeep and the query service itself do or suffer, every answer shows of each partition
 //! all records from its first to some last one, each once; and what was published is shown though nobody stores it.
 
-use crate::run::{self, text};
+use crate::feed;
+use crate::run::{self, Home, text};
 use crate::running::{start, start_as, until};
 use crate::served::Served;
 use crate::trial::{Count, Trial};
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -144,4 +147,33 @@ fn serve(trial: &Trial) -> Served {
 fn see_all(trial: &Trial, service: &Served) {
     let wanted = vec![vec![i64::try_from(trial.lines()).expect("few")]];
     until("all that was published", || service.rows(COUNT).as_ref() == Some(&wanted));
+}
+
+/// What was read of a log is let go when another log lies in its place.
+#[test]
+fn records_of_a_log_that_was_brought_back_from_a_copy_are_not_shown() {
+    let home = Home::embedded();
+    let publish = |name: &str, lines: std::ops::Range<u64>| {
+        let path = home.path(name);
+        feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(lines.start, lines.end)].concat());
+        assert_eq!(home.ingest(&path, &[]).code, 0);
+    };
+    publish("a.csv", 0..100);
+    home.store();
+    let (log, copy) = (home.path("log"), home.path("copy"));
+    let copied = |from: &Path, to: &Path| {
+        let done = Command::new("cp").arg("-a").args([from, to]).status().expect("cp is everywhere");
+        assert!(done.success());
+    };
+    copied(&log, &copy);
+    publish("b.csv", 100..400);
+    let service = Served::start(&home, &["query", "--listen", "127.0.0.1:0"]);
+    let shows = |count: i64| until(&format!("{count} records"), || service.rows(COUNT) == Some(vec![vec![count]]));
+    shows(400);
+    std::fs::remove_dir_all(&log).expect("nobody serves it");
+    copied(&copy, &log);
+    publish("c.csv", 400..900);
+    shows(600);
+    let sizes = |range: std::ops::Range<u64>| range.map(|line| i64::from(feed::trade(line).1)).sum::<i64>();
+    assert_eq!(service.rows("SELECT CAST(sum(size) AS BIGINT) FROM trades"), Some(vec![vec![sizes(0..100) + sizes(400..900)]]));
 }
