@@ -41,6 +41,8 @@ struct Held {
     lanes: BTreeMap<Place, Lane>,
     bytes: usize,
     behind: Option<String>,
+    /// Why the log may have what was not taken, by whoever compares the two.
+    late: Option<String>,
     /// Somebody has begun to fill it, and has not been at the log's end yet.
     beginning: bool,
     /// Moves with every row of `instruments`: the units of prices follow from them.
@@ -53,7 +55,24 @@ struct Lane {
     from: i64,
     /// Next offset to take.
     next: i64,
+    /// The end of the log was reached, and nothing came since.
+    at_end: bool,
+    /// Moves with every piece that comes, and every end that is reached.
+    moves: u64,
     chunks: Arc<Vec<Arc<Chunk>>>,
+}
+
+/// How far a partition is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// First offset that is held, or would be.
+    pub from: i64,
+    /// Next offset to take.
+    pub next: i64,
+    /// The end of the log was reached, and nothing came since.
+    pub at_end: bool,
+    /// Moves with every piece that comes, and every end that is reached.
+    pub moves: u64,
 }
 
 /// Rows of one partition, in the order of their offsets.
@@ -100,7 +119,7 @@ impl Tail {
             return lane.next;
         }
         held.drop_lane(place);
-        held.lanes.insert(place, Lane { from: cut, next: cut, chunks: Arc::default() });
+        held.lanes.insert(place, Lane { from: cut, next: cut, at_end: false, moves: 0, chunks: Arc::default() });
         cut
     }
 
@@ -115,6 +134,8 @@ impl Tail {
         let mut held = self.held();
         let Some(lane) = held.lanes.get_mut(&place) else { return Ok(()) };
         lane.next = lane.next.max(next);
+        lane.at_end = false;
+        lane.moves += 1;
         if chunk.rows() > 0 {
             let added = lane.push(chunk)?;
             held.bytes = held.bytes.saturating_add_signed(added);
@@ -134,16 +155,19 @@ impl Tail {
         !waited.expect("nothing that holds the tail can panic").1.timed_out()
     }
 
-    /// Every record of a partition before this offset was taken, though the last of them may be none.
-    pub fn read_to(&self, place: Place, next: i64) {
+    /// The log's end was reached: every record of a partition before this offset was taken, though the last of them may be none.
+    pub fn read_to_end(&self, place: Place, next: i64) {
         if let Some(lane) = self.held().lanes.get_mut(&place) {
             lane.next = lane.next.max(next);
+            lane.at_end = true;
+            lane.moves += 1;
         }
     }
 
-    /// Where each partition that is held goes on.
-    pub fn ends(&self) -> BTreeMap<Place, i64> {
-        self.held().lanes.iter().map(|(place, lane)| (*place, lane.next)).collect()
+    /// How far each partition is held.
+    pub fn reached(&self) -> BTreeMap<Place, Reached> {
+        let reached = |lane: &Lane| Reached { from: lane.from, next: lane.next, at_end: lane.at_end, moves: lane.moves };
+        self.held().lanes.iter().map(|(place, lane)| (*place, reached(lane))).collect()
     }
 
     /// Bytes that are held.
@@ -172,6 +196,11 @@ impl Tail {
         self.changed.notify_all();
     }
 
+    /// Says why the log may have records that were not taken though nothing is known to be wrong, or with `None` that it has none.
+    pub fn say_late(&self, why: Option<String>) {
+        self.held().late = why;
+    }
+
     /// Waits until whoever began to fill it has been at the log's end or met trouble, at most so long.
     pub fn wait_for_beginning(&self, patience: Duration) {
         let waited = self.changed.wait_timeout_while(self.held(), patience, |held| held.beginning);
@@ -180,7 +209,8 @@ impl Tail {
 
     /// Why a query may not see the newest records of the log; `None` where it does.
     pub fn behind(&self) -> Option<String> {
-        self.held().behind.clone()
+        let held = self.held();
+        held.behind.clone().or_else(|| held.late.clone())
     }
 
     /// The log that is followed.
@@ -464,7 +494,7 @@ mod tests {
         tail.start(PLACE, 10, 10);
         tail.append(PLACE, 12, &rows(&[10, 11])).unwrap();
         tail.trim(|_| Some(9));
-        assert_eq!((tail.ends(), tail.bytes()), (BTreeMap::new(), 0));
+        assert_eq!((tail.reached(), tail.bytes()), (BTreeMap::new(), 0));
         tail.append(PLACE, 13, &rows(&[12])).unwrap();
         assert_eq!(shown(&tail.freeze(), 9), Vec::<i64>::new());
     }

@@ -9,9 +9,9 @@ use query::tail::{Followed, Place, Tail};
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 use store::decode::decode;
 use store::ledger::app_id;
 use store::tail::{Compare, Tail as Last};
@@ -23,6 +23,11 @@ const POLL_EVENTS_MAX: usize = 1 << 13;
 const POLL_WAIT: Duration = Duration::from_millis(50);
 /// After trouble with the log, and between two looks at one that nobody serves.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often what was read is compared with what the log has, and how long it may take to be read: a broker that is gone is said within both.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_millis(500);
+/// A log that does not answer for so long is said to.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How often the tables are asked whether they have what is held: so long is it held at least.
 const REFRESH_EVERY: Duration = Duration::from_millis(250);
 
@@ -104,82 +109,104 @@ impl Following {
 
     /// Follows the log until there is trouble with it. What is held of it from before stays where the log still has the last record of that.
     fn follow(&self, last: &mut Lasts) -> Result<After> {
-        let (log, served) = match home::reach(&self.settings)? {
+        let (log, alone) = match home::reach(&self.settings)? {
             Reach::None => return Ok(After::NoLog),
             Reach::Served(log) => (log, None),
             Reach::Alone(log, dir) => (log, Some(dir)),
         };
         let lake = home::lake(&self.settings)?;
-        self.workers.block_on(store::refuse_other_log(&log, &lake)).context("comparing the log with the tables")?;
-        self.tail().begin(followed(log.as_ref())?);
-        self.workers.block_on(self.engine.refresh())?;
-        let mut ends = BTreeMap::new();
-        for family in Family::ALL {
-            let watermarks = (0..).zip(log.watermarks(family)?);
-            ends.extend(watermarks.map(|(partition, watermarks)| ((family, partition), watermarks)));
+        let same_log = || self.workers.block_on(store::refuse_other_log(&log, &lake)).context("comparing the log with the tables");
+        if let Err(why) = same_log() {
+            self.tail().end();
+            return Err(why);
         }
-        let (starts, mut compare) = self.start(&ends, last)?;
+        let followed = followed(log.as_ref())?;
+        self.tail().begin(followed.clone());
+        self.workers.block_on(self.engine.refresh())?;
+        let ends = ends(log.as_ref())?;
+        let Begun { starts, mut compare, without } = self.start(&ends, last);
         let mut families = self.families();
         let mut reader = log.reader(&starts)?;
-        let ends: BTreeMap<Place, i64> = ends.iter().map(|(place, watermarks)| (*place, watermarks.high)).collect();
         let mut here = false;
-        while !self.stopped() {
-            if !self.tail().has_room(POLL_WAIT) {
-                self.tail().say_behind(Some(full(self.tail())));
-                here = false;
-                continue;
+        let watched = Watched::default();
+        let after = std::thread::scope(|scope| {
+            let _ends_with_this = SetOnDrop(&watched.over);
+            if alone.is_none() {
+                scope.spawn(|| self.watch(log.as_ref(), &followed, &watched));
             }
-            let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
-            if let Some((family, partition, offset)) = compare.take(&polled) {
-                self.tail().drop((family, partition));
-                last.remove(&(family, partition));
-                bail!(
-                    "{}[{partition}]: the record at offset {offset} is not the one that was read from there: the log was brought back from an older \
-                     copy, or replaced, and is read again",
-                    family.topic().name
-                );
+            while !self.stopped() {
+                if watched.changed.load(Ordering::Relaxed) {
+                    bail!("the topics of the log have changed, or a loss of it was noted: the newest records are read again");
+                }
+                if let Some(silence) = watched.silence() {
+                    self.tail().say_late(Some(format!("the log has not answered for {} s", silence.as_secs())));
+                }
+                if !self.tail().has_room(POLL_WAIT) {
+                    self.tail().say_behind(Some(full(self.tail())));
+                    here = false;
+                    continue;
+                }
+                let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
+                if let Some((family, partition, offset)) = compare.take(&polled) {
+                    self.tail().drop((family, partition));
+                    last.remove(&(family, partition));
+                    bail!(
+                        "{}[{partition}]: the record at offset {offset} is not the one that was read from there: the log was brought back from an \
+                         older copy, or replaced, and is read again",
+                        family.topic().name
+                    );
+                }
+                self.take(polled.events, last)?;
+                for place in polled.at_end {
+                    self.tail().read_to_end(place, ends.get(&place).map_or(0, |ends| ends.high));
+                }
+                let held = self.tail().reached();
+                if starts.iter().any(|start| !held.contains_key(&(start.family, start.partition))) {
+                    bail!("a table went back to an older version: the newest records are read again");
+                }
+                let now = self.families();
+                if now != families {
+                    same_log()?;
+                    families = now;
+                }
+                let is_here = |start: &Start| held[&(start.family, start.partition)].next >= ends[&(start.family, start.partition)].high;
+                if !here && starts.iter().all(is_here) {
+                    self.tail().say_behind(without.clone());
+                    here = true;
+                }
+                if here && alone.is_some() {
+                    return Ok(true);
+                }
             }
-            self.take(polled.events, last)?;
-            for place in polled.at_end {
-                self.tail().read_to(place, ends.get(&place).copied().unwrap_or(0));
-            }
-            let held = self.tail().ends();
-            if starts.iter().any(|start| !held.contains_key(&(start.family, start.partition))) {
-                bail!("a table went back to an older version: the newest records are read again");
-            }
-            let now = self.families();
-            if now != families {
-                self.workers.block_on(store::refuse_other_log(&log, &lake)).context("comparing the log with the tables")?;
-                families = now;
-            }
-            if !here && starts.iter().all(|start| held[&(start.family, start.partition)] >= ends[&(start.family, start.partition)]) {
-                self.tail().say_behind(None);
-                here = true;
-            }
-            if let Some(dir) = served.as_ref().filter(|_| here) {
+            Ok(false)
+        })?;
+        match alone.filter(|_| after) {
+            None => Ok(After::Stopped),
+            Some(dir) => {
                 // Closed before it is looked at: closing writes.
                 drop(reader);
                 drop(log);
-                return Ok(After::Read(dir.clone(), changed(dir)));
+                let looked = changed(&dir);
+                Ok(After::Read(dir, looked))
             }
         }
-        Ok(After::Stopped)
     }
 
     /// Begins every partition where its table ends, or at the last record that is held, to compare it. What the log has no longer, the table will
-    /// say is lost; until then nothing newer is shown.
-    fn start(&self, ends: &BTreeMap<Place, Watermarks>, last: &Lasts) -> Result<(Vec<Start>, Compare)> {
+    /// say is lost; until then nothing newer of that partition is shown.
+    fn start(&self, ends: &BTreeMap<Place, Watermarks>, last: &Lasts) -> Begun {
         let catalog = self.engine.catalog();
-        let mut starts = Vec::new();
-        let mut held = HashMap::new();
+        let (mut starts, mut held, mut without) = (Vec::new(), HashMap::new(), None);
         for (place @ (family, partition), watermarks) in ends {
             let Some(cut) = catalog.cut(*place) else { continue };
             if cut < watermarks.low {
-                bail!(
-                    "{}[{partition}]: offsets {cut} to {} are lost to retention, and the store has not noted it yet: tape store",
+                self.tail().drop(*place);
+                without = Some(format!(
+                    "{}[{partition}]: offsets {cut} to {} are lost to retention, and no store has noted it yet: tape store",
                     family.topic().name,
                     watermarks.low - 1
-                );
+                ));
+                continue;
             }
             let next = self.tail().start(*place, cut, watermarks.high);
             // Before the cut it is stored, and was compared with the table.
@@ -187,16 +214,59 @@ impl Following {
             held.extend(known.map(|last| (*place, *last)));
             starts.push(Start { family: *family, partition: *partition, offset: known.map_or(next, |last| last.offset) });
         }
-        Ok((starts, Compare::new(held)))
+        Begun { starts, compare: Compare::new(held), without }
+    }
+
+    /// Compares now and then what was taken with what the log has: a broker that is gone says nothing to a reader.
+    fn watch(&self, log: &dyn EventLog, followed: &Followed, watched: &Watched) {
+        let mut before: BTreeMap<Place, (i64, u64)> = BTreeMap::new();
+        while !wait(CHECK_EVERY, &watched.over) {
+            watched.ask(Some(Instant::now()));
+            let asked = self::followed(log).and_then(|now| Ok((now, ends(log)?)));
+            watched.ask(None);
+            let ends = match asked {
+                Ok((now, ends)) if now == *followed => ends,
+                Ok(_) => {
+                    watched.changed.store(true, Ordering::Relaxed);
+                    return;
+                }
+                Err(why) => {
+                    self.tail().say_late(Some(format!("{why:#}")));
+                    continue;
+                }
+            };
+            if wait(GRACE, &watched.over) {
+                return;
+            }
+            let (reached, catalog) = (self.tail().reached(), self.engine.catalog());
+            let mut behind = 0;
+            for (place, Watermarks { low, high }) in &ends {
+                let lost = catalog.cut(*place).is_some_and(|cut| cut < *low);
+                let Some(at) = reached.get(place) else {
+                    // Noted, or readable, since.
+                    let again = catalog.cut(*place).is_some() && !lost;
+                    watched.changed.fetch_or(again, Ordering::Relaxed);
+                    continue;
+                };
+                watched.changed.fetch_or(lost && at.from < *low, Ordering::Relaxed);
+                // The last offsets may hold no record: an end that was reached since the log grew is as good.
+                let (known, moves) = before.insert(*place, (*high, at.moves)).unwrap_or((i64::MIN, u64::MAX));
+                if at.next < *high && !(at.at_end && (known == *high || moves != at.moves)) {
+                    behind += high - at.next;
+                }
+            }
+            self.tail().say_late((behind > 0).then(|| format!("up to {behind} records of the log have not been read yet")));
+        }
+        self.tail().say_late(None);
     }
 
     fn take(&self, events: Vec<Event>, last: &mut Lasts) -> Result<()> {
-        let known = self.tail().ends();
+        let known = self.tail().reached();
         let mut lanes: BTreeMap<Place, Vec<Event>> = BTreeMap::new();
         for event in events {
             let place = (event.family, event.partition);
             // What is compared is held already.
-            if known.get(&place).is_none_or(|next| event.offset >= *next) {
+            if known.get(&place).is_none_or(|held| event.offset >= held.next) {
                 lanes.entry(place).or_default().push(event);
             }
         }
@@ -231,6 +301,63 @@ impl Following {
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+}
+
+/// Where to read from.
+struct Begun {
+    starts: Vec<Start>,
+    /// What must still be there.
+    compare: Compare,
+    /// Why a partition is not among them.
+    without: Option<String>,
+}
+
+/// Between who reads and who compares.
+#[derive(Default)]
+struct Watched {
+    over: AtomicBool,
+    changed: AtomicBool,
+    /// Since when the log is asked how far it is, while it is.
+    asked: Mutex<Option<Instant>>,
+}
+
+impl Watched {
+    fn ask(&self, since: Option<Instant>) {
+        *self.asked.lock().expect("nothing that holds this can panic") = since;
+    }
+
+    /// How long the log has not answered, where that is long.
+    fn silence(&self) -> Option<Duration> {
+        let asked = *self.asked.lock().expect("nothing that holds this can panic");
+        asked.map(|since| since.elapsed()).filter(|silence| *silence > SILENCE)
+    }
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits so long; true as soon as it is over.
+fn wait(time: Duration, over: &AtomicBool) -> bool {
+    let until = Instant::now() + time;
+    while Instant::now() < until && !over.load(Ordering::Relaxed) {
+        std::thread::sleep(POLL_WAIT);
+    }
+    over.load(Ordering::Relaxed)
+}
+
+/// Where every partition of the log begins and ends.
+fn ends(log: &dyn EventLog) -> Result<BTreeMap<Place, Watermarks>> {
+    let mut ends = BTreeMap::new();
+    for family in Family::ALL {
+        let watermarks = (0..).zip(log.watermarks(family)?);
+        ends.extend(watermarks.map(|(partition, watermarks)| ((family, partition), watermarks)));
+    }
+    Ok(ends)
 }
 
 fn followed(log: &dyn EventLog) -> Result<Followed> {

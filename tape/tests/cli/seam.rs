@@ -177,3 +177,22 @@ fn records_of_a_log_that_was_brought_back_from_a_copy_are_not_shown() {
     let sizes = |range: std::ops::Range<u64>| range.map(|line| i64::from(feed::trade(line).1)).sum::<i64>();
     assert_eq!(service.rows("SELECT CAST(sum(size) AS BIGINT) FROM trades"), Some(vec![vec![sizes(0..100) + sizes(400..900)]]));
 }
+
+/// A log that says nothing any more has perhaps grown: answers say so, until it speaks again.
+#[test]
+fn answers_say_when_the_log_is_silent() {
+    let home = Home::embedded();
+    let path = home.path("a.csv");
+    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, 50)].concat());
+    assert_eq!(home.ingest(&path, &[]).code, 0);
+    let store = start(&home, &["store"]);
+    let service = Served::start(&home, &["query", "--listen", "127.0.0.1:0"]);
+    let is_behind = || service.ask("text/csv", COUNT).contains("tape-behind");
+    until("all records", || service.rows(COUNT) == Some(vec![vec![50]]) && !is_behind());
+    store.send("STOP");
+    until("a word of the silence", is_behind);
+    store.send("CONT");
+    until("no such word", || !is_behind());
+    let (status, said) = store.signal("TERM");
+    assert!(status.success(), "{said}");
+}
