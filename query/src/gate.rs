@@ -2,6 +2,7 @@
 
 use crate::bounds;
 use crate::error::Error;
+use crate::ignored;
 use crate::limits::NESTED;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
@@ -16,6 +17,7 @@ pub(crate) fn admit(sql: &str) -> Result<Statement, Error> {
     bounds::check_text(sql)?;
     let statement = one_statement(sql)?;
     bounds::check_statement(&statement)?;
+    ignored::check(&statement)?;
     Ok(statement)
 }
 

@@ -10,7 +10,7 @@
 //!        together.rs, runs.rs   files in their order where somebody wants it, and groups without hashing
 //!        apart.rs               files and tail are each asked alone where that gives as much
 //!        ends.rs                 of the last of each symbol, and of the latest rows, nothing but these
-//!        gate.rs     one statement, and it only reads (functions.rs: which functions; folders.rs: plans without places)
+//!        gate.rs     one statement, and it only reads (functions.rs: which functions; ignored.rs: which words; folders.rs: plans without places)
 //!        bounds.rs, products.rs   no plan far larger than its text, no join of all with all
 //!        queries.rs  what was asked, and how it went; abandoned.rs: what computes on for nobody
 //!        limits.rs   every limit, once                        exact.rs, checked.rs, sum.rs,  functions, + - * / %, sum
@@ -43,6 +43,7 @@ pub mod files;
 mod folders;
 mod functions;
 mod gate;
+mod ignored;
 mod limited;
 pub mod limits;
 mod octets;

@@ -65,6 +65,33 @@ async fn nobody_is_told_where_the_tables_lie() {
 }
 
 /// The list of functions is what there is, but for those that were left out: whoever brings a newer DataFusion looks at what it adds.
+/// The planner leaves these out without a word: the answer would be that of another question.
+#[tokio::test]
+async fn words_that_would_be_left_out_are_refused() {
+    let engine = trades(10).engine().await;
+    for (sql, word) in [
+        ("SELECT count(*) FROM trades PREWHERE size > 3", "PREWHERE"),
+        ("SELECT count(*) FROM trades TABLESAMPLE (10 PERCENT)", "SAMPLE"),
+        ("SELECT * FROM (SELECT * FROM trades) TABLESAMPLE (10 ROWS)", "SAMPLE"),
+        ("SELECT symbol, count(*) FROM trades GROUP BY symbol WITH ROLLUP", "GROUP BY"),
+        ("SELECT symbol, count(*) FROM trades GROUP BY symbol WITH TOTALS", "GROUP BY"),
+        ("SELECT 1 WHERE EXISTS (SELECT 1 FROM trades PREWHERE size > 3)", "PREWHERE"),
+        ("WITH w AS (SELECT symbol FROM trades GROUP BY symbol WITH CUBE) SELECT * FROM w", "GROUP BY"),
+        ("EXPLAIN SELECT count(*) FROM trades PREWHERE size > 3", "PREWHERE"),
+        ("SELECT * FROM trades PARTITION (p0)", "PARTITION"),
+        ("SELECT * FROM generate_series(1, 3) WITH ORDINALITY", "ORDINALITY"),
+        ("SELECT sum(3)(size) FROM trades", "second list"),
+        ("SELECT * FROM trades FOR JSON AUTO", "FOR JSON"),
+        ("SELECT * FROM trades SETTINGS max_threads = 1", "SETTINGS"),
+        ("SELECT * FROM trades FOR UPDATE", "FOR UPDATE"),
+        ("SELECT * FROM trades WHERE symbol SIMILAR TO 'T%'", "SIMILAR TO"),
+        ("FROM trades", "FROM without SELECT"),
+    ] {
+        let refused = fixture::run(&engine, sql).await.expect_err(sql);
+        assert!(refused.to_string().contains(word) && refused.is_wrong_use(), "{sql}: {refused}");
+    }
+}
+
 #[tokio::test]
 async fn functions_are_those_of_the_list() {
     let fixture = trades(1);
