@@ -194,7 +194,7 @@ impl Engine {
 
     /// Rows of every family that the next query will see.
     pub fn rows(&self) -> Vec<(Family, u64)> {
-        let (Published { catalog, .. }, moment) = self.moment();
+        let (Published { catalog, .. }, moment, _) = self.moment();
         let beyond = |family| moment.count(family, |partition| catalog.cut((family, partition)));
         Family::ALL.into_iter().map(|family| (family, catalog.rows(family) + beyond(family))).collect()
     }
@@ -210,11 +210,23 @@ impl Engine {
     }
 
     /// What a query sees that begins now: the tables at one version each, and the rows of the log beyond them.
-    fn moment(&self) -> (Published, Moment) {
+    fn moment(&self) -> (Published, Moment, u64) {
         let current = self.current.read().expect("no holder of this lock can panic");
         let followed = self.tail.followed();
         let same = followed.is_some() && current.catalog.tail().followed.as_ref().map(Arc::as_ptr) == followed.as_ref().map(Arc::as_ptr);
-        (current.clone(), if same { self.tail.freeze() } else { Moment::default() })
+        let (moment, instruments) = if same { self.tail.freeze() } else { (Moment::default(), current.catalog.tail().instruments) };
+        (current.clone(), moment, instruments)
+    }
+
+    /// The same, with the units of prices of that moment.
+    async fn moment_with_units(&self) -> Result<(Published, Moment), Error> {
+        loop {
+            let (published, moment, instruments) = self.moment();
+            if published.catalog.tail().instruments == instruments {
+                return Ok((published, moment));
+            }
+            self.refresh().await?;
+        }
     }
 
     /// Answers one statement. The query runs while the stream is polled and ends when it is dropped; an error in the stream is an
@@ -244,7 +256,8 @@ impl Engine {
         let limit = self.options.timeout;
         let places = self.places(principal, begun + limit.min(PLACE_WAIT)).await?;
         let mut watch = self.watch.anew();
-        let planning = plan_and_start(self.moment(), counted(&self.runtime, running.memory()), sql.to_string());
+        let moment = timeout_at(deadline, self.moment_with_units()).await.map_err(|_| Error::TimedOut(limit))??;
+        let planning = plan_and_start(moment, counted(&self.runtime, running.memory()), sql.to_string());
         let stream = tokio::select! {
             planned = self.planner.plan(&self.workers, deadline, limit, planning) => planned?,
             held = watch.struck() => return Err(Error::too_much_held(held)),
@@ -323,6 +336,7 @@ async fn plan_and_start(
     gate::verify_read_only(&plan)?;
     bounds::check_plan(&plan)?;
     let plan = state.optimize(&plan).map_err(planning)?;
+    bounds::check_optimized(&plan)?;
     let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(planning)?;
     products::check_joins(&plan)?;
     let context = Arc::new(TaskContext::from(&state).with_runtime(runtime));

@@ -3,7 +3,7 @@
 use crate::bounds;
 use crate::error::Error;
 use crate::ignored;
-use crate::limits::NESTED;
+use crate::limits::{BRACKETS, NESTED};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
@@ -11,6 +11,7 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{SetExpr, Statement as Sql};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::ALL_KEYWORDS;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 /// The statement, where it may be planned; what it asks for is looked at again as a plan ([`verify_read_only`], [`bounds::check_plan`]).
 pub(crate) fn admit(sql: &str) -> Result<Statement, Error> {
@@ -33,6 +34,7 @@ pub(crate) fn explains(statement: &Statement) -> bool {
 /// Parses `sql` and lets through what only reads. DataFusion's own check of the plan comes after.
 fn one_statement(sql: &str) -> Result<Statement, Error> {
     let syntax = |e: DataFusionError| Error::from_engine("parsing the statement", e);
+    check_brackets(sql)?;
     let mut statements = DFParserBuilder::new(sql)
         .with_dialect(&GenericDialect {})
         .with_recursion_limit(NESTED)
@@ -49,6 +51,26 @@ fn one_statement(sql: &str) -> Result<Statement, Error> {
         true => Ok(statement),
         false => Err(Error::Refused { statement: first_words(sql) }),
     }
+}
+
+/// Refuses what lies too deep in brackets, before it is parsed: that alone can take longer than anybody waits.
+fn check_brackets(sql: &str) -> Result<(), Error> {
+    // What cannot be taken apart is told by the parser.
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else { return Ok(()) };
+    let mut depth = 0usize;
+    for token in tokens {
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => depth += 1,
+            Token::RParen | Token::RBracket | Token::RBrace => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > BRACKETS {
+            return Err(Error::TooLarge(format!(
+                "more than {BRACKETS} brackets lie inside each other: name the inner parts in a WITH or a subquery"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn only_reads(statement: &Statement) -> bool {

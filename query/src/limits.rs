@@ -8,6 +8,12 @@ pub const STATEMENT_BYTES: usize = 64 << 10;
 pub const NODES: usize = 20_000;
 /// Most parentheses and subqueries inside each other: what the engine's own parser allows.
 pub const NESTED: usize = 50;
+/// Most brackets of any kind inside each other: of some (`CAST(CAST(…`, `ARRAY[ARRAY[…`) the time to parse doubles with each.
+pub const BRACKETS: usize = 40;
+/// Longest text that says a type or how a time is written.
+pub const PATTERN_BYTES: usize = 100;
+/// Most centroids of an approximate percentile: each takes memory before the first row comes.
+pub const CENTROIDS: u64 = 10_000;
 /// Most operators of a chain or levels of an expression: the time to plan them grows with the square of their number.
 pub const CHAIN: usize = 500;
 /// Most subqueries of expressions (scalar, IN, EXISTS) inside each other: the time to plan them doubles with each.
@@ -17,7 +23,7 @@ pub const IN_LIST: usize = 5_000;
 /// Most relations of a statement. Each takes milliseconds to plan.
 pub const RELATIONS: u64 = 500;
 /// Most relations that one FROM joins: the time to plan them grows with the third power of their number.
-pub const JOINED: u64 = 100;
+pub const JOINED: u64 = 32;
 /// Most WITH queries of which each names the one before it.
 pub const WITH_LEVELS: u64 = 64;
 /// Most sets that one GROUP BY groups by: every row is grouped once for each.
@@ -66,6 +72,9 @@ mod tests {
             ("a statement |", format!("{} KiB", STATEMENT_BYTES >> 10)),
             ("its parts", thousands(NODES as u64)),
             ("parentheses and subqueries", NESTED.to_string()),
+            ("brackets", BRACKETS.to_string()),
+            ("centroids", thousands(CENTROIDS)),
+            ("how a time is written", PATTERN_BYTES.to_string()),
             ("operators in one chain", CHAIN.to_string()),
             ("subqueries of expressions", SUBQUERIES.to_string()),
             ("of constants alone", format!("{} MiB", CONSTANT_BYTES >> 20)),

@@ -3,8 +3,8 @@
 use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 
-/// What is run where the person has named none: long lines are not wrapped, colours stay.
-const PAGER: &str = "less -SR";
+/// What is run where the person has named none.
+const PAGER: &str = "less";
 
 /// A pager, and when it is wanted.
 #[derive(Debug, Clone)]
@@ -27,7 +27,9 @@ impl Pager {
     pub(crate) fn shows(&self, text: &[u8]) -> std::io::Result<bool> {
         let lines = text.iter().filter(|byte| **byte == b'\n').count();
         let Some((program, args)) = self.command.split_first().filter(|_| self.on && lines >= self.height) else { return Ok(false) };
-        let mut running = match Command::new(program).args(args).stdin(Stdio::piped()).spawn() {
+        // As git does: colours are shown, long lines are not wrapped, and the picture stays.
+        let less = std::env::var("LESS").unwrap_or_else(|_| "RSX".into());
+        let mut running = match Command::new(program).args(args).env("LESS", less).stdin(Stdio::piped()).spawn() {
             Err(why) if why.kind() == ErrorKind::NotFound => return Ok(false),
             running => running?,
         };

@@ -94,7 +94,9 @@ impl Plot {
     }
 
     /// The picture, and what was drawn.
-    pub(crate) fn end(self, took: Option<std::time::Duration>) -> (String, Written) {
+    pub(crate) fn end(mut self, took: Option<std::time::Duration>) -> (String, Written) {
+        // A line goes from left to right, in whatever order the rows came.
+        self.points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let written = Written { rows: self.points.len() as u64 + self.without, complete: self.complete };
         let mut out = match (&self.bounds[0], &self.bounds[1]) {
             (Some(x), Some(y)) => self.picture(x, y),
@@ -103,7 +105,7 @@ impl Plot {
         let rows = |count: u64| if count == 1 { "1 row".to_string() } else { format!("{count} rows") };
         out += &rows(written.rows);
         if self.without > 0 {
-            out += &format!(", {} without a point (NULL)", rows(self.without));
+            out += &format!(", {} without a point (NULL, or no finite number)", rows(self.without));
         }
         if !self.complete {
             out += ", and more that are not drawn";
@@ -147,7 +149,16 @@ fn axis<'a>(name: &'a str, [least, greatest]: &'a [Bound; 2]) -> Axis<'a> {
     // A line of one height is drawn in the middle.
     let apart = if least.at < greatest.at { [least.at, greatest.at] } else { [least.at - 1.0, greatest.at + 1.0] };
     let labels = if least.at < greatest.at { vec![least, greatest] } else { vec![least, least] };
-    Axis::default().title(name).bounds(apart).labels(labels.into_iter().map(|bound| Line::from(bound.text.as_str())))
+    Axis::default().title(name).bounds(apart).labels(labels.into_iter().map(|bound| Line::from(short(&bound.text))))
+}
+
+/// The same value without the zeros at the end of its fraction.
+fn short(text: &str) -> String {
+    let (number, zone) = text.split_at(text.find(['Z', '+']).unwrap_or(text.len()));
+    match number.contains('.') {
+        true => format!("{}{zone}", number.trim_end_matches('0').trim_end_matches('.')),
+        false => text.to_string(),
+    }
 }
 
 /// A column as places in the picture. Nanoseconds since 1970 have more digits than a float: what counts is how far they are from the first.
@@ -199,8 +210,11 @@ mod tests {
 
     #[test]
     fn nulls_are_no_points_and_are_counted() {
-        assert!(drawn(vec![None, Some(1), None]).ends_with("3 rows, 2 rows without a point (NULL)\n"));
-        assert_eq!(drawn(vec![None]), "nothing to draw: no row has both values\n1 row, 1 row without a point (NULL)\n");
+        assert!(drawn(vec![None, Some(1), None]).ends_with("3 rows, 2 rows without a point (NULL, or no finite number)\n"));
+        assert_eq!(
+            drawn(vec![None]),
+            "nothing to draw: no row has both values\n1 row, 1 row without a point (NULL, or no finite number)\n"
+        );
     }
 
     #[test]

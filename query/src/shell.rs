@@ -222,7 +222,7 @@ impl Shell {
                     written
                 }
             };
-            if let Some(why) = behind {
+            if let Some(why) = behind.or_else(|| self.engine.behind()) {
                 out.flush()?;
                 writeln!(err, "note: the newest records may be missing here: {why}")?;
             }

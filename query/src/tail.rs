@@ -223,11 +223,11 @@ impl Tail {
         self.held().instruments
     }
 
-    /// Everything that is held now.
-    pub(crate) fn freeze(&self) -> Moment {
+    /// Everything that is held now, and [`Tail::instruments`] of that.
+    pub(crate) fn freeze(&self) -> (Moment, u64) {
         let held = self.held();
         let lanes = held.lanes.iter().filter(|(_, lane)| !lane.chunks.is_empty());
-        Moment { lanes: lanes.map(|(place, lane)| (*place, lane.chunks.clone())).collect() }
+        (Moment { lanes: lanes.map(|(place, lane)| (*place, lane.chunks.clone())).collect() }, held.instruments)
     }
 
     /// Lets go what the tables have: queries that begin from now on cut there; nothing where it is not known. A table that has gone back behind
@@ -246,6 +246,9 @@ impl Tail {
             let before = lane.chunks.len();
             freed += lane.trim(cut);
             instruments += u64::from(place.0 == Family::Instruments && lane.chunks.len() < before);
+        }
+        if !gone_back.is_empty() {
+            held.behind = Some("a table went back to an older version: the newest records are read again".into());
         }
         for place in gone_back {
             held.drop_lane(place);
@@ -475,7 +478,7 @@ mod tests {
                     tail.trim(|_| Some(cut));
                 }
                 let wanted: Vec<i64> = all.iter().copied().filter(|offset| *offset >= cut).collect();
-                let moment = tail.freeze();
+                let (moment, _) = tail.freeze();
                 prop_assert_eq!(&shown(&moment, cut), &wanted);
                 earlier.push((moment, cut, wanted));
             }
@@ -496,7 +499,7 @@ mod tests {
         tail.trim(|_| Some(9));
         assert_eq!((tail.reached(), tail.bytes()), (BTreeMap::new(), 0));
         tail.append(PLACE, 13, &rows(&[12])).unwrap();
-        assert_eq!(shown(&tail.freeze(), 9), Vec::<i64>::new());
+        assert_eq!(shown(&tail.freeze().0, 9), Vec::<i64>::new());
     }
 
     #[test]

@@ -92,6 +92,35 @@ async fn words_that_would_be_left_out_are_refused() {
     }
 }
 
+/// A few bytes that would take gigabytes, or minutes, before the first row.
+#[tokio::test]
+async fn little_that_asks_for_much_is_refused_at_once() {
+    let engine = trades(10).engine().await;
+    let nested = |open: &str, close: &str, times: usize| format!("SELECT {}1{}", open.repeat(times), close.repeat(times));
+    for (sql, word) in [
+        ("SELECT approx_percentile_cont(0.5, 1000000000) WITHIN GROUP (ORDER BY size) FROM trades".to_string(), "centroids"),
+        ("SELECT approx_percentile_cont(0.5, 1000 * 1000 * 1000) WITHIN GROUP (ORDER BY size) FROM trades".to_string(), "centroids"),
+        (format!("SELECT arrow_cast(1, '{}Int64{}')", "List(".repeat(1000), ")".repeat(1000)), "100 bytes"),
+        ("SELECT arrow_cast(1, 'List(List(List(List(List(List(List(List(List(Int64)))))))))')".to_string(), "8 types"),
+        ("SELECT arrow_cast([1], 'FixedSizeList(2147483647 x Int64)')".to_string(), "9999"),
+        ("SELECT arrow_cast(1, concat('Int', '64'))".to_string(), "written out"),
+        ("SELECT max(length(to_char(ts_event, repeat('%Y', 10000)))) FROM trades".to_string(), "written out"),
+        (nested("ARRAY[", "]", 48), "brackets"),
+        (nested("CAST(", " AS INT)", 48), "brackets"),
+    ] {
+        let refused = fixture::run(&engine, &sql).await.expect_err(&sql);
+        assert!(refused.to_string().contains(word) && refused.is_wrong_use(), "{sql}: {refused}");
+    }
+    for sql in [
+        "SELECT approx_percentile_cont(0.5, 1000) WITHIN GROUP (ORDER BY size) FROM trades",
+        "SELECT to_char(ts_event, '%Y-%m') FROM trades",
+        "SELECT arrow_cast('2026-01-01', 'Timestamp(ns, \"UTC\")')",
+        "SELECT '((((((((((((((((((((((((((((((((((((((((((((((((((((('",
+    ] {
+        fixture::run(&engine, sql).await.expect(sql);
+    }
+}
+
 #[tokio::test]
 async fn functions_are_those_of_the_list() {
     let fixture = trades(1);

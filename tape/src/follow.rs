@@ -28,17 +28,28 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_millis(500);
 /// A log that does not answer for so long is said to.
 const SILENCE: Duration = Duration::from_secs(2);
+/// How long the end waits for a look at the tables that is under way.
+const END_WAIT: Duration = Duration::from_secs(2);
 /// How often the tables are asked whether they have what is held: so long is it held at least.
 const REFRESH_EVERY: Duration = Duration::from_millis(250);
+
+/// Said where there are tables and no log.
+const NO_LOG: &str = "no log is known, so only what is stored is here: --brokers names Kafka, --home a home with a log";
 
 /// Follows the log as long as it lives.
 pub struct Follower {
     stop: Arc<AtomicBool>,
+    /// Held while the tables are asked: a runtime that ends under that has the Delta kernel cry for help.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        let until = Instant::now() + END_WAIT;
+        while self.asking.try_lock().is_err() && Instant::now() < until {
+            std::thread::sleep(POLL_WAIT);
+        }
     }
 }
 
@@ -46,33 +57,50 @@ impl Drop for Follower {
 pub fn follow(engine: Arc<Engine>, settings: &Settings, workers: &Handle) -> Result<Follower> {
     let stop = Arc::new(AtomicBool::new(false));
     engine.tail().say_beginning();
-    workers.spawn(let_go(engine.clone(), stop.clone()));
-    let following = Following { engine, settings: settings.clone(), workers: workers.clone(), stop: stop.clone() };
+    let asking = Arc::default();
+    let following =
+        Following { engine, settings: settings.clone(), workers: workers.clone(), stop: stop.clone(), asking: Arc::clone(&asking) };
+    workers.spawn(let_go(following.clone()));
     std::thread::Builder::new()
         .name("tape-tail".into())
         .spawn(move || following.run())
         .context("starting the thread that follows the log")?;
-    Ok(Follower { stop })
+    Ok(Follower { stop, asking })
 }
 
 /// Asks the tables for what they have meanwhile, so that it is let go though nobody queries.
-async fn let_go(engine: Arc<Engine>, stop: Arc<AtomicBool>) {
-    while !stop.load(Ordering::Relaxed) {
+async fn let_go(following: Following) {
+    while !following.stopped() {
         tokio::time::sleep(REFRESH_EVERY).await;
-        if engine.tail().bytes() > 0
-            && let Err(why) = engine.refresh().await
+        if following.tail().bytes() > 0
+            && let Err(why) = following.refresh().await
         {
             tracing::debug!(%why, "the tables could not be asked for their newest versions");
         }
     }
 }
 
+#[derive(Clone)]
 struct Following {
     engine: Arc<Engine>,
     settings: Settings,
     workers: Handle,
     stop: Arc<AtomicBool>,
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
+
+/// How a log that nobody serves was left.
+struct Left {
+    dir: PathBuf,
+    looks: Vec<Look>,
+    /// Partitions that are held.
+    lanes: usize,
+    /// Not all of it was read: no more fits.
+    full: bool,
+}
+
+/// A file of the log: its path, its length, and when it was last written.
+type Look = (PathBuf, u64, Option<SystemTime>);
 
 /// The last record that was taken of each partition.
 type Lasts = BTreeMap<Place, Last>;
@@ -81,8 +109,8 @@ type Lasts = BTreeMap<Place, Last>;
 enum After {
     /// There is no log.
     NoLog,
-    /// Everything was read of a log that nobody serves, and which looks like this since.
-    Read(PathBuf, Option<SystemTime>),
+    /// A log that nobody serves was read to its end, or until no more fits, and was given back.
+    Read(Left),
     Stopped,
 }
 
@@ -94,10 +122,11 @@ impl Following {
                 Ok(After::Stopped) => return,
                 Ok(After::NoLog) => {
                     self.tail().end();
-                    self.tail().say_behind(None);
+                    let stored = !self.families().is_empty();
+                    self.tail().say_behind(stored.then(|| NO_LOG.into()));
                     std::thread::sleep(RETRY);
                 }
-                Ok(After::Read(log, looked)) => self.wait_for_change(&log, looked),
+                Ok(After::Read(left)) => self.wait_for_change(&left),
                 Err(why) => {
                     tracing::debug!("following the log: {why:#}");
                     self.tail().say_behind(Some(format!("{why:#}")));
@@ -115,14 +144,20 @@ impl Following {
             Reach::Alone(log, dir) => (log, Some(dir)),
         };
         let lake = home::lake(&self.settings)?;
-        let same_log = || self.workers.block_on(store::refuse_other_log(&log, &lake)).context("comparing the log with the tables");
+        let same_log = || {
+            let compared = self.workers.block_on(async {
+                let _asking = self.asking.lock().await;
+                if self.stopped() { Ok(()) } else { store::refuse_other_log(&log, &lake).await }
+            });
+            compared.context("comparing the log with the tables")
+        };
         if let Err(why) = same_log() {
             self.tail().end();
             return Err(why);
         }
         let followed = followed(log.as_ref())?;
         self.tail().begin(followed.clone());
-        self.workers.block_on(self.engine.refresh())?;
+        self.workers.block_on(self.refresh())?;
         let ends = ends(log.as_ref())?;
         let Begun { starts, mut compare, without } = self.start(&ends, last);
         let mut families = self.families();
@@ -144,6 +179,10 @@ impl Following {
                 if !self.tail().has_room(POLL_WAIT) {
                     self.tail().say_behind(Some(full(self.tail())));
                     here = false;
+                    // Whoever would store it must have the log.
+                    if alone.is_some() {
+                        return Ok(true);
+                    }
                     continue;
                 }
                 let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
@@ -186,8 +225,8 @@ impl Following {
                 // Closed before it is looked at: closing writes.
                 drop(reader);
                 drop(log);
-                let looked = changed(&dir);
-                Ok(After::Read(dir, looked))
+                let (looks, lanes) = (looks(&dir), self.tail().reached().len());
+                Ok(After::Read(Left { dir, looks, lanes, full: !self.tail().has_room(Duration::ZERO) }))
             }
         }
     }
@@ -281,9 +320,11 @@ impl Following {
         Ok(())
     }
 
-    /// Waits until somebody serves the log, or has written to it.
-    fn wait_for_change(&self, log: &Path, looked: Option<SystemTime>) {
-        while !self.stopped() && changed(log) == looked {
+    /// Waits until there is more to read: somebody serves the log or has written to it, a table went back to an older version, or there is room
+    /// for what did not fit.
+    fn wait_for_change(&self, left: &Left) {
+        let same = || looks(&left.dir) == left.looks && self.tail().reached().len() == left.lanes;
+        while !self.stopped() && same() && !(left.full && self.tail().has_room(Duration::ZERO)) {
             std::thread::sleep(RETRY);
         }
     }
@@ -292,6 +333,11 @@ impl Following {
     fn families(&self) -> Vec<Family> {
         let catalog = self.engine.catalog();
         Family::ALL.into_iter().filter(|family| catalog.version(*family).is_some()).collect()
+    }
+
+    async fn refresh(&self) -> Result<bool, query::Error> {
+        let _asking = self.asking.lock().await;
+        if self.stopped() { Ok(false) } else { self.engine.refresh().await }
     }
 
     fn tail(&self) -> &Tail {
@@ -376,21 +422,17 @@ fn full(tail: &Tail) -> String {
     )
 }
 
-/// When something in the log's folder was last written; `None` where it cannot be told.
-fn changed(log: &Path) -> Option<SystemTime> {
-    let entries = walk(log);
-    entries.into_iter().max()
-}
-
-fn walk(folder: &Path) -> Vec<SystemTime> {
+/// The files of the log's folder as they are now.
+fn looks(folder: &Path) -> Vec<Look> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut times = Vec::new();
+    let mut looks = Vec::new();
     for entry in entries.flatten() {
         let Ok(meta) = entry.metadata() else { continue };
-        times.extend(meta.modified());
+        looks.push((entry.path(), meta.len(), meta.modified().ok()));
         if meta.is_dir() {
-            times.extend(walk(&entry.path()));
+            looks.extend(self::looks(&entry.path()));
         }
     }
-    times
+    looks.sort();
+    looks
 }

@@ -56,9 +56,8 @@ async fn sql(State(engine): State<Arc<Engine>>, headers: HeaderMap, body: Bytes)
         let says = format!("this result comes as {}: name one of them in Accept\n", FORMS.map(|(_, media_type)| media_type).join(", "));
         return (StatusCode::NOT_ACCEPTABLE, says).into_response();
     };
-    let behind = engine.behind();
     match answer(&engine, statement, format).await {
-        Ok(body) => {
+        Ok((body, behind)) => {
             let mut answer = ([("content-type", media_type)], body).into_response();
             if let Some(why) = behind.and_then(|why| HeaderValue::from_str(&why.replace('\n', " ")).ok()) {
                 answer.headers_mut().insert(BEHIND, why);
@@ -86,16 +85,17 @@ fn statement<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<&'a str, (Status
 
 /// The result as it comes, batch by batch. What fails before the first bytes is an answer of its own; what fails later breaks the transfer off,
 /// so that a part is never taken for the whole, and its reason is in our log.
-async fn answer(engine: &Engine, statement: &str, format: Format) -> Result<Body, query::Error> {
+async fn answer(engine: &Engine, statement: &str, format: Format) -> Result<(Body, Option<String>), query::Error> {
     let begun = Instant::now();
     engine.refresh().await?;
+    let behind = engine.behind();
     let (_, stream) = engine.run(&Principal::http(), statement).await?;
     let style = TableStyle { timing: false, ..TableStyle::default() };
     let pieces = output::pieces(format, &style, begun, stream)?.try_filter(|piece| ready(!piece.is_empty()));
     let mut pieces = Box::pin(pieces);
     let first = pieces.next().await.transpose()?;
     let rest = pieces.inspect_err(|why| tracing::warn!("an answer over HTTP was broken off: {why}"));
-    Ok(Body::from_stream(stream::iter(first.map(Ok)).chain(rest)))
+    Ok((Body::from_stream(stream::iter(first.map(Ok)).chain(rest)), behind))
 }
 
 fn status(why: &query::Error) -> StatusCode {

@@ -33,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A child that lived for so long did not die of being begun.
 const STEADY: Duration = Duration::from_secs(10);
 /// The rest before the third child in a row that died young, and the longest before any.
-const RESTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const RESTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How long a child that was told to stop may take: longer than it gives the answers that are under way.
 const STOP_WAIT: Duration = Duration::from_secs(8);
 /// jemalloc keeps what is given back reserved, which the system counts against the limit of the child: there it shall not.
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn rests_grow_with_deaths_in_a_row() {
         let rests: Vec<u128> = (0..14).map(|deaths| rest(deaths).as_millis()).collect();
-        assert_eq!(rests, [0, 0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000, 10_000, 10_000]);
+        assert_eq!(rests, [0, 0, 100, 200, 400, 800, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000]);
         assert_eq!(rest(u32::MAX), RESTS.1);
     }
 }

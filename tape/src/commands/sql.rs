@@ -54,7 +54,7 @@ async fn drawn(engine: &Engine, sql: &str, style: &TableStyle, writers: &mut Wri
         () = ctrl_c()() => Err(query::Error::Cancelled),
         answered = answer(engine, sql, output::Format::Table, style, writers.out) => answered,
     };
-    if let (Some(why), Ok(_)) = (behind, &answered) {
+    if let (Some(why), Ok(_)) = (behind.or_else(|| engine.behind()), &answered) {
         writers.out.flush()?;
         writeln!(writers.err, "tape: the newest records may be missing here: {why}")?;
     }

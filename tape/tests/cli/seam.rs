@@ -196,3 +196,19 @@ fn answers_say_when_the_log_is_silent() {
     let (status, said) = store.signal("TERM");
     assert!(status.success(), "{said}");
 }
+
+/// Who reads a log that nobody serves gives it back, also when no more of it fits: whoever stores it makes room.
+#[test]
+fn a_full_tail_keeps_nobody_from_storing() {
+    let home = Home::embedded();
+    std::fs::write(home.path("tape.toml"), "[query]\ntail_mib = 1\n").expect("written");
+    let path = home.path("a.csv");
+    const LINES: u64 = 20_000;
+    feed::write(&path, &[feed::HEADER.as_bytes(), &feed::csv(0, LINES)].concat());
+    assert_eq!(home.ingest(&path, &[]).code, 0);
+    let service = Served::start(&home, &["query", "--listen", "127.0.0.1:0"]);
+    until("a word that no more fits", || service.ask("text/csv", COUNT).contains("tape-behind: 1 MiB of records wait to be stored"));
+    home.store();
+    until("all records", || service.rows(COUNT) == Some(vec![vec![LINES as i64]]));
+    until("no such word", || !service.ask("text/csv", COUNT).contains("tape-behind"));
+}
