@@ -127,17 +127,39 @@ struct Encoder {
 
 /// What each format keeps between batches.
 enum Shape {
-    Table { style: TableStyle, begun: Instant, columns: Vec<draw::Column>, rows: Vec<Vec<Cell>>, complete: bool },
-    Csv { header: String },
-    Json { keys: Vec<String>, marks: JsonMarks },
+    Table {
+        style: TableStyle,
+        begun: Instant,
+        columns: Vec<draw::Column>,
+        rows: Vec<Vec<Cell>>,
+        complete: bool,
+    },
+    /// A plan for people: its lines as they are.
+    Plan {
+        begun: Instant,
+        timing: bool,
+        said: String,
+    },
+    Csv {
+        header: String,
+    },
+    Json {
+        keys: Vec<String>,
+        marks: JsonMarks,
+    },
     Arrow(Box<StreamWriter<Vec<u8>>>),
-    Plot { begun: Instant, timing: bool, plot: Plot },
+    Plot {
+        begun: Instant,
+        timing: bool,
+        plot: Plot,
+    },
 }
 
 impl Encoder {
     fn new(format: Format, style: &TableStyle, begun: Instant, schema: &SchemaRef) -> Result<Encoder, Error> {
         let json = |marks| Shape::Json { keys: json_keys(schema), marks };
         let shape = match format {
+            Format::Table if is_plan(schema) => Shape::Plan { begun, timing: style.timing, said: String::new() },
             Format::Table => Shape::Table { style: style.clone(), begun, columns: columns(schema), rows: Vec::new(), complete: true },
             Format::Csv => Shape::Csv { header: csv_header(schema) },
             Format::Json => json(JSON_ARRAY),
@@ -153,7 +175,7 @@ impl Encoder {
         match &self.shape {
             Shape::Table { complete, .. } => !complete,
             Shape::Plot { plot, .. } => plot.is_full(),
-            Shape::Csv { .. } | Shape::Json { .. } | Shape::Arrow(_) => false,
+            Shape::Plan { .. } | Shape::Csv { .. } | Shape::Json { .. } | Shape::Arrow(_) => false,
         }
     }
 
@@ -169,6 +191,13 @@ impl Encoder {
             }
             Shape::Plot { plot, .. } => {
                 plot.take(batch, |column, row| Ok(Some(text(&formatter(column)?, row)?)))?;
+                return Ok(Vec::new());
+            }
+            Shape::Plan { said, .. } => {
+                let (kinds, plans) = (formatter(batch.column(0))?, formatter(batch.column(1))?);
+                for row in 0..batch.num_rows() {
+                    *said += &format!("{}:\n{}\n", text(&kinds, row)?, text(&plans, row)?.trim_end());
+                }
                 return Ok(Vec::new());
             }
             Shape::Csv { header } => {
@@ -199,6 +228,12 @@ impl Encoder {
                 written = drawn;
                 picture.into_bytes()
             }
+            Shape::Plan { begun, timing, mut said } => {
+                if timing {
+                    said += &format!("({:.3} s)\n", begun.elapsed().as_secs_f64());
+                }
+                said.into_bytes()
+            }
             Shape::Csv { header } => header.into_bytes(),
             Shape::Json { marks, .. } => if self.rows == 0 { marks.none } else { marks.close }.into(),
             Shape::Arrow(mut writer) => {
@@ -208,6 +243,11 @@ impl Encoder {
         };
         Ok((bytes, written))
     }
+}
+
+/// Is it what EXPLAIN gives?
+fn is_plan(schema: &Schema) -> bool {
+    schema.fields().iter().map(|field| field.name().as_str()).eq(["plan_type", "plan"])
 }
 
 fn running(e: DataFusionError) -> Error {

@@ -95,7 +95,8 @@ async fn words_that_would_be_left_out_are_refused() {
 /// A few bytes that would take gigabytes, or minutes, before the first row.
 #[tokio::test]
 async fn little_that_asks_for_much_is_refused_at_once() {
-    let engine = trades(10).engine().await;
+    let fixture = trades(10);
+    let engine = fixture.engine().await;
     let nested = |open: &str, close: &str, times: usize| format!("SELECT {}1{}", open.repeat(times), close.repeat(times));
     for (sql, word) in [
         ("SELECT approx_percentile_cont(0.5, 1000000000) WITHIN GROUP (ORDER BY size) FROM trades".to_string(), "centroids"),
