@@ -66,7 +66,7 @@ fn check_brackets(sql: &str) -> Result<(), Error> {
         }
         if depth > BRACKETS {
             return Err(Error::TooLarge(format!(
-                "more than {BRACKETS} brackets lie inside each other: name the inner parts in a WITH or a subquery"
+                "brackets lie too deep inside each other, more than {BRACKETS} of them: name the inner parts in a WITH or a subquery"
             )));
         }
     }
