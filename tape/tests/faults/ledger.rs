@@ -82,7 +82,12 @@ impl Ledger {
     }
 }
 
-/// Trades in the tables now: a count of rows would have those of the log, too.
+/// Rows of `trades`, in the tables or still in the log.
+pub fn trades(home: &Home) -> u64 {
+    number(&one(home, "SELECT count(*) AS n FROM trades")["n"]) as u64
+}
+
+/// Records that the commits of `trades` answer for, its quarantine among them: a count of rows would have those of the log, too.
 pub fn stored(home: &Home) -> u64 {
     number(&one(home, "SELECT coalesce(sum(records), 0) AS n FROM tape.intervals WHERE table_name = 'trades'")["n"]) as u64
 }

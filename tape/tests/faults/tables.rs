@@ -1,7 +1,7 @@
 //! What may be wrong with records and tables: a transaction that was dropped, schemas that nobody knows, poison, and data that comes late.
 
 use crate::feed;
-use crate::ledger::{Ledger, number, one, report, stored};
+use crate::ledger::{Ledger, number, one, report, stored, trades};
 use crate::run::{self, Home, text};
 use bytes::Bytes;
 use eventlog::kafka::{Kafka, KafkaOptions};
@@ -114,7 +114,7 @@ fn frames_of_unknown_schemas_are_kept_and_hold_nothing_up() {
     let output = home.run(&["store", "--once", "--json"], "");
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     println!("{}", text(&output));
-    assert_eq!(stored(&home), 2_000, "the others flow");
+    assert_eq!(trades(&home), 2_000, "the others flow");
     let row = one(&home, "SELECT count(*) AS n, count(DISTINCT raw) AS frames, min(reason) AS reason FROM quarantine");
     assert_eq!((number(&row["n"]), number(&row["frames"])), (40, 40), "each whole");
     assert!(row["reason"].as_str().is_some_and(|reason| reason.contains("is not known on this topic")), "{row}");
@@ -173,7 +173,7 @@ fn one_record_in_a_hundred_is_poison() {
         assert_eq!(output.status.code(), Some(if bad > 0 { 1 } else { 0 }), "{}", text(&output));
         let said = report(&String::from_utf8_lossy(&output.stdout));
         assert_eq!(said["quarantined"].as_array().expect("a list").iter().map(|kind| number(&kind["records"])).sum::<i64>(), bad as i64);
-        assert_eq!(stored(&home), rows - bad);
+        assert_eq!(trades(&home), rows - bad);
         assert_eq!(number(&one(&home, "SELECT count(*) AS n FROM quarantine")["n"]), bad as i64);
         let verified = home.run(&["verify"], "");
         assert!(verified.status.success(), "{}", text(&verified));
