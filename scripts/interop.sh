@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
 # Proves that what others use reads us right: DuckDB and Polars the Delta tables, a stock Avro consumer a topic through our schema routes.
 #
-#   scripts/interop.sh             with the broker TAPE_TEST_KAFKA, else one that is started for it
-#
 # TAPE names the binary (default: the development build, built when absent), TAPE_DATA a folder of real files, TAPE_CACHE where the Python
 # environments are kept. The last line is "N passed, 0 failed"; TAPE_SKIP_INTEROP=1 skips all of it and says so.
 set -euo pipefail
@@ -26,10 +24,4 @@ export TAPE_DATA="${TAPE_DATA:-}"
 python=$(scripts/python.sh venv-interop tests/interop/requirements.txt)
 delta=$(scripts/python.sh venv-interop-delta tests/interop/requirements-delta.txt)
 
-if [ -z "${TAPE_TEST_KAFKA:-}" ]; then
-    broker=$(mktemp -d)
-    trap 'scripts/kafka.sh stop "$broker" || true; rm -rf "$broker"' EXIT
-    eval "$(scripts/kafka.sh start "$broker" | grep '^BROKERS=')"
-    TAPE_TEST_KAFKA="$BROKERS"
-fi
-"$python" -B tests/interop/run.py "$TAPE" "$delta" "$TAPE_TEST_KAFKA"
+scripts/with-kafka.sh "$python" -B tests/interop/run.py "$TAPE" "$delta"

@@ -1,4 +1,4 @@
-"""Runs the checks of scripts/interop.sh: python run.py BINARY PYTHON_WITH_DELTA [BROKERS]"""
+"""Runs the checks of scripts/interop.sh: python run.py BINARY PYTHON_WITH_DELTA, with the broker TAPE_TEST_KAFKA"""
 
 import decimal
 import os
@@ -89,4 +89,4 @@ def real_files(binary, folder, others, results):
 
 if __name__ == "__main__":
     decimal.getcontext().prec = 60
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None))
+    sys.exit(main(sys.argv[1], sys.argv[2], os.environ["TAPE_TEST_KAFKA"]))
