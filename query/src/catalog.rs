@@ -38,30 +38,16 @@ pub struct Catalog {
     rows: BTreeMap<Family, u64>,
     tapes: BTreeMap<Family, Arc<TapeTable>>,
     units: Arc<InstrumentUnits>,
-    tail: TailAt,
+    /// The log whose cuts the tables were asked for.
+    followed: Option<Arc<Followed>>,
     folders: Folders,
 }
 
-/// Of the tail, what a catalog was made with.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct TailAt {
-    /// The log whose cuts the tables were asked for.
-    pub(crate) followed: Option<Arc<Followed>>,
-    /// [`crate::Tail::instruments`] at that time.
-    pub(crate) instruments: u64,
-}
-
-impl PartialEq for TailAt {
-    fn eq(&self, other: &TailAt) -> bool {
-        self.instruments == other.instruments && self.followed.as_ref().map(Arc::as_ptr) == other.followed.as_ref().map(Arc::as_ptr)
-    }
-}
-
 impl Catalog {
-    /// The catalog over these tables and what is asked; `earlier` lends what has not changed since.
+    /// The catalog over these tables, with the cuts of the log that is followed, and what is asked; `earlier` lends what has not changed since.
     pub(crate) fn new(
         tables: Vec<TableFiles>,
-        tail: TailAt,
+        followed: Option<Arc<Followed>>,
         asked: &Asked,
         queries: &Queries,
         runtime: &RuntimeEnv,
@@ -81,7 +67,7 @@ impl Catalog {
         }
         let instruments = tapes[&Family::Instruments].clone();
         let units = earlier
-            .filter(|earlier| earlier.tail == tail && earlier.standing.get(&Family::Instruments) == standing.get(&Family::Instruments))
+            .filter(|earlier| earlier.standing.get(&Family::Instruments) == standing.get(&Family::Instruments))
             .map_or_else(|| Arc::new(InstrumentUnits::new(instruments)), |earlier| earlier.units.clone());
         let sources = tapes[&Family::Sources].clone();
         let schema = MemorySchemaProvider::new();
@@ -104,17 +90,17 @@ impl Catalog {
         schema.register_table(about::QUERIES.to_string(), asked_table(view, &queries.ask())).map_err(building)?;
         let provider = MemoryCatalogProvider::new();
         provider.register_schema(SCHEMA, Arc::new(schema)).map_err(building)?;
-        Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units, tail, folders })
+        Ok(Catalog { provider: Arc::new(provider), standing, rows, tapes, units, followed, folders })
     }
 
     /// True when this is what the catalog was made of.
-    pub(crate) fn is_of(&self, tables: &[TableFiles], tail: &TailAt) -> bool {
-        self.tail == *tail && self.standing == standing(tables)
+    pub(crate) fn is_of(&self, tables: &[TableFiles], followed: &Option<Arc<Followed>>) -> bool {
+        self.followed == *followed && self.standing == standing(tables)
     }
 
-    /// Of the tail, what it was made with.
-    pub(crate) fn tail(&self) -> &TailAt {
-        &self.tail
+    /// The log whose cuts it has.
+    pub(crate) fn followed(&self) -> &Option<Arc<Followed>> {
+        &self.followed
     }
 
     /// The next offset of a partition of the followed log that the tables do not have; `None` where their table cannot be read.

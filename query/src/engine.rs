@@ -3,7 +3,7 @@
 use crate::abandoned::{Abandoned, Pulse};
 use crate::about::Asked;
 use crate::bounds;
-use crate::catalog::{Catalog, TailAt};
+use crate::catalog::Catalog;
 use crate::counted::counted;
 use crate::ends::KnownRuns;
 use crate::error::Error;
@@ -134,7 +134,7 @@ impl Engine {
             .map_err(starting)?;
         let tables = listing(None).await.map_err(Error::Listing)?;
         let (queries, runs) = (Queries::default(), Arc::default());
-        let catalog = Catalog::new(tables, TailAt::default(), &asked, &queries, &runtime, None)?;
+        let catalog = Catalog::new(tables, None, &asked, &queries, &runtime, None)?;
         let current = RwLock::new(Published::over(catalog, &options, &runtime, &runs));
         let watch = Watch::over((options.memory_limit as u64).saturating_add(MARGIN_BYTES))
             .map_err(|e| Error::Execution { doing: "starting the thread that watches memory", what: e.to_string() })?;
@@ -172,13 +172,13 @@ impl Engine {
     /// Takes the tables' newest versions for queries that begin from now on; a running query keeps its own. True when something is new.
     pub async fn refresh(&self) -> Result<bool, Error> {
         let _one = self.refreshing.lock().await;
-        let tail = TailAt { followed: self.tail.followed(), instruments: self.tail.instruments() };
-        let tables = (self.listing)(tail.followed.clone()).await.map_err(Error::Listing)?;
+        let followed = self.tail.followed();
+        let tables = (self.listing)(followed.clone()).await.map_err(Error::Listing)?;
         let earlier = self.catalog();
-        if earlier.is_of(&tables, &tail) {
+        if earlier.is_of(&tables, &followed) {
             return Ok(false);
         }
-        let catalog = Catalog::new(tables, tail, &self.asked, &self.queries, &self.runtime, Some(&earlier))?;
+        let catalog = Catalog::new(tables, followed, &self.asked, &self.queries, &self.runtime, Some(&earlier))?;
         let published = Published::over(catalog, &self.options, &self.runtime, &self.runs);
         let mut current = self.current.write().expect("no holder of this lock can panic");
         // Under the lock: a query takes catalog and tail together.
@@ -194,7 +194,7 @@ impl Engine {
 
     /// Rows of every family that the next query will see.
     pub fn rows(&self) -> Vec<(Family, u64)> {
-        let (Published { catalog, .. }, moment, _) = self.moment();
+        let (Published { catalog, .. }, moment) = self.moment();
         let beyond = |family| moment.count(family, |partition| catalog.cut((family, partition)));
         Family::ALL.into_iter().map(|family| (family, catalog.rows(family) + beyond(family))).collect()
     }
@@ -210,23 +210,11 @@ impl Engine {
     }
 
     /// What a query sees that begins now: the tables at one version each, and the rows of the log beyond them.
-    fn moment(&self) -> (Published, Moment, u64) {
+    fn moment(&self) -> (Published, Moment) {
         let current = self.current.read().expect("no holder of this lock can panic");
         let followed = self.tail.followed();
-        let same = followed.is_some() && current.catalog.tail().followed.as_ref().map(Arc::as_ptr) == followed.as_ref().map(Arc::as_ptr);
-        let (moment, instruments) = if same { self.tail.freeze() } else { (Moment::default(), current.catalog.tail().instruments) };
-        (current.clone(), moment, instruments)
-    }
-
-    /// The same, with the units of prices of that moment.
-    async fn moment_with_units(&self) -> Result<(Published, Moment), Error> {
-        loop {
-            let (published, moment, instruments) = self.moment();
-            if published.catalog.tail().instruments == instruments {
-                return Ok((published, moment));
-            }
-            self.refresh().await?;
-        }
+        let moment = if followed.is_some() && *current.catalog.followed() == followed { self.tail.freeze() } else { Moment::default() };
+        (current.clone(), moment)
     }
 
     /// Answers one statement. The query runs while the stream is polled and ends when it is dropped; an error in the stream is an
@@ -256,8 +244,7 @@ impl Engine {
         let limit = self.options.timeout;
         let places = self.places(principal, begun + limit.min(PLACE_WAIT)).await?;
         let mut watch = self.watch.anew();
-        let moment = timeout_at(deadline, self.moment_with_units()).await.map_err(|_| Error::TimedOut(limit))??;
-        let planning = plan_and_start(moment, counted(&self.runtime, running.memory()), sql.to_string());
+        let planning = plan_and_start(self.moment(), counted(&self.runtime, running.memory()), sql.to_string());
         let stream = tokio::select! {
             planned = self.planner.plan(&self.workers, deadline, limit, planning) => planned?,
             held = watch.struck() => return Err(Error::too_much_held(held)),

@@ -1,7 +1,7 @@
 //! A family with prices as SQL shows it: every row says the currency and the unit of its prices, its own or those of its instrument.
 
 use crate::table::TapeTable;
-use crate::units::{InstrumentUnits, Unit};
+use crate::units::{DatedUnits, InstrumentUnits, Unit};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -32,18 +32,15 @@ impl PricedTable {
     pub(crate) fn over(table: Arc<TapeTable>, units: &Arc<InstrumentUnits>) -> Option<PricedTable> {
         is_priced(table.family()).then(|| PricedTable { table, units: units.clone() })
     }
+}
 
-    /// A column of the schema as a row of `scanned` says it.
-    fn column(&self, name: &str, state: &dyn Session, scanned: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
-        let said = match FILLED.into_iter().find(|unit| unit.column() == name) {
-            None => col(name),
-            Some(unit) => {
-                let instrument = InstrumentUnits::function(&self.units, unit).call(FOUND_BY.map(col).to_vec());
-                when(col(name).is_not_null(), col(name)).otherwise(instrument)?
-            }
-        };
-        state.create_physical_expr(said, scanned)
-    }
+/// A column of the schema as a row of `scanned` says it.
+fn said(name: &str, units: &Arc<DatedUnits>, state: &dyn Session, scanned: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+    let said = match FILLED.into_iter().find(|unit| unit.column() == name) {
+        None => col(name),
+        Some(unit) => when(col(name).is_not_null(), col(name)).otherwise(units.function(unit).call(FOUND_BY.map(col).to_vec()))?,
+    };
+    state.create_physical_expr(said, scanned)
 }
 
 /// Is it one of both?
@@ -89,7 +86,7 @@ impl TableProvider for PricedTable {
         if !asked.iter().any(|column| is_filled(schema.field(*column).name())) {
             return self.table.scan(state, projection, filters, limit).await;
         }
-        self.units.load(state).await?;
+        let units = self.units.at(state).await?;
         let mut needed = asked.clone();
         for name in FOUND_BY {
             let column = schema.index_of(name)?;
@@ -101,7 +98,7 @@ impl TableProvider for PricedTable {
         let scanned = DFSchema::try_from(Schema::clone(&scan.schema()))?;
         let column = |column: &usize| {
             let name = schema.field(*column).name();
-            Ok(ProjectionExpr { expr: self.column(name, state, &scanned)?, alias: name.clone() })
+            Ok(ProjectionExpr { expr: said(name, &units, state, &scanned)?, alias: name.clone() })
         };
         let columns = asked.iter().map(column).collect::<Result<Vec<_>>>()?;
         Ok(Arc::new(ProjectionExec::try_new(columns, scan)?))

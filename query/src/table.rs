@@ -357,7 +357,7 @@ impl TapeTable {
     /// The rows of the moment that the query began at, from the cut on; `None` where there are none. The filters that the scan takes on alone
     /// are applied here.
     fn scan_tail(&self, state: &dyn Session, projection: &[usize], filters: &[Expr]) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        let Some(moment) = state.config().get_extension::<Moment>() else { return Ok(None) };
+        let moment = Moment::of(state);
         let filters: Vec<&Expr> = filters.iter().filter(|filter| self.is_of_partition_at_most(filter)).collect();
         let named = filters.iter().flat_map(|filter| filter.column_refs()).map(|column| self.schema.index_of(&column.name));
         let mut columns = projection.to_vec();

@@ -12,6 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Arra
 use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
+use datafusion::catalog::Session;
 use schemas::Family;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,8 +46,6 @@ struct Held {
     late: Option<String>,
     /// Somebody has begun to fill it, and has not been at the log's end yet.
     beginning: bool,
-    /// Moves with every row of `instruments`: the units of prices follow from them.
-    instruments: u64,
 }
 
 /// One partition.
@@ -76,6 +75,7 @@ pub struct Reached {
 }
 
 /// Rows of one partition, in the order of their offsets.
+#[derive(Debug)]
 struct Chunk {
     offsets: Int64Array,
     /// In the order of the family's SQL columns; `None` is NULL throughout.
@@ -87,6 +87,17 @@ struct Chunk {
 #[derive(Clone, Default)]
 pub(crate) struct Moment {
     lanes: BTreeMap<Place, Arc<Vec<Arc<Chunk>>>>,
+}
+
+/// What a moment has of one family, to be compared with what another has: it is the same as long as nothing was taken in or let go between them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HeldOf(Vec<(Place, Arc<Vec<Arc<Chunk>>>)>);
+
+impl PartialEq for HeldOf {
+    fn eq(&self, other: &HeldOf) -> bool {
+        let same = |(one, other): (&(Place, _), &(Place, _))| one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1);
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(same)
+    }
 }
 
 impl Tail {
@@ -139,9 +150,6 @@ impl Tail {
         if chunk.rows() > 0 {
             let added = lane.push(chunk)?;
             held.bytes = held.bytes.saturating_add_signed(added);
-            if place.0 == Family::Instruments {
-                held.instruments += 1;
-            }
         }
         drop(held);
         self.changed.notify_all();
@@ -218,16 +226,11 @@ impl Tail {
         self.held().followed.clone()
     }
 
-    /// Moves with every row of `instruments` that is taken in or let go.
-    pub(crate) fn instruments(&self) -> u64 {
-        self.held().instruments
-    }
-
-    /// Everything that is held now, and [`Tail::instruments`] of that.
-    pub(crate) fn freeze(&self) -> (Moment, u64) {
+    /// Everything that is held now.
+    pub(crate) fn freeze(&self) -> Moment {
         let held = self.held();
         let lanes = held.lanes.iter().filter(|(_, lane)| !lane.chunks.is_empty());
-        (Moment { lanes: lanes.map(|(place, lane)| (*place, lane.chunks.clone())).collect() }, held.instruments)
+        Moment { lanes: lanes.map(|(place, lane)| (*place, lane.chunks.clone())).collect() }
     }
 
     /// Lets go what the tables have: queries that begin from now on cut there; nothing where it is not known. A table that has gone back behind
@@ -236,16 +239,13 @@ impl Tail {
         let mut held = self.held();
         let mut freed = 0;
         let mut gone_back = Vec::new();
-        let mut instruments = 0;
         for (place, lane) in &mut held.lanes {
             let Some(cut) = cut(*place) else { continue };
             if cut < lane.from {
                 gone_back.push(*place);
                 continue;
             }
-            let before = lane.chunks.len();
             freed += lane.trim(cut);
-            instruments += u64::from(place.0 == Family::Instruments && lane.chunks.len() < before);
         }
         if !gone_back.is_empty() {
             held.behind = Some("a table went back to an older version: the newest records are read again".into());
@@ -254,7 +254,6 @@ impl Tail {
             held.drop_lane(place);
         }
         held.bytes -= freed;
-        held.instruments += instruments;
         drop(held);
         self.changed.notify_all();
     }
@@ -268,13 +267,11 @@ impl Held {
     fn let_go(&mut self) {
         self.lanes.clear();
         self.bytes = 0;
-        self.instruments += 1;
     }
 
     fn drop_lane(&mut self, place: Place) {
         if let Some(lane) = self.lanes.remove(&place) {
             self.bytes -= lane.chunks.iter().map(|chunk| chunk.bytes).sum::<usize>();
-            self.instruments += u64::from(place.0 == Family::Instruments);
         }
     }
 }
@@ -382,15 +379,28 @@ fn plain(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
 }
 
 impl Moment {
+    /// The moment that a session's query began at; nothing is held where none was set.
+    pub(crate) fn of(state: &dyn Session) -> Arc<Moment> {
+        state.config().get_extension().unwrap_or_default()
+    }
+
+    /// What it has of one family.
+    pub(crate) fn held_of(&self, family: Family) -> HeldOf {
+        HeldOf(self.lanes_of(family).map(|(place, chunks)| (*place, chunks.clone())).collect())
+    }
+
+    fn lanes_of(&self, family: Family) -> impl Iterator<Item = (&Place, &Arc<Vec<Arc<Chunk>>>)> {
+        self.lanes.range((family, i32::MIN)..=(family, i32::MAX))
+    }
+
     /// How many rows of a family it has from the cut of each partition on; none of those where it is not known.
     pub(crate) fn count(&self, family: Family, cut: impl Fn(i32) -> Option<i64>) -> u64 {
-        let lanes = self.lanes.range((family, i32::MIN)..=(family, i32::MAX));
         let beyond = |chunk: &Arc<Chunk>, cut| (chunk.rows() - chunk.offsets.values().partition_point(|offset| *offset < cut)) as u64;
         let of = |((_, partition), chunks): (&Place, &Arc<Vec<Arc<Chunk>>>)| {
             let cut = cut(*partition)?;
             Some(chunks.iter().map(|chunk| beyond(chunk, cut)).sum::<u64>())
         };
-        lanes.filter_map(of).sum()
+        self.lanes_of(family).filter_map(of).sum()
     }
 
     /// The rows of a family from the cut of each partition on, with these columns, `schema`, of the family.
@@ -402,7 +412,7 @@ impl Moment {
         schema: &SchemaRef,
     ) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut batches = Vec::new();
-        for ((_, partition), chunks) in self.lanes.range((family, i32::MIN)..=(family, i32::MAX)) {
+        for ((_, partition), chunks) in self.lanes_of(family) {
             let cut = cut(*partition);
             for chunk in chunks.iter().filter(|chunk| chunk.last() >= cut) {
                 batches.push(chunk.from(cut, columns, schema)?);
@@ -478,7 +488,7 @@ mod tests {
                     tail.trim(|_| Some(cut));
                 }
                 let wanted: Vec<i64> = all.iter().copied().filter(|offset| *offset >= cut).collect();
-                let (moment, _) = tail.freeze();
+                let moment = tail.freeze();
                 prop_assert_eq!(&shown(&moment, cut), &wanted);
                 earlier.push((moment, cut, wanted));
             }
@@ -499,7 +509,7 @@ mod tests {
         tail.trim(|_| Some(9));
         assert_eq!((tail.reached(), tail.bytes()), (BTreeMap::new(), 0));
         tail.append(PLACE, 13, &rows(&[12])).unwrap();
-        assert_eq!(shown(&tail.freeze().0, 9), Vec::<i64>::new());
+        assert_eq!(shown(&tail.freeze(), 9), Vec::<i64>::new());
     }
 
     #[test]

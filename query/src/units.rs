@@ -1,11 +1,12 @@
-//! Which currency and unit an instrument's prices have at a time: from the dated rows of `instruments` of the same catalog, read once and only
-//! when a query asks; NULL where no row says.
+//! Which currency and unit an instrument's prices have at a time: from the dated rows of `instruments` of the same moment, read when a query asks
+//! and kept until they change; NULL where no row says.
 //!
 //! The rule, per (dataset, symbol) and per column: symbol mappings and cancelled definitions do not count; of a definition (kind, `valid_from`)
 //! the highest revision stands; of the definitions that state the column, the one with the latest `valid_from` ≤ `ts_event` holds, unless
 //! its `valid_to` has passed. A row without `ts_event` (a day bar) gets the value when all definitions agree on it.
 
 use crate::table::TapeTable;
+use crate::tail::{HeldOf, Moment};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
@@ -16,10 +17,11 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, col, lit};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
+use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 /// What of an instrument is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,39 +40,43 @@ impl Unit {
     }
 }
 
-/// The dated units of all instruments of one catalog.
+/// The units of the instruments of one catalog.
 #[derive(Debug)]
 pub(crate) struct InstrumentUnits {
     instruments: Arc<TapeTable>,
-    loaded: OnceCell<Loaded>,
+    /// The units that were asked for last, and the rows of the log that they follow from beside the table's files.
+    kept: Mutex<Option<(HeldOf, Arc<DatedUnits>)>>,
 }
 
+/// The dated units of all instruments of one moment.
 #[derive(Debug)]
-struct Loaded {
+pub(crate) struct DatedUnits {
     units: Units,
-    /// Holds the memory until the catalog goes.
+    /// Holds the memory until the last query that asks goes.
     _memory: MemoryReservation,
 }
 
 impl InstrumentUnits {
     /// Over this `instruments` table; nothing is read yet.
     pub(crate) fn new(instruments: Arc<TapeTable>) -> InstrumentUnits {
-        InstrumentUnits { instruments, loaded: OnceCell::new() }
+        InstrumentUnits { instruments, kept: Mutex::default() }
     }
 
-    /// The function (dataset, symbol, ts_event) → unit.
-    pub(crate) fn function(self: &Arc<Self>, unit: Unit) -> ScalarUDF {
-        let asked = vec![DataType::Utf8, DataType::Utf8, DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))];
-        ScalarUDF::from(InstrumentUnit { units: self.clone(), unit, signature: Signature::exact(asked, Volatility::Stable) })
+    /// Those of the moment that a query began at: read anew where the last ones were of another.
+    pub(crate) async fn at(&self, state: &dyn Session) -> Result<Arc<DatedUnits>> {
+        let held = Moment::of(state).held_of(Family::Instruments);
+        let mut kept = self.kept.lock().await;
+        if let Some((of, units)) = &*kept
+            && *of == held
+        {
+            return Ok(units.clone());
+        }
+        let units = Arc::new(self.read(state).await?);
+        *kept = Some((held, units.clone()));
+        Ok(units)
     }
 
-    /// Reads the instruments, if nobody did before.
-    pub(crate) async fn load(&self, state: &dyn Session) -> Result<()> {
-        self.loaded.get_or_try_init(|| self.read(state)).await?;
-        Ok(())
-    }
-
-    async fn read(&self, state: &dyn Session) -> Result<Loaded> {
+    async fn read(&self, state: &dyn Session) -> Result<DatedUnits> {
         let state: &SessionState = state.as_any().downcast_ref().ok_or_else(|| DataFusionError::Internal("no session of ours".into()))?;
         let memory = MemoryConsumer::new("units of the instruments").register(&state.runtime_env().memory_pool);
         let context = SessionContext::new_with_state(state.clone());
@@ -88,7 +94,15 @@ impl InstrumentUnits {
         }
         let units = definitions.settle();
         memory.try_resize(units.bytes())?;
-        Ok(Loaded { units, _memory: memory })
+        Ok(DatedUnits { units, _memory: memory })
+    }
+}
+
+impl DatedUnits {
+    /// The function (dataset, symbol, ts_event) → unit.
+    pub(crate) fn function(self: &Arc<Self>, unit: Unit) -> ScalarUDF {
+        let asked = vec![DataType::Utf8, DataType::Utf8, DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))];
+        ScalarUDF::from(InstrumentUnit { units: self.clone(), unit, signature: Signature::exact(asked, Volatility::Stable) })
     }
 }
 
@@ -298,7 +312,7 @@ impl Units {
 /// The SQL function behind `currency` and `price_unit` of the priced families; only a plan of ours contains it.
 #[derive(Debug)]
 struct InstrumentUnit {
-    units: Arc<InstrumentUnits>,
+    units: Arc<DatedUnits>,
     unit: Unit,
     signature: Signature,
 }
@@ -334,11 +348,9 @@ impl ScalarUDFImpl for InstrumentUnit {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let loaded = self.units.loaded.get();
-        let loaded = loaded.ok_or_else(|| DataFusionError::Internal("the instruments were not read before the query began".into()))?;
         let arrays: Vec<ArrayRef> = ColumnarValue::values_to_arrays(&args.args)?;
         let time = arrays[2].as_primitive::<TimestampNanosecondType>().reinterpret_cast::<Int64Type>();
-        let names = loaded.units.column(self.unit, arrays[0].as_string(), arrays[1].as_string(), &time);
+        let names = self.units.units.column(self.unit, arrays[0].as_string(), arrays[1].as_string(), &time);
         Ok(ColumnarValue::Array(Arc::new(names)))
     }
 }
