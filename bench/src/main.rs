@@ -54,6 +54,9 @@ pub struct Args {
     /// Keep the days that queries are asked of in this folder, and take those that lie there
     #[arg(long, value_name = "DIR")]
     days: Option<PathBuf>,
+    /// Of the queries, ask only those whose name has this in it
+    #[arg(long, value_name = "PART", default_value = "")]
+    question: String,
     /// Where inputs, logs and tables go; removed at the end [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -176,7 +179,7 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
         match &args.python {
             Some(python) => {
                 let asked = if args.quick { queries::QUICK } else { queries::FULL };
-                let (rows, notes) = queries::measure(place, args.days.as_deref(), asked.with_runs(sizes.runs), python)?;
+                let (rows, notes) = queries::measure(place, args.days.as_deref(), asked.with_runs(sizes.runs), &args.question, python)?;
                 rows.into_iter().for_each(|row| report.add(row));
                 notes.iter().for_each(|note| report.note(note));
             }

@@ -66,8 +66,8 @@ pub struct Question {
     reach: f64,
 }
 
-/// One row for each query.
-pub fn measure(place: &Path, days: Option<&Path>, sizes: Sizes, python: &Path) -> Result<(Vec<Row>, Vec<String>)> {
+/// One row for each query that has `part` in its name.
+pub fn measure(place: &Path, days: Option<&Path>, sizes: Sizes, part: &str, python: &Path) -> Result<(Vec<Row>, Vec<String>)> {
     let home = tempfile::tempdir_in(place)?;
     let days = days.unwrap_or(home.path());
     let (tables, plain) = (days.join("tables"), days.join("plain"));
@@ -75,15 +75,18 @@ pub fn measure(place: &Path, days: Option<&Path>, sizes: Sizes, python: &Path) -
     let (took, files) = timed(|| runtime.block_on(write_or_find(&tables, &plain, sizes)))?;
     eprintln!("{} days written in {:.0} s", sizes.days, took.as_secs_f64());
     let Asked { day, symbol, from, to } = Asked::of(sizes);
-    let ours = runtime.block_on(ask(&tables, home.path(), &questions(day, &symbol, from, to), sizes.runs))?;
+    let mut questions = questions(day, &symbol, from, to);
+    questions.retain(|question| question.name.contains(part));
+    let ours = runtime.block_on(ask(&tables, home.path(), &questions, sizes.runs))?;
     drop(runtime);
     let setting = json!({
-        "runs": sizes.runs, "threads": threads(), "day": lake_date(day), "symbol": symbol, "from_ns": from, "to_ns": to, "files": files,
+        "runs": sizes.runs, "threads": threads(), "day": lake_date(day), "symbol": symbol, "from_ns": from, "to_ns": to, "part": part,
+        "files": files,
     });
     let theirs = yardsticks(python, &home.path().join("setting.json"), &setting)?;
     let mut rows = Vec::new();
     let mut notes = Vec::new();
-    for (question, answer) in questions(day, &symbol, from, to).iter().zip(ours) {
+    for (question, answer) in questions.iter().zip(ours) {
         let all = theirs[question.name].as_object().with_context(|| format!("the yardsticks did not answer {:?}", question.name))?;
         for (engine, said) in all {
             ensure!(said["rows"] == json!(answer.rows), "{}: {engine} gives {} rows, we {}", question.name, said["rows"], answer.rows);

@@ -1,5 +1,5 @@
 //! Grouping rows that come sorted: neighbours with the same keys are a group, found by comparing each row with the one before it. Nothing is
-//! hashed, and a group is handed on as soon as the next one begins.
+//! hashed, and groups that have ended are handed on by the thousand.
 //!
 //! Only the first half of an aggregation is done so; the second half merges the groups of all streams as ever. Rows that were not sorted after
 //! all would make more groups to merge, and no other result.
@@ -149,25 +149,28 @@ impl ExecutionPlan for RunsExec {
         // A group may hold much: all of its values, or all different ones.
         let held = MemoryConsumer::new(format!("RunsExec[{stream}]")).register(context.memory_pool());
         let input = self.aggregate.input().execute(stream, context)?;
-        let groups = futures::stream::try_unfold((input, runs, held, false), move |(mut input, mut runs, held, ended)| {
-            let metrics = metrics.intermediate();
-            async move {
-                if ended {
-                    return Ok(None);
-                }
-                while let Some(rows) = input.next().await.transpose()? {
-                    let _timer = metrics.elapsed_compute().timer();
-                    let groups = runs.take(&rows)?;
-                    held.try_resize(runs.size())?;
-                    if let Some(groups) = groups {
-                        return Ok(Some((groups, (input, runs, held, false))));
+        let groups = futures::stream::try_unfold(
+            (input, runs, Ended::default(), held, false),
+            move |(mut input, mut runs, mut ended, held, over)| {
+                let metrics = metrics.intermediate();
+                async move {
+                    if over {
+                        return Ok(None);
                     }
+                    while let Some(rows) = input.next().await.transpose()? {
+                        let _timer = metrics.elapsed_compute().timer();
+                        ended.add(runs.take(&rows)?);
+                        held.try_resize(runs.size() + ended.bytes)?;
+                        if ended.are_many() {
+                            return Ok(ended.all(&runs.schema)?.map(|groups| (groups, (input, runs, ended, held, false))));
+                        }
+                    }
+                    ended.add(runs.end()?);
+                    held.try_resize(runs.size() + ended.bytes)?;
+                    Ok(ended.all(&runs.schema)?.map(|groups| (groups, (input, runs, ended, held, true))))
                 }
-                let last = runs.end()?;
-                held.try_resize(runs.size())?;
-                Ok(last.map(|groups| (groups, (input, runs, held, true))))
-            }
-        });
+            },
+        );
         let groups = groups.inspect({
             let metrics = BaselineMetrics::new(&self.metrics, stream);
             move |groups| {
@@ -181,6 +184,38 @@ impl ExecutionPlan for RunsExec {
 
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
+    }
+}
+
+/// So many groups that have ended are handed on together. Who merges streams in order takes those of one stream at a time, and the others
+/// compute on only as long as they hand nothing on.
+const ENDED_MAX: usize = 32_768;
+/// Or so many bytes of them: a group may hold all of its values.
+const ENDED_BYTES_MAX: usize = 16 << 20;
+
+/// Groups that have ended and were not handed on yet.
+#[derive(Default)]
+struct Ended {
+    groups: Vec<RecordBatch>,
+    count: usize,
+    bytes: usize,
+}
+
+impl Ended {
+    fn add(&mut self, groups: Option<RecordBatch>) {
+        self.count += groups.as_ref().map_or(0, RecordBatch::num_rows);
+        self.bytes += groups.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+        self.groups.extend(groups);
+    }
+
+    fn are_many(&self) -> bool {
+        self.count >= ENDED_MAX || self.bytes >= ENDED_BYTES_MAX
+    }
+
+    /// All of them; none are left.
+    fn all(&mut self, schema: &SchemaRef) -> Result<Option<RecordBatch>> {
+        let Ended { groups, .. } = std::mem::take(self);
+        Ok(if groups.is_empty() { None } else { Some(concat_batches(schema, &groups)?) })
     }
 }
 
