@@ -307,7 +307,7 @@ impl Error {
             DataFusionError::SQL(parser, _) => Error::Syntax(parser.to_string()),
             DataFusionError::Plan(what) => plan_error(&plain(what)),
             DataFusionError::ExecutionJoin(why) => Error::panicked(doing, why),
-            DataFusionError::NotImplemented(what) => Error::Plan(plain(what)),
+            DataFusionError::NotImplemented(what) => Error::Plan(not_known(&plain(what))),
             _ => {
                 let what = plain(&root.strip_backtrace());
                 match put_aside(&what) {
@@ -325,6 +325,17 @@ fn exhausted(text: &str) -> String {
     let missing = text.find("Failed to allocate additional").map_or_else(|| of(0), of);
     let short = missing.split(" with top memory consumers").next().unwrap_or(missing);
     short.trim_end_matches(['.', ':', ' ']).to_string()
+}
+
+/// `Unsupported ast node Pivot { table: …`: the word that is not known, without the syntax tree behind it.
+fn not_known(text: &str) -> String {
+    match text.split_once(" { ") {
+        Some((words, _)) if text.starts_with("Unsupported") => {
+            let word = words.rsplit(' ').next().unwrap_or(words);
+            format!("{} is not known here", word.to_uppercase())
+        }
+        _ => text.to_string(),
+    }
 }
 
 /// The engine's words in one line, without the names of its parts and its asking for bug reports.
@@ -472,5 +483,11 @@ mod tests {
         assert_eq!(nearest("Token_Usages", names.into_iter()), Some("token_usage"));
         assert_eq!(nearest("candles", names.into_iter()), None);
         assert_eq!((edits("", "abc"), edits("kitten", "sitting"), edits("same", "same")), (3, 3, 0));
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_is_named_without_its_syntax_tree() {
+        assert_eq!(not_known("Unsupported JOIN operator AsOf { match_condition: … }"), "ASOF is not known here");
+        assert_eq!(not_known("FETCH clause is not supported yet"), "FETCH clause is not supported yet");
     }
 }

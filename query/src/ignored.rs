@@ -41,6 +41,7 @@ impl Visitor for Ignored {
                 query.for_clause.is_some(),
                 ("FOR JSON, FOR XML or FOR BROWSE", "the form of a result is chosen with --format, over HTTP with Accept"),
             ),
+            (query.fetch.is_some(), ("FETCH FIRST", "use LIMIT")),
             (query.settings.is_some(), ("SETTINGS", "limits are set where the service is started")),
             (query.format_clause.is_some(), ("FORMAT", "the form of a result is chosen with --format, over HTTP with Accept")),
         ])

@@ -53,6 +53,7 @@ pub mod planner;
 mod plot;
 mod priced;
 mod products;
+mod pushed;
 mod queries;
 pub mod replay;
 mod room;

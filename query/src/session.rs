@@ -10,6 +10,7 @@ use crate::engine::Options;
 use crate::exact::StayExact;
 use crate::functions;
 use crate::octets::OctetLength;
+use crate::pushed::TakeBackHints;
 use crate::room::Roomed;
 use crate::runs::GroupRuns;
 use crate::sum::ExactSum;
@@ -61,6 +62,7 @@ pub(crate) fn state(catalog: &Catalog, options: &Options, runtime: &Arc<RuntimeE
     let mut physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
         vec![Arc::new(AskApart), Arc::new(ReadEnds(runs.clone())), Arc::new(ReadTogether)];
     physical.extend(PhysicalOptimizer::new().rules);
+    physical.push(Arc::new(TakeBackHints));
     physical.push(Arc::new(GroupRuns));
     physical.push(Arc::new(PauseInJoins));
     let state = builder.with_analyzer_rules(rules).with_physical_optimizer_rules(physical).build();

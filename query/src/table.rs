@@ -4,6 +4,7 @@
 use crate::error::Error;
 use crate::facts::Facts;
 use crate::files::TableFiles;
+use crate::pushed::cannot_fail;
 use crate::tail::Moment;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{SortOptions, cast, filter_record_batch};
@@ -338,12 +339,14 @@ impl TapeTable {
             [_, ..] => files.into_iter().map(|file| FileGroup::new(vec![file])).collect(),
             [] => FileGroup::new(files).split_files(state.config().target_partitions()),
         };
-        let parquet = &state.config_options().execution.parquet;
+        let mut parquet = state.config_options().execution.parquet.clone();
+        // Columns that only the answer needs are decoded for the rows that pass.
+        parquet.pushdown_filters = filters.iter().all(cannot_fail);
         let open = self.open.as_ref().expect("a table that has files has what opens them");
         let reader = CachedParquetFileReaderFactory::new(open.store.clone(), open.footers.clone());
         let source = ParquetSource::new(self.scanned.clone())
             .with_parquet_file_reader_factory(Arc::new(reader))
-            .with_table_parquet_options(datafusion::common::config::TableParquetOptions { global: parquet.clone(), ..Default::default() });
+            .with_table_parquet_options(datafusion::common::config::TableParquetOptions { global: parquet, ..Default::default() });
         let config = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_output_ordering(orders)

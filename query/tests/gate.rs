@@ -64,7 +64,6 @@ async fn nobody_is_told_where_the_tables_lie() {
     assert!(refused.contains("no function input_file_name"), "{refused}");
 }
 
-/// The list of functions is what there is, but for those that were left out: whoever brings a newer DataFusion looks at what it adds.
 /// The planner leaves these out without a word: the answer would be that of another question.
 #[tokio::test]
 async fn words_that_would_be_left_out_are_refused() {

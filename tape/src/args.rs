@@ -23,6 +23,34 @@ Examples:
 Exit codes: 0 fine; 1 done, but something was found, cut short or quarantined; 2 wrong use: a flag, a statement, \
 a path, a setting or a mapping that must change; 3 a fault: nothing or only part was done.";
 
+const INGEST_EXAMPLES: &str = "\
+Examples:
+  tape ingest --home H trades.dbn.zst day.zip          files of any known format
+  tape ingest --home H folder/                         all that is in a folder; again: nothing twice
+  tape ingest --home H fills.csv --mapping fills.toml --dataset VENUE.FILLS
+  tape ingest --brokers HOST:9092 trades.dbn           to Kafka
+
+Exit code 1 where records were quarantined or a file is of no known format.";
+
+const STORE_EXAMPLES: &str = "\
+Examples:
+  tape store --home H --once                           what is in the log of a home, then exit
+  tape store --brokers HOST:9092 --tables /data/tables until it is told to stop";
+
+const SQL_EXAMPLES: &str = "\
+Examples:
+  tape sql --home H                                    a shell: completion, history, \\d, \\plot, \\?
+  tape sql --home H \"SELECT symbol, count(*) FROM trades GROUP BY symbol\"
+  tape sql --home H --format plot \"SELECT ts_event, price FROM trades WHERE symbol = 'GPU1V6' ORDER BY 1\"
+  tape sql --tables /data/tables --format csv \"SELECT * FROM bars\" > bars.csv
+  tape sql --home H '\\d trades'                        columns, units and clocks of a table";
+
+const QUERY_EXAMPLES: &str = "\
+Examples:
+  tape query --home H
+  tape query --brokers HOST:9092 --tables /data/tables --listen 127.0.0.1:9000
+  curl --data 'SELECT count(*) FROM trades' http://127.0.0.1:8642/v1/sql";
+
 const UPKEEP_EXAMPLES: &str = "\
 Examples:
   tape upkeep --home H --dry-run               what would be merged and removed
@@ -82,15 +110,19 @@ pub enum Command {
     /// Run everything on one machine: embedded log, sample feeds, store, SQL
     Up(Up),
     /// Publish files to the log: DBN, CTP snapshots and bars, usage reports, price lists, request logs, CSV by a mapping
+    #[command(after_long_help = INGEST_EXAMPLES)]
     Ingest(Ingest),
     /// Store what is in the log as Delta tables
     ///
     /// As a service, until it is told to stop (Ctrl-C, SIGTERM), or with --once. On Kafka several of them share the work: start as many as there
     /// is work for (docs/scaling.md).
+    #[command(after_long_help = STORE_EXAMPLES)]
     Store(Store),
     /// Ask the tables, in SQL: one statement, or a shell
+    #[command(after_long_help = SQL_EXAMPLES)]
     Sql(Sql),
     /// Serve SQL over HTTP on one address, with health and the schema routes
+    #[command(after_long_help = QUERY_EXAMPLES)]
     Query(Query),
     /// The process that answers for `tape query` and `tape up`, which begin it
     #[command(hide = true)]
