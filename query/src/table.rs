@@ -340,8 +340,12 @@ impl TapeTable {
             [] => FileGroup::new(files).split_files(state.config().target_partitions()),
         };
         let mut parquet = state.config_options().execution.parquet.clone();
-        // Columns that only the answer needs are decoded for the rows that pass.
-        parquet.pushdown_filters = filters.iter().all(cannot_fail);
+        // Columns that only the answer needs are decoded for the rows that pass, where these lie together: picked one by one they cost more.
+        let topic = self.family.topic();
+        let in_runs =
+            |column: &datafusion::common::Column| topic.partition_by.iter().chain(topic.sort_key).any(|name| *name == column.name);
+        let picks_runs = |filter: &Expr| filter.column_refs().into_iter().all(in_runs) && cannot_fail(filter);
+        parquet.pushdown_filters = !filters.is_empty() && filters.iter().all(picks_runs);
         let open = self.open.as_ref().expect("a table that has files has what opens them");
         let reader = CachedParquetFileReaderFactory::new(open.store.clone(), open.footers.clone());
         let source = ParquetSource::new(self.scanned.clone())
