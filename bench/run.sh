@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the release binaries, starts one Kafka broker, measures, and ends the broker.
 #
-#   bench/run.sh [--quick] [--json] [--only parse,publish,store,whole,verify,replay,size,memory,upkeep,proof,queries,freshness,layout] [--runs N] [--days DIR] [--question PART]
+#   bench/run.sh [--quick] [--json] [--only parse,publish,store,whole,verify,replay,size,memory,upkeep,proof,queries,history,freshness,layout] [--runs N] [--days DIR] [--question PART]
 #
 # --days keeps the days that queries are asked of in a folder, and takes those that lie there.
 # DuckDB and Polars, beside which queries are measured, are those that the tests use; TAPE_BENCH_PYTHON names another Python that has them.

@@ -8,6 +8,7 @@
 //! `bench/run.sh` builds, starts a broker, and runs this. How to read what it prints: docs/benchmarks.md.
 
 mod freshness;
+mod history;
 mod input;
 mod layouts;
 mod memory;
@@ -87,6 +88,8 @@ pub enum What {
     Proof,
     /// Queries over twenty days, beside DuckDB and Polars.
     Queries,
+    /// A look-up in a history ten times as long.
+    History,
     /// From a publisher's commit to an answer that has its records.
     Freshness,
     /// The same queries and sizes with other layouts of our files; only where it is named.
@@ -185,6 +188,10 @@ fn measure(args: &Args, sizes: Sizes, place: &std::path::Path, report: &mut Repo
             }
             None => report.note("no --python: the queries were not measured"),
         }
+    }
+    if wanted(What::History) {
+        let asked = if args.quick { queries::QUICK } else { history::SIZES };
+        report.add(history::measure(place, asked.with_runs(sizes.runs))?);
     }
     if wanted(What::Freshness) {
         match &args.brokers {

@@ -181,8 +181,8 @@ pub fn questions(day: i32, symbol: &str, from: i64, to: i64) -> Vec<Question> {
 
 pub struct Answer {
     rows: usize,
-    ms: f64,
-    all: Vec<f64>,
+    pub ms: f64,
+    pub all: Vec<f64>,
     /// Milliseconds of CPU time of a run, of all threads: what other processes do to the machine is hardly in it.
     pub cpu: f64,
 }
