@@ -10,7 +10,7 @@ mod write;
 
 use crate::embedded::beyond_end;
 use crate::topic_id::{self, Described};
-use crate::{Error, EventLog, Held, Member, Reader, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
+use crate::{Error, EventLog, Extent, Held, Member, Reader, Start, StateTopic, TopicInfo, TopicReport, Watermarks, Writer};
 use bytes::Bytes;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::{Client, ClientContext};
@@ -182,6 +182,12 @@ impl Kafka {
         }
     }
 
+    /// Of what is committed.
+    fn watermarks_of(&self, topic: &TopicInfo) -> Result<Vec<Watermarks>, Error> {
+        let of = |partition| self.ends(self.committed.client(), &topic.name, partition).map(|(low, high)| Watermarks { low, high });
+        (0..topic.partitions).map(of).collect()
+    }
+
     fn describe_topics(&self, names: &[String], doing: &str) -> Result<Vec<Result<Described, RDKafkaErrorCode>>, Error> {
         topic_id::describe(self.admin.inner(), names, ASK_WAIT).map_err(|code| self.error(doing, KafkaError::Global(code)))
     }
@@ -342,13 +348,13 @@ impl EventLog for Kafka {
     }
 
     fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error> {
-        let topic = self.topic(family)?;
-        (0..topic.partitions)
-            .map(|partition| {
-                let (low, high) = self.ends(self.committed.client(), &topic.name, partition)?;
-                Ok(Watermarks { low, high })
-            })
-            .collect()
+        self.watermarks_of(&self.topic(family)?)
+    }
+
+    fn extents(&self) -> Result<Vec<Extent>, Error> {
+        // All topics are described by one request.
+        let extent = |(family, topic)| Ok(Extent { family, watermarks: self.watermarks_of(&topic)?, topic });
+        Family::ALL.into_iter().zip(self.topics(&Family::ALL)?).map(extent).collect()
     }
 
     fn held(&self) -> Result<Vec<Held>, Error> {

@@ -287,6 +287,12 @@ pub trait EventLog: Send + Sync {
     /// Watermarks of every partition of a family's topic, by partition number.
     fn watermarks(&self, family: Family) -> Result<Vec<Watermarks>, Error>;
 
+    /// Every family's topic, with the watermarks of its partitions.
+    fn extents(&self) -> Result<Vec<Extent>, Error> {
+        let extent = |family| Ok(Extent { family, topic: self.topic(family)?, watermarks: self.watermarks(family)? });
+        Family::ALL.into_iter().map(extent).collect()
+    }
+
     /// Partitions of which something was written that cannot be read yet, as a transaction is open. A log that publishes at once has none.
     fn held(&self) -> Result<Vec<Held>, Error> {
         Ok(Vec::new())
@@ -301,6 +307,17 @@ pub trait EventLog: Send + Sync {
     /// Says that everything before `offset` is stored for good. The embedded log may drop it once its retention has passed; Kafka keeps
     /// its own retention.
     fn stored(&self, family: Family, partition: i32, offset: i64) -> Result<(), Error>;
+}
+
+/// How much of a family the log has.
+#[derive(Debug, Clone)]
+pub struct Extent {
+    /// The family.
+    pub family: Family,
+    /// Its topic.
+    pub topic: TopicInfo,
+    /// By partition number.
+    pub watermarks: Vec<Watermarks>,
 }
 
 /// The single writer of a transactional id.

@@ -1,16 +1,19 @@
 //! Fills the engine's hot tail: follows the log from where the tables end, and says why where it cannot.
 
+mod watch;
+
+use self::watch::{Watched, watch};
 use crate::home::{self, Reach};
 use crate::settings::Settings;
-use anyhow::{Context, Result, bail};
-use eventlog::{Event, EventLog, Start, Watermarks};
+use anyhow::{Context, Result, anyhow, bail};
+use eventlog::{Event, EventLog, Extent, Start, Watermarks};
 use query::Engine;
 use query::tail::{Followed, Place, Tail};
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use store::decode::decode;
 use store::ledger::app_id;
@@ -23,11 +26,6 @@ const POLL_EVENTS_MAX: usize = 1 << 13;
 const POLL_WAIT: Duration = Duration::from_millis(50);
 /// After trouble with the log, and between two looks at one that nobody serves.
 const RETRY: Duration = Duration::from_millis(500);
-/// How often what was read is compared with what the log has, and how long it may take to be read: a broker that is gone is said within both.
-const CHECK_EVERY: Duration = Duration::from_secs(2);
-const GRACE: Duration = Duration::from_millis(500);
-/// A log that does not answer for so long is said to.
-const SILENCE: Duration = Duration::from_secs(2);
 /// How long the end waits for a look at the tables that is under way.
 const END_WAIT: Duration = Duration::from_secs(2);
 /// How often the tables are asked whether they have what is held: so long is it held at least.
@@ -143,87 +141,27 @@ impl Following {
             Reach::Served(log) => (log, None),
             Reach::Alone(log, dir) => (log, Some(dir)),
         };
-        let lake = home::lake(&self.settings)?;
-        let same_log = || {
-            let compared = self.workers.block_on(async {
-                let _asking = self.asking.lock().await;
-                if self.stopped() { Ok(()) } else { store::refuse_other_log(&log, &lake).await }
-            });
-            compared.context("comparing the log with the tables")
-        };
-        if let Err(why) = same_log() {
+        if let Err(why) = self.refuse_other_log(&log) {
             self.tail().end();
             return Err(why);
         }
-        let followed = followed(log.as_ref())?;
+        let extents = log.extents()?;
+        let followed = followed(&extents);
         self.tail().begin(followed.clone());
         self.workers.block_on(self.refresh())?;
-        let ends = ends(log.as_ref())?;
-        let Begun { starts, mut compare, without } = self.start(&ends, last);
-        let mut families = self.families();
-        let mut reader = log.reader(&starts)?;
-        let mut here = false;
+        let begun = self.start(ends(&extents), last);
         let watched = Watched::default();
-        let after = std::thread::scope(|scope| {
-            let _ends_with_this = SetOnDrop(&watched.over);
+        let all_read = std::thread::scope(|scope| {
+            let _over = watched.until_dropped();
             if alone.is_none() {
-                scope.spawn(|| self.watch(log.as_ref(), &followed, &watched));
+                scope.spawn(|| watch(&self.engine, log.as_ref(), &followed, &watched));
             }
-            while !self.stopped() {
-                if watched.changed.load(Ordering::Relaxed) {
-                    bail!("the topics of the log have changed, or a loss of it was noted: the newest records are read again");
-                }
-                if let Some(silence) = watched.silence() {
-                    self.tail().say_late(Some(format!("the log has not answered for {} s", silence.as_secs())));
-                }
-                if !self.tail().has_room(POLL_WAIT) {
-                    self.tail().say_behind(Some(full(self.tail())));
-                    here = false;
-                    // Whoever would store it must have the log.
-                    if alone.is_some() {
-                        return Ok(true);
-                    }
-                    continue;
-                }
-                let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
-                if let Some((family, partition, offset)) = compare.take(&polled) {
-                    self.tail().drop((family, partition));
-                    last.remove(&(family, partition));
-                    bail!(
-                        "{}[{partition}]: the record at offset {offset} is not the one that was read from there: the log was brought back from an \
-                         older copy, or replaced, and is read again",
-                        family.topic().name
-                    );
-                }
-                self.take(polled.events, last)?;
-                for place in polled.at_end {
-                    self.tail().read_to_end(place, ends.get(&place).map_or(0, |ends| ends.high));
-                }
-                let held = self.tail().reached();
-                if starts.iter().any(|start| !held.contains_key(&(start.family, start.partition))) {
-                    bail!("a table went back to an older version: the newest records are read again");
-                }
-                let now = self.families();
-                if now != families {
-                    same_log()?;
-                    families = now;
-                }
-                let is_here = |start: &Start| held[&(start.family, start.partition)].next >= ends[&(start.family, start.partition)].high;
-                if !here && starts.iter().all(is_here) {
-                    self.tail().say_behind(without.clone());
-                    here = true;
-                }
-                if here && alone.is_some() {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
+            self.read(&log, begun, last, &watched, alone.is_some())
         })?;
-        match alone.filter(|_| after) {
+        match alone.filter(|_| all_read) {
             None => Ok(After::Stopped),
             Some(dir) => {
                 // Closed before it is looked at: closing writes.
-                drop(reader);
                 drop(log);
                 let (looks, lanes) = (looks(&dir), self.tail().reached().len());
                 Ok(After::Read(Left { dir, looks, lanes, full: !self.tail().has_room(Duration::ZERO) }))
@@ -231,12 +169,82 @@ impl Following {
         }
     }
 
+    /// Reads until it is stopped; of a log that is read `once`, until its end or until no more fits, which gives true.
+    fn read(&self, log: &Arc<dyn EventLog>, begun: Begun, last: &mut Lasts, watched: &Watched, once: bool) -> Result<bool> {
+        let Begun { starts, ends, mut compare, without } = begun;
+        let mut families = self.families();
+        let mut reader = log.reader(&starts)?;
+        let mut here = false;
+        while !self.stopped() {
+            watched.refuse_changed()?;
+            if let Some(silence) = watched.silence() {
+                self.tail().say_late(Some(silence));
+            }
+            if !self.tail().has_room(POLL_WAIT) {
+                self.tail().say_behind(Some(full(self.tail())));
+                here = false;
+                // Whoever would store it must have the log.
+                if once {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let polled = reader.poll(POLL_WAIT, POLL_EVENTS_MAX)?;
+            if let Some(place) = compare.take(&polled) {
+                return Err(self.another_record(place, last));
+            }
+            self.take(polled.events, last)?;
+            for place in polled.at_end {
+                self.tail().read_to_end(place, ends.get(&place).map_or(0, |ends| ends.high));
+            }
+            let held = self.tail().reached();
+            if starts.iter().any(|start| !held.contains_key(&(start.family, start.partition))) {
+                bail!("a table went back to an older version: the newest records are read again");
+            }
+            let now = self.families();
+            if now != families {
+                self.refuse_other_log(log)?;
+                families = now;
+            }
+            let is_here = |start: &Start| held[&(start.family, start.partition)].next >= ends[&(start.family, start.partition)].high;
+            if !here && starts.iter().all(is_here) {
+                self.tail().say_behind(without.clone());
+                here = true;
+            }
+            if here && once {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// An error where the tables hold records of another log.
+    fn refuse_other_log(&self, log: &Arc<dyn EventLog>) -> Result<()> {
+        let lake = home::lake(&self.settings)?;
+        let compared = self.workers.block_on(async {
+            let _asking = self.asking.lock().await;
+            if self.stopped() { Ok(()) } else { store::refuse_other_log(log, &lake).await }
+        });
+        compared.context("comparing the log with the tables")
+    }
+
+    /// Lets go what is held of a partition whose last record the log has no longer.
+    fn another_record(&self, (family, partition, offset): (Family, i32, i64), last: &mut Lasts) -> anyhow::Error {
+        self.tail().drop((family, partition));
+        last.remove(&(family, partition));
+        anyhow!(
+            "{}[{partition}]: the record at offset {offset} is not the one that was read from there: the log was brought back from an older copy, \
+             or replaced, and is read again",
+            family.topic().name
+        )
+    }
+
     /// Begins every partition where its table ends, or at the last record that is held, to compare it. What the log has no longer, the table will
     /// say is lost; until then nothing newer of that partition is shown.
-    fn start(&self, ends: &BTreeMap<Place, Watermarks>, last: &Lasts) -> Begun {
+    fn start(&self, ends: BTreeMap<Place, Watermarks>, last: &Lasts) -> Begun {
         let catalog = self.engine.catalog();
         let (mut starts, mut held, mut without) = (Vec::new(), HashMap::new(), None);
-        for (place @ (family, partition), watermarks) in ends {
+        for (place @ (family, partition), watermarks) in &ends {
             let Some(cut) = catalog.cut(*place) else { continue };
             if cut < watermarks.low {
                 self.tail().drop(*place);
@@ -253,50 +261,7 @@ impl Following {
             held.extend(known.map(|last| (*place, *last)));
             starts.push(Start { family: *family, partition: *partition, offset: known.map_or(next, |last| last.offset) });
         }
-        Begun { starts, compare: Compare::new(held), without }
-    }
-
-    /// Compares now and then what was taken with what the log has: a broker that is gone says nothing to a reader.
-    fn watch(&self, log: &dyn EventLog, followed: &Followed, watched: &Watched) {
-        let mut before: BTreeMap<Place, (i64, u64)> = BTreeMap::new();
-        while !wait(CHECK_EVERY, &watched.over) {
-            watched.ask(Some(Instant::now()));
-            let asked = self::followed(log).and_then(|now| Ok((now, ends(log)?)));
-            watched.ask(None);
-            let ends = match asked {
-                Ok((now, ends)) if now == *followed => ends,
-                Ok(_) => {
-                    watched.changed.store(true, Ordering::Relaxed);
-                    return;
-                }
-                Err(why) => {
-                    self.tail().say_late(Some(format!("{why:#}")));
-                    continue;
-                }
-            };
-            if wait(GRACE, &watched.over) {
-                return;
-            }
-            let (reached, catalog) = (self.tail().reached(), self.engine.catalog());
-            let mut behind = 0;
-            for (place, Watermarks { low, high }) in &ends {
-                let lost = catalog.cut(*place).is_some_and(|cut| cut < *low);
-                let Some(at) = reached.get(place) else {
-                    // Noted, or readable, since.
-                    let again = catalog.cut(*place).is_some() && !lost;
-                    watched.changed.fetch_or(again, Ordering::Relaxed);
-                    continue;
-                };
-                watched.changed.fetch_or(lost && at.from < *low, Ordering::Relaxed);
-                // The last offsets may hold no record: an end that was reached since the log grew is as good.
-                let (known, moves) = before.insert(*place, (*high, at.moves)).unwrap_or((i64::MIN, u64::MAX));
-                if at.next < *high && !(at.at_end && (known == *high || moves != at.moves)) {
-                    behind += high - at.next;
-                }
-            }
-            self.tail().say_late((behind > 0).then(|| format!("up to {behind} records of the log have not been read yet")));
-        }
-        self.tail().say_late(None);
+        Begun { starts, ends, compare: Compare::new(held), without }
     }
 
     fn take(&self, events: Vec<Event>, last: &mut Lasts) -> Result<()> {
@@ -352,67 +317,27 @@ impl Following {
 /// Where to read from.
 struct Begun {
     starts: Vec<Start>,
+    /// How far the log was then.
+    ends: BTreeMap<Place, Watermarks>,
     /// What must still be there.
     compare: Compare,
     /// Why a partition is not among them.
     without: Option<String>,
 }
 
-/// Between who reads and who compares.
-#[derive(Default)]
-struct Watched {
-    over: AtomicBool,
-    changed: AtomicBool,
-    /// Since when the log is asked how far it is, while it is.
-    asked: Mutex<Option<Instant>>,
-}
-
-impl Watched {
-    fn ask(&self, since: Option<Instant>) {
-        *self.asked.lock().expect("nothing that holds this can panic") = since;
-    }
-
-    /// How long the log has not answered, where that is long.
-    fn silence(&self) -> Option<Duration> {
-        let asked = *self.asked.lock().expect("nothing that holds this can panic");
-        asked.map(|since| since.elapsed()).filter(|silence| *silence > SILENCE)
-    }
-}
-
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Waits so long; true as soon as it is over.
-fn wait(time: Duration, over: &AtomicBool) -> bool {
-    let until = Instant::now() + time;
-    while Instant::now() < until && !over.load(Ordering::Relaxed) {
-        std::thread::sleep(POLL_WAIT);
-    }
-    over.load(Ordering::Relaxed)
-}
-
 /// Where every partition of the log begins and ends.
-fn ends(log: &dyn EventLog) -> Result<BTreeMap<Place, Watermarks>> {
-    let mut ends = BTreeMap::new();
-    for family in Family::ALL {
-        let watermarks = (0..).zip(log.watermarks(family)?);
-        ends.extend(watermarks.map(|(partition, watermarks)| ((family, partition), watermarks)));
-    }
-    Ok(ends)
+fn ends(extents: &[Extent]) -> BTreeMap<Place, Watermarks> {
+    let of = |extent: &Extent| {
+        let family = extent.family;
+        (0..).zip(extent.watermarks.clone()).map(move |(partition, watermarks)| ((family, partition), watermarks))
+    };
+    extents.iter().flat_map(of).collect()
 }
 
-fn followed(log: &dyn EventLog) -> Result<Followed> {
-    let transactions = |family: Family| {
-        let topic = log.topic(family)?;
-        let of = |partition| app_id(family.topic().name, &topic.id, partition);
-        Ok((family, (0..topic.partitions).map(of).collect()))
-    };
-    Family::ALL.into_iter().map(transactions).collect()
+/// The transactions that say in the tables how far each partition is stored.
+fn followed(extents: &[Extent]) -> Followed {
+    let of = |extent: &Extent, partition| app_id(extent.family.topic().name, &extent.topic.id, partition);
+    extents.iter().map(|extent| (extent.family, (0..extent.topic.partitions).map(|partition| of(extent, partition)).collect())).collect()
 }
 
 fn full(tail: &Tail) -> String {
