@@ -1,4 +1,4 @@
-//! Results as text or Arrow, as they stream in: every number with all its digits, every time to the nanosecond, and NULL never taken for a value.
+//! Results as text, Arrow or Parquet, as they stream in: every number with all its digits, every time to the nanosecond, and NULL never taken for a value.
 
 use crate::draw::{self, Cell};
 pub use crate::draw::{ROWS_DRAWN_MAX, TableStyle, Written};
@@ -12,9 +12,14 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{Stream, StreamExt};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
 use std::collections::HashSet;
 use std::io::Write;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How a result is written.
@@ -31,13 +36,15 @@ pub enum Format {
     JsonLines,
     /// Arrow's IPC stream.
     Arrow,
+    /// A Parquet file.
+    Parquet,
     /// A picture of two columns for people.
     Plot,
 }
 
 impl Format {
     /// The names that [`Format::from_str`] knows.
-    pub const NAMES: [&str; 6] = ["table", "csv", "json", "jsonl", "arrow", "plot"];
+    pub const NAMES: [&str; 7] = ["table", "csv", "json", "jsonl", "arrow", "parquet", "plot"];
 }
 
 impl FromStr for Format {
@@ -50,6 +57,7 @@ impl FromStr for Format {
             "json" => Ok(Format::Json),
             "jsonl" => Ok(Format::JsonLines),
             "arrow" => Ok(Format::Arrow),
+            "parquet" => Ok(Format::Parquet),
             "plot" => Ok(Format::Plot),
             other => Err(format!("unknown format {other:?}: one of {}", Format::NAMES.join(", "))),
         }
@@ -148,6 +156,10 @@ enum Shape {
         marks: JsonMarks,
     },
     Arrow(Box<StreamWriter<Vec<u8>>>),
+    Parquet {
+        schema: SchemaRef,
+        writer: Box<ArrowWriter<Vec<u8>>>,
+    },
     Plot {
         begun: Instant,
         timing: bool,
@@ -166,6 +178,10 @@ impl Encoder {
             Format::JsonLines => json(JSON_LINES),
             Format::Plot => Shape::Plot { begun, timing: style.timing, plot: Plot::new(schema, style)? },
             Format::Arrow => Shape::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema).map_err(formatting)?)),
+            Format::Parquet => {
+                let schema = named_once(schema);
+                Shape::Parquet { writer: Box::new(parquet_writer(&schema)?), schema }
+            }
         };
         Ok(Encoder { shape, rows: 0 })
     }
@@ -175,7 +191,7 @@ impl Encoder {
         match &self.shape {
             Shape::Table { complete, .. } => !complete,
             Shape::Plot { plot, .. } => plot.is_full(),
-            Shape::Plan { .. } | Shape::Csv { .. } | Shape::Json { .. } | Shape::Arrow(_) => false,
+            Shape::Plan { .. } | Shape::Csv { .. } | Shape::Json { .. } | Shape::Arrow(_) | Shape::Parquet { .. } => false,
         }
     }
 
@@ -210,6 +226,14 @@ impl Encoder {
                 writer.write(batch).map_err(formatting)?;
                 std::mem::take(writer.get_mut())
             }
+            Shape::Parquet { schema, writer } => {
+                let batch = RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).map_err(formatting)?;
+                writer.write(&batch).map_err(packing)?;
+                if writer.memory_size() > PARQUET_GROUP_BYTES_MAX {
+                    writer.flush().map_err(packing)?;
+                }
+                std::mem::take(writer.inner_mut())
+            }
         };
         self.rows += batch.num_rows() as u64;
         Ok(bytes)
@@ -240,6 +264,7 @@ impl Encoder {
                 writer.finish().map_err(formatting)?;
                 std::mem::take(writer.get_mut())
             }
+            Shape::Parquet { writer, .. } => writer.into_inner().map_err(packing)?,
         };
         Ok((bytes, written))
     }
@@ -256,6 +281,28 @@ fn running(e: DataFusionError) -> Error {
 
 fn formatting(e: ArrowError) -> Error {
     Error::Execution { doing: "writing the result", what: e.to_string() }
+}
+
+fn packing(e: ParquetError) -> Error {
+    Error::Execution { doing: "writing the result as Parquet", what: e.to_string() }
+}
+
+/// A row group is held until it is whole: few rows, and few bytes.
+const PARQUET_GROUP_ROWS_MAX: usize = 1 << 17;
+const PARQUET_GROUP_BYTES_MAX: usize = 16 << 20;
+
+/// The schema with names as JSON has them: a Parquet file with one name twice is read by few.
+fn named_once(schema: &SchemaRef) -> SchemaRef {
+    let named = schema.fields().iter().zip(names_once(schema)).map(|(field, name)| field.as_ref().clone().with_name(name));
+    Arc::new(Schema::new(named.collect::<Vec<_>>()))
+}
+
+fn parquet_writer(schema: &SchemaRef) -> Result<ArrowWriter<Vec<u8>>, Error> {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(PARQUET_GROUP_ROWS_MAX))
+        .build();
+    ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(packing)
 }
 
 /// Times in ISO 8601 with nine digits: `Z` where the zone is UTC, the offset where it is another one.
@@ -333,8 +380,13 @@ fn json_objects(keys: &[String], marks: &JsonMarks, batch: &RecordBatch, first: 
 
 /// Column names as JSON text, each with its colon. A name that occurs again gets a number: an object holds a key once.
 fn json_keys(schema: &Schema) -> Vec<String> {
+    names_once(schema).iter().map(|name| format!("{}:", json_text(name))).collect()
+}
+
+/// The names of columns, with a number behind each that occurred before.
+fn names_once(schema: &Schema) -> Vec<String> {
     let mut taken = HashSet::new();
-    let mut keys = Vec::new();
+    let mut names = Vec::new();
     for field in schema.fields() {
         let mut name = field.name().clone();
         let mut number = 1;
@@ -342,9 +394,9 @@ fn json_keys(schema: &Schema) -> Vec<String> {
             name = format!("{}_{number}", field.name());
             number += 1;
         }
-        keys.push(format!("{}:", json_text(&name)));
+        names.push(name);
     }
-    keys
+    names
 }
 
 pub(crate) fn json_text(text: &str) -> String {

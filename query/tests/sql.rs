@@ -447,6 +447,8 @@ async fn bytes_have_a_length_as_text_has() {
 
 mod formats {
     use super::*;
+    use arrow::array::RecordBatchReader;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use query::output::{Format, TableStyle};
 
     const ODD: &str = "SELECT * FROM (VALUES \
@@ -519,6 +521,22 @@ mod formats {
         let reader = arrow::ipc::reader::StreamReader::try_new(bytes.as_slice(), None).unwrap();
         assert_eq!(reader.schema().field(4).data_type().to_string(), "Timestamp(ns, \"UTC\")");
         assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 3);
+    }
+
+    #[tokio::test]
+    async fn parquet_files_read_back() {
+        let engine = Fixture::new().engine().await;
+        let read = |bytes: Vec<u8>| ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap();
+        let arrow = fixture::bytes(&engine, ODD, Format::Arrow, &TableStyle::default()).await;
+        let expected = arrow::ipc::reader::StreamReader::try_new(arrow.as_slice(), None).unwrap().next().unwrap().unwrap();
+        let got = read(fixture::bytes(&engine, ODD, Format::Parquet, &TableStyle::default()).await).next().unwrap().unwrap();
+        assert_eq!(got.columns(), expected.columns());
+        let many = "SELECT value, 'text ' || value AS text FROM generate_series(1, 300000)";
+        let bytes = fixture::bytes(&engine, many, Format::Parquet, &TableStyle::default()).await;
+        assert_eq!(read(bytes).map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 300_000);
+        let twice = "SELECT * FROM (SELECT 1 AS a) x CROSS JOIN (SELECT 2 AS a) y WHERE false";
+        let none = read(fixture::bytes(&engine, twice, Format::Parquet, &TableStyle::default()).await);
+        assert_eq!(none.schema().fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["a", "a_1"]);
     }
 }
 

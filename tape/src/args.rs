@@ -42,7 +42,7 @@ Examples:
   tape sql --home H                                    a shell: completion, history, \\d, \\plot, \\?
   tape sql --home H \"SELECT symbol, count(*) FROM trades GROUP BY symbol\"
   tape sql --home H --format plot \"SELECT ts_event, price FROM trades WHERE symbol = 'GPU1V6' ORDER BY 1\"
-  tape sql --tables /data/tables --format csv \"SELECT * FROM bars\" > bars.csv
+  tape sql --tables /data/tables --format parquet \"SELECT * FROM bars\" > bars.parquet
   tape sql --home H '\\d trades'                        columns, units and clocks of a table";
 
 const QUERY_EXAMPLES: &str = "\
@@ -241,6 +241,7 @@ pub enum Format {
     Json,
     Jsonl,
     Arrow,
+    Parquet,
     /// A picture of two columns: a time, date or number, and a number
     Plot,
 }

@@ -101,6 +101,7 @@ pub fn output_format(format: Format) -> query::output::Format {
         Format::Json => query::output::Format::Json,
         Format::Jsonl => query::output::Format::JsonLines,
         Format::Arrow => query::output::Format::Arrow,
+        Format::Parquet => query::output::Format::Parquet,
         Format::Plot => query::output::Format::Plot,
     }
 }
