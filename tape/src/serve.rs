@@ -1,5 +1,6 @@
 //! One listener over HTTP/1: how many connections it holds, how long a client may take to ask and to take its answer, and how it ends.
 
+use crate::problem::problem;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -103,10 +104,10 @@ async fn whole_request(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     match timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await {
         Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
-        Ok(Err(_)) => (StatusCode::PAYLOAD_TOO_LARGE, format!("a request has at most {BODY_BYTES_MAX} bytes\n")).into_response(),
+        Ok(Err(_)) => problem(StatusCode::PAYLOAD_TOO_LARGE, format!("a request has at most {BODY_BYTES_MAX} bytes")),
         Err(_) => {
-            let says = format!("the body did not come within {} s\n", BODY_TIMEOUT.as_secs());
-            (StatusCode::REQUEST_TIMEOUT, [("connection", "close")], says).into_response()
+            let late = problem(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()));
+            ([("connection", "close")], late).into_response()
         }
     }
 }

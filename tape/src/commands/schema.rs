@@ -4,10 +4,10 @@ use super::Code;
 use crate::args::Schema;
 use crate::say::{say, say_line};
 use crate::settings::{Settings, WrongUse};
+use crate::shown::Shown;
 use crate::{home, registry, serve, signals};
 use anyhow::{Context, Result};
-use schemas::about::{VIEWS, View, shown_fields};
-use schemas::{Family, Field, dictionary};
+use schemas::{Family, dictionary};
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,8 +20,8 @@ pub fn run(args: &Schema, settings: &Settings) -> Result<Code> {
         return serve(address, settings);
     }
     let shown = match &args.family {
-        None => Family::ALL.map(Shown::Family).into_iter().chain(VIEWS.iter().map(Shown::View)).collect(),
-        Some(name) => vec![Shown::named(name).ok_or_else(|| WrongUse(format!("there is no table {name}; there are {}", names())))?],
+        None => Shown::all(),
+        Some(name) => vec![Shown::named(name).ok_or_else(|| WrongUse(Shown::there_is_no(name)))?],
     };
     if args.avro {
         let families: Vec<Family> = shown.iter().filter_map(Shown::family).collect();
@@ -39,77 +39,17 @@ pub fn run(args: &Schema, settings: &Settings) -> Result<Code> {
         shown.iter().for_each(|shown| say_line!("{:<14} {}", shown.name(), shown.doc()));
         say_line!("\n`tape schema TABLE` shows the columns, `tape schema TABLE --avro` the Avro schema of its frames.");
     } else {
-        shown.iter().for_each(Shown::say);
+        shown.iter().for_each(say);
     }
     Ok(Code::Fine)
 }
 
-/// A table of SQL.
-enum Shown {
-    Family(Family),
-    View(&'static View),
-}
-
-impl Shown {
-    fn named(name: &str) -> Option<Shown> {
-        Family::named(name).map(Shown::Family).or_else(|| View::named(name).map(Shown::View))
+fn say(shown: &Shown) {
+    say_line!("{}: a row is {}\n", shown.name(), shown.doc());
+    for field in shown.fields() {
+        let unit = if field.unit.is_empty() { String::new() } else { format!(" [{}]", field.unit) };
+        say_line!("{:<26} {:<18} {}{unit}", field.name, field.kind.sql(), field.doc);
     }
-
-    fn family(&self) -> Option<Family> {
-        match self {
-            Shown::Family(family) => Some(*family),
-            Shown::View(_) => None,
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Shown::Family(family) => family.topic().name,
-            Shown::View(view) => view.name,
-        }
-    }
-
-    fn doc(&self) -> &'static str {
-        match self {
-            Shown::Family(family) => family.topic().doc,
-            Shown::View(view) => view.doc,
-        }
-    }
-
-    fn fields(&self) -> Vec<Field> {
-        match self {
-            Shown::Family(family) => shown_fields(*family),
-            Shown::View(view) => view.fields.clone(),
-        }
-    }
-
-    fn markdown(&self) -> String {
-        match self {
-            Shown::Family(family) => dictionary::family_markdown(*family),
-            Shown::View(view) => dictionary::view_markdown(view),
-        }
-    }
-
-    fn say(&self) {
-        say_line!("{}: a row is {}\n", self.name(), self.doc());
-        for field in self.fields() {
-            let unit = if field.unit.is_empty() { String::new() } else { format!(" [{}]", field.unit) };
-            say_line!("{:<26} {:<18} {}{unit}", field.name, field.kind.sql(), field.doc);
-        }
-    }
-
-    /// A view has no wire schema: `schema_id` is null.
-    fn json(&self) -> serde_json::Value {
-        let column = |field: &Field| json!({ "name": field.name, "type": field.kind.sql(), "unit": field.unit, "required": field.required, "doc": field.doc });
-        let columns: Vec<_> = self.fields().iter().map(column).collect();
-        let schema_id = self.family().map(|family| family.topic().schema_id);
-        json!({ "table": self.name(), "doc": self.doc(), "schema_id": schema_id, "columns": columns })
-    }
-}
-
-fn names() -> String {
-    let views = VIEWS.iter().map(|view| view.name);
-    Family::ALL.into_iter().map(|family| family.topic().name).chain(views).collect::<Vec<_>>().join(", ")
 }
 
 fn serve(address: &str, settings: &Settings) -> Result<Code> {

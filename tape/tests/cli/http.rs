@@ -89,9 +89,9 @@ fn a_form_that_there_is_not_is_said() {
     assert!(answer.starts_with("HTTP/1.1 406") && answer.contains("application/x-ndjson"), "{answer}");
 }
 
-/// Whoever asks in another way is told in a line what there is.
+/// Whoever asks in another way is told what there is.
 #[test]
-fn what_is_no_statement_is_answered_in_a_line() {
+fn what_is_no_statement_is_a_problem() {
     let (_home, served) = served();
     let request = |line: &str, head: &str, body: &str| {
         served.send(&format!("{line} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{head}Content-Length: {}\r\n\r\n{body}", body.len()))
@@ -99,12 +99,33 @@ fn what_is_no_statement_is_answered_in_a_line() {
     for (line, head, status, says) in [
         ("GET /nothing", "", "404", "no such path: POST /v1/sql takes a statement"),
         ("GET /v1/sql", "", "405", "not this method: POST /v1/sql takes a statement"),
-        ("POST /v1/sql", "Content-Encoding: gzip\r\n", "415", "not in Content-Encoding \"gzip\""),
+        ("POST /v1/sql", "Content-Encoding: gzip\r\n", "415", "not in Content-Encoding \\\"gzip\\\""),
     ] {
         let answer = request(line, head, "SELECT 1 AS n");
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(says), "{line}: {answer}");
+        assert!(answer.contains("content-type: application/problem+json") && answer.contains(&format!("\"status\":{status}")), "{answer}");
     }
     assert!(request("POST /v1/sql", "Accept: text/csv\r\n", "\u{feff}SELECT 1 AS n").contains("n\n1\n"));
+}
+
+/// What a program asks first: which tables there are, and what their columns mean.
+#[test]
+fn tables_are_listed_with_their_columns() {
+    let (_home, served) = served();
+    let get = |path: &str, head: &str| {
+        served.try_send_bytes(&format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{head}\r\n")).expect("an end")
+    };
+    let plain = String::from_utf8(get("/v1/tables", "")).expect("text");
+    assert!(plain.contains("\"table\":\"trades\"") && plain.contains("\"table\":\"intervals\""), "{plain}");
+    let one = String::from_utf8(get("/v1/tables/trades", "")).expect("text");
+    assert!(one.contains("\"name\":\"price\"") && !one.contains("bid_px_00"), "{one}");
+    let none = String::from_utf8(get("/v1/tables/trade", "")).expect("text");
+    assert!(none.starts_with("HTTP/1.1 404") && none.contains("there is no table trade; there are"), "{none}");
+    for packed in ["gzip", "zstd"] {
+        let answer = get("/v1/tables", &format!("Accept-Encoding: {packed}\r\n"));
+        assert!(String::from_utf8_lossy(&answer).contains(&format!("content-encoding: {packed}")), "{packed}");
+        assert!(answer.len() * 3 < plain.len(), "{packed}: {} of {} bytes", answer.len(), plain.len());
+    }
 }
 
 /// Clients that ask for much and read nothing hold no more than their pieces; the others are answered or told to wait.

@@ -82,11 +82,16 @@ impl Served {
 
     /// The same, where the connection may be broken off.
     pub fn try_send(&self, request: &str) -> std::io::Result<String> {
+        Ok(String::from_utf8(self.try_send_bytes(request)?).expect("UTF-8"))
+    }
+
+    /// The same, where the answer may be no text.
+    pub fn try_send_bytes(&self, request: &str) -> std::io::Result<Vec<u8>> {
         let mut stream = self.connect();
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
-        Ok(String::from_utf8(answer).expect("UTF-8"))
+        Ok(answer)
     }
 
     pub fn connect(&self) -> TcpStream {
