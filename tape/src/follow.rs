@@ -2,13 +2,13 @@
 
 mod watch;
 
-use self::watch::{Watched, watch};
+use self::watch::{Watched, ends, followed, watch};
 use crate::home::{self, Reach};
 use crate::settings::Settings;
 use anyhow::{Context, Result, anyhow, bail};
-use eventlog::{Event, EventLog, Extent, Start, Watermarks};
+use eventlog::{Event, EventLog, Start, Watermarks};
 use query::Engine;
-use query::tail::{Followed, Place, Tail};
+use query::tail::{Place, Tail};
 use schemas::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use store::decode::decode;
-use store::ledger::app_id;
 use store::tail::{Compare, Tail as Last};
 use tokio::runtime::Handle;
 
@@ -323,21 +322,6 @@ struct Begun {
     compare: Compare,
     /// Why a partition is not among them.
     without: Option<String>,
-}
-
-/// Where every partition of the log begins and ends.
-fn ends(extents: &[Extent]) -> BTreeMap<Place, Watermarks> {
-    let of = |extent: &Extent| {
-        let family = extent.family;
-        (0..).zip(extent.watermarks.clone()).map(move |(partition, watermarks)| ((family, partition), watermarks))
-    };
-    extents.iter().flat_map(of).collect()
-}
-
-/// The transactions that say in the tables how far each partition is stored.
-fn followed(extents: &[Extent]) -> Followed {
-    let of = |extent: &Extent, partition| app_id(extent.family.topic().name, &extent.topic.id, partition);
-    extents.iter().map(|extent| (extent.family, (0..extent.topic.partitions).map(|partition| of(extent, partition)).collect())).collect()
 }
 
 fn full(tail: &Tail) -> String {

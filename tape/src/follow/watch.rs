@@ -1,18 +1,20 @@
 //! Compares now and then what was taken of the log with what it has: a broker that is gone says nothing to a reader.
 
-use super::{POLL_WAIT, ends, followed};
 use anyhow::{Result, bail};
-use eventlog::{EventLog, Watermarks};
+use eventlog::{EventLog, Extent, Watermarks};
 use query::Engine;
 use query::tail::{Followed, Place};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use store::ledger::app_id;
 
 /// How often what was read is compared with what the log has, and how long it may take to be read: a broker that is gone is said within both.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_millis(500);
+/// How long its end may take.
+const STOP_CHECK: Duration = Duration::from_millis(50);
 /// A log that does not answer for so long is said to.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -63,7 +65,7 @@ impl Watched {
     fn wait(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.over.load(Ordering::Relaxed) {
-            std::thread::sleep(POLL_WAIT);
+            std::thread::sleep(STOP_CHECK);
         }
         self.over.load(Ordering::Relaxed)
     }
@@ -110,4 +112,19 @@ pub(super) fn watch(engine: &Engine, log: &dyn EventLog, since: &Followed, watch
         engine.tail().say_late((behind > 0).then(|| format!("up to {behind} records of the log have not been read yet")));
     }
     engine.tail().say_late(None);
+}
+
+/// Where every partition of the log begins and ends.
+pub(super) fn ends(extents: &[Extent]) -> BTreeMap<Place, Watermarks> {
+    let of = |extent: &Extent| {
+        let family = extent.family;
+        (0..).zip(extent.watermarks.clone()).map(move |(partition, watermarks)| ((family, partition), watermarks))
+    };
+    extents.iter().flat_map(of).collect()
+}
+
+/// The transactions that say in the tables how far each partition is stored.
+pub(super) fn followed(extents: &[Extent]) -> Followed {
+    let of = |extent: &Extent, partition| app_id(extent.family.topic().name, &extent.topic.id, partition);
+    extents.iter().map(|extent| (extent.family, (0..extent.topic.partitions).map(|partition| of(extent, partition)).collect())).collect()
 }
