@@ -162,12 +162,16 @@ impl ExecutionPlan for RunsExec {
                         ended.add(runs.take(&rows)?);
                         held.try_resize(runs.size() + ended.bytes)?;
                         if ended.are_many() {
-                            return Ok(ended.all(&runs.schema)?.map(|groups| (groups, (input, runs, ended, held, false))));
+                            let groups = ended.all(&runs.schema)?;
+                            held.try_resize(runs.size())?;
+                            return Ok(groups.map(|groups| (groups, (input, runs, ended, held, false))));
                         }
                     }
                     ended.add(runs.end()?);
                     held.try_resize(runs.size() + ended.bytes)?;
-                    Ok(ended.all(&runs.schema)?.map(|groups| (groups, (input, runs, ended, held, true))))
+                    let groups = ended.all(&runs.schema)?;
+                    held.free();
+                    Ok(groups.map(|groups| (groups, (input, runs, ended, held, true))))
                 }
             },
         );

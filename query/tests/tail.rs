@@ -70,7 +70,7 @@ fn fill(tail: &Tail, partition: i32, which: &[i64]) {
     tail.append((Family::Trades, partition), next, &fixture::batch(Family::Trades, &rows)).unwrap();
 }
 
-const QUESTIONS: [&str; 14] = [
+const QUESTIONS: [&str; 15] = [
     "SELECT count(*) AS n, count(DISTINCT _offset * 10 + _partition) AS places, sum(price) AS s FROM trades",
     "SELECT * FROM trades ORDER BY _partition, _offset",
     "SELECT _partition, count(*) AS n, min(_offset) AS low, max(_offset) AS high FROM trades GROUP BY 1 ORDER BY 1",
@@ -80,6 +80,7 @@ const QUESTIONS: [&str; 14] = [
     "SELECT ts_event, price FROM trades ORDER BY ts_event DESC LIMIT 10",
     "SELECT ts_event, price FROM trades WHERE symbol = 'S3' ORDER BY ts_event DESC LIMIT 3",
     "SELECT symbol, ts_event FROM trades ORDER BY symbol, ts_event LIMIT 50",
+    "SELECT count(*) AS n, sum(price) AS s FROM trades WHERE (symbol IS NULL OR symbol IN ('S1', 'S4')) AND ts_event < '2026-10-07T14:30:30Z'",
     "SELECT count(*) AS n FROM trades WHERE dataset = 'SYN.B'",
     "SELECT count(*) AS n FROM trades WHERE dataset <> NULL",
     "SELECT date, min(price) AS low FROM trades WHERE date >= '2026-10-07' GROUP BY date ORDER BY date",

@@ -19,6 +19,7 @@ use query::{Engine, Principal};
 use std::sync::Arc;
 use std::time::Instant;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 
 /// The routes: `GET /healthz`, `POST /v1/sql` (the statement as the body, the result as `Accept` asks), `GET /v1/tables` (their columns), and the
 /// schema registry's. Answers are packed as `Accept-Encoding` asks.
@@ -32,7 +33,8 @@ pub fn routes(engine: Arc<Engine>, prefix: &str) -> Router {
         .merge(registry::routes(prefix))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, format!("no such path: {ROUTES}")) })
         .method_not_allowed_fallback(|| async { problem(StatusCode::METHOD_NOT_ALLOWED, format!("not this method: {ROUTES}")) })
-        .layer(CompressionLayer::new())
+        // A Parquet file is packed already.
+        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(NotForContentType::const_new(PARQUET))))
 }
 
 async fn table(Path(name): Path<String>) -> Response {
@@ -48,13 +50,15 @@ const ROUTES: &str = "POST /v1/sql takes a statement, GET /v1/tables, /healthz a
 /// Why the newest records of the log may be missing in an answer; absent where they are not.
 const BEHIND: &str = "tape-behind";
 
+const PARQUET: &str = "application/vnd.apache.parquet";
+
 /// What a result can come as; where a client takes several alike, the first.
 const FORMS: [(Format, &str); 6] = [
     (Format::Json, "application/json"),
     (Format::JsonLines, "application/x-ndjson"),
     (Format::Csv, "text/csv"),
     (Format::Arrow, "application/vnd.apache.arrow.stream"),
-    (Format::Parquet, "application/vnd.apache.parquet"),
+    (Format::Parquet, PARQUET),
     (Format::Table, "text/plain; charset=utf-8"),
 ];
 

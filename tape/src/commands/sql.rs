@@ -81,8 +81,13 @@ fn code_of(went: Went) -> Code {
     }
 }
 
-/// The format that was asked for: `--json` is `--format json`.
+/// The format that was asked for: `--json` is `--format json`. A Parquet file holds one result, and is nothing to look at.
 fn format(args: &Sql, settings: &Settings) -> Result<Format> {
+    if args.format == Some(Format::Parquet) && (args.statement.is_none() || stdout().is_terminal()) {
+        let says =
+            "a Parquet file holds one result: give the statement, and a file: tape sql --format parquet \"SELECT …\" > result.parquet";
+        return Err(WrongUse(says.into()).into());
+    }
     match (args.format, settings.json) {
         (None, false) => Ok(Format::Table),
         (None | Some(Format::Json), true) => Ok(Format::Json),

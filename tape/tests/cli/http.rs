@@ -32,6 +32,13 @@ fn results_come_in_pieces_and_a_broken_one_is_never_taken_for_whole() {
         assert!(broken.starts_with("HTTP/1.1 200") && broken.len() > 10_000, "{}", broken.len());
         assert!(!broken.ends_with(WHOLE), "{accept}: {}", &broken[broken.len() - 100..]);
     }
+    // Packed, too.
+    let request = format!(
+        "POST /v1/sql HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAccept-Encoding: gzip\r\nContent-Length: {}\r\n\r\n{later}",
+        later.len()
+    );
+    let broken = served.try_send_bytes(&request).expect("an end");
+    assert!(broken.starts_with(b"HTTP/1.1 200") && !broken.ends_with(WHOLE.as_bytes()), "{} bytes", broken.len());
     assert!(
         served.running.said().contains("was broken off: generate_series().value + 9223372036854675807 does not fit BIGINT"),
         "{}",
